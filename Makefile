@@ -1,0 +1,54 @@
+# Two commands set a new machine up: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= build/gpu-check
+STAMP := $(VENV)/installed
+TYPES := build/types
+
+.PHONY: help install demo test lint bench gpu-check clean
+
+help:
+	@echo "make demo       install, write the demo videos, pretrain, evaluate, plot (at most 6 minutes on 2 cores)"
+	@echo "make test       install, run the whole test suite"
+	@echo "make install    the environment alone, in $(VENV)"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the benchmarks at a size for this machine, into bench/results"
+	@echo "make gpu-check  everything that only a GPU can show; OUT=folder for its results"
+	@echo "make clean      remove the environment and everything built"
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml constraints.txt $(wildcard requirements/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
+	if [ -f requirements/peers.txt ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt; fi
+	touch $@
+
+demo: install
+	$(BIN)/python -m fastdual demo demo --run-all
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# mypy does not know package_dir, so it is shown the tree as it will be installed.
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p $(TYPES)/fastdual
+	find $(TYPES)/fastdual -type l -delete
+	ln -s $(CURDIR)/fastdual/* $(CURDIR)/kernels $(CURDIR)/loaders $(TYPES)/fastdual/
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p fastdual
+
+bench: install
+	$(BIN)/python -m bench.losses
+	$(BIN)/python -m bench.loader
+	$(BIN)/python -m bench.train
+
+gpu-check: install
+	$(BIN)/python -m bench.gpu_check --out $(OUT)
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,18 @@
+"""`python -m fastdual` and the console script: the command line, or one line that says what to install."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from fastdual.cli import cli
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.exit('fastdual: the command line needs the extra `video`: pip install "fastdual[video]"')
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The click group `fastdual`: commands are imported when they are named, so that `--help` stays quick."""
+
+import importlib
+import os
+from typing import Any
+
+import click
+
+from fastdual import __version__
+from fastdual.loaders.errors import FailureError, InputError
+
+# In the order in which a new user meets them.
+COMMANDS = {
+    "demo": "Write the demo videos: small encoded files whose classes differ by motion and look.",
+    "doctor": "Check this machine: driver, decoders, kernels, and what will be used.",
+    "index": "Build, check or show the index of a set of videos.",
+    "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
+    "embed": "Write the features of a set of videos to an HDF5 file.",
+    "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
+    "plot": "Draw loss curves and embeddings of runs as PNG files.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `fastdual.commands.NAME` and are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(f"fastdual.commands.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("fastdual"):
+                raise
+            raise click.ClickException(
+                f"{cmd_name} needs the module {error.name!r}, which is not installed: "
+                'pip install "fastdual[video]"'
+            ) from error
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn an error meant for the user into one line and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, FailureError, OSError) as error:
+            # A pipe closed by its reader (`| head`) is click's to handle.
+            if isinstance(error, BrokenPipeError) or os.environ.get("FASTDUAL_TRACEBACK"):
+                raise
+            failure = click.ClickException(" ".join(str(error).split()))
+            failure.exit_code = 2 if isinstance(error, InputError) else 1
+            raise failure from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fastdual")
+def cli() -> None:
+    """Pretrain video backbones without labels, straight from raw video files.
+
+    \b
+    A first run:
+      fastdual demo demo/videos          write a small set of videos
+      fastdual pretrain demo/videos --run demo/run --recipe tiny
+      fastdual retrieve demo/run demo/videos
+
+    Errors are one line; FASTDUAL_TRACEBACK=1 shows where they came from.
+    """

@@ -1,0 +1,17 @@
+"""Packages of fastdual: the folders kernels/ and loaders/ install as fastdual.kernels and fastdual.loaders.
+
+A top-level module called `kernels` would collide with a package of that name on PyPI, hence the mapping.
+"""
+
+from setuptools import find_packages, setup
+
+PACKAGE_DIR = {"fastdual.kernels": "kernels", "fastdual.loaders": "loaders"}
+
+setup(
+    package_dir=PACKAGE_DIR,
+    packages=[
+        *find_packages(include=["fastdual", "fastdual.*"]),
+        *PACKAGE_DIR,
+    ],
+    package_data={"fastdual": ["py.typed", "recipes/*.toml"]},
+)

@@ -1,0 +1,36 @@
+"""What every test shares: where the real data lie, and the rule for tests that need a GPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHARED = PROJECT.parent / "shared"
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real videos beside the checkout; they may not be redistributed, so a stranger's clone has none."""
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip("../shared/data is absent: real videos of other projects, not part of this one")
+    return data
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the numbers recorded from the paper's research code."""
+    return GOLDEN
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if torch.cuda.is_available() or os.environ.get("FASTDUAL_REQUIRE_GPU") == "1":
+        return
+    skip = pytest.mark.skip(reason="no CUDA device (make gpu-check runs these on one)")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
