@@ -1,0 +1,97 @@
+"""A backbone of the user's own: any nn.Module, named "package.module:factory"."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.loaders.errors import InputError
+
+
+class CustomBackbone(nn.Module):
+    """Gives the user's network the shape of ours: [N, F, t, h, w] out and `feature_dim`."""
+
+    def __init__(self, network: nn.Module, *, feature_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.feature_dim = feature_dim
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """[N, 3, T, H, W] -> [N, F, t, h, w]; features that come pooled, [N, F], get t = h = w = 1."""
+        features: Tensor = self.network(clips)
+        return features[:, :, None, None, None] if features.ndim == 2 else features
+
+
+def load_custom_backbone(name: str, *, clip_shape: tuple[int, int, int]) -> CustomBackbone:
+    """Import "package.module:factory", call the factory, and find F by a forward of two clips.
+
+    Args:
+        name: the module is looked for among the installed ones, then in the current folder.
+        clip_shape: T, H, W of the clips to try it on.
+
+    Raises:
+        InputError: names what is wrong: the import, the factory or the shape of its output.
+    """
+    factory = _find_factory(name)
+    try:
+        network = factory()
+    except Exception as error:
+        raise InputError(f"backbone {name}: calling it without arguments failed: {error}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"backbone {name}: it returned a {type(network).__name__}, not a torch.nn.Module"
+        )
+    return CustomBackbone(network, feature_dim=_dry_run(name, network, clip_shape))
+
+
+def _find_factory(name: str) -> Callable[[], Any]:
+    module_name, _, factory_name = name.partition(":")
+    try:
+        with _current_folder_importable():
+            module = importlib.import_module(module_name)
+    except Exception as error:
+        raise InputError(
+            f"backbone {name}: cannot import {module_name!r} ({type(error).__name__}: {error}); "
+            "install it or start from the folder that holds it"
+        ) from None
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise InputError(f"backbone {name}: {module_name} has no function or class {factory_name!r}")
+    return factory  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Last on the path, so that a local file never shadows an installed package."""
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _dry_run(name: str, network: nn.Module, clip_shape: tuple[int, int, int]) -> int:
+    shape = (2, 3, *clip_shape)
+    was_training = network.training
+    network.eval()  # a dry run must not move batch-norm statistics
+    try:
+        with torch.no_grad():
+            out = network(torch.zeros(shape))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"backbone {name}: it fails on clips {list(shape)}: {reason}") from None
+    finally:
+        network.train(was_training)
+    if not isinstance(out, Tensor) or out.ndim not in (2, 5) or out.shape[0] != 2:
+        got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(
+            f"backbone {name}: clips {list(shape)} must give features [2, F] or [2, F, t, h, w], "
+            f"not {got}; remove its classifier"
+        )
+    return int(out.shape[1])

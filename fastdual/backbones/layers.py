@@ -1,0 +1,79 @@
+"""Convolutions of the residual backbones, and how every backbone here is initialised.
+
+Shape letters: N clips, C channels, F features, T frames, H height, W width.
+"""
+
+from torch import Tensor, nn
+
+Size3 = tuple[int, int, int]
+
+
+def initialise(module: nn.Module) -> None:
+    """He-initialise convolutions for ReLU; batch norm starts as the identity."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm3d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def middle_channels(in_channels: int, out_channels: int, kernel: Size3) -> int:
+    """Channels between the spatial and the temporal half of a factored convolution.
+
+    Chosen so that the pair has about as many weights as the full convolution it stands for.
+    """
+    time, area = kernel[0], kernel[1] * kernel[2]
+    full = time * area * in_channels * out_channels
+    return full // (area * in_channels + time * out_channels)
+
+
+class FactoredConv3d(nn.Module):
+    """(2+1)D convolution: spatial, batch norm, ReLU, temporal; "same" padding, no biases."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Size3, stride: Size3) -> None:
+        super().__init__()
+        time, height, width = kernel
+        middle = middle_channels(in_channels, out_channels, kernel)
+        self.spatial_conv = nn.Conv3d(
+            in_channels,
+            middle,
+            (1, height, width),
+            stride=(1, stride[1], stride[2]),
+            padding=(0, height // 2, width // 2),
+            bias=False,
+        )
+        self.bn = nn.BatchNorm3d(middle)
+        self.relu = nn.ReLU(inplace=True)
+        self.temporal_conv = nn.Conv3d(
+            middle,
+            out_channels,
+            (time, 1, 1),
+            stride=(stride[0], 1, 1),
+            padding=(time // 2, 0, 0),
+            bias=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        x = self.relu(self.bn(self.spatial_conv(x)))
+        out: Tensor = self.temporal_conv(x)
+        return out
+
+
+class FullConv3d(nn.Module):
+    """One 3D convolution over time and space; "same" padding, no bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Size3, stride: Size3) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.temporal_spatial_conv = nn.Conv3d(
+            in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        out: Tensor = self.temporal_spatial_conv(x)
+        return out
