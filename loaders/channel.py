@@ -1,0 +1,152 @@
+"""Messages and big arrays between two processes: a socket for the words, memfds for the pixels.
+
+A message is a pickled object behind its length. An array never goes through the socket: the
+worker writes it into a memfd (anonymous memory with a file descriptor, so neither /dev/shm nor a
+name is needed) and passes the descriptor once; afterwards both sides know the buffer by number.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import os
+import pickle
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<QI")  # length of the pickle, 1 if a file descriptor comes along
+_GRAIN = 1 << 20  # buffers are whole MiB, so that results of slightly different size share one
+
+
+class ChannelClosed(ConnectionError):
+    """The other process is gone."""
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """Describes an array that lies in a shared buffer."""
+
+    buffer: int
+    buffer_bytes: int
+    shape: tuple[int, ...]
+    is_new: bool
+
+
+class Channel:
+    """One end of a socket pair; each `receive` returns exactly what one `send` was given."""
+
+    def __init__(self, endpoint: socket.socket) -> None:
+        self._socket = endpoint
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: Any, *, descriptor: int | None = None) -> None:
+        """Send one object and, if given, a file descriptor; raises ChannelClosed."""
+        body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        header = _HEADER.pack(len(body), descriptor is not None)
+        rights = []
+        if descriptor is not None:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        try:
+            sent = self._socket.sendmsg([header], rights)
+            self._socket.sendall(header[sent:])
+            self._socket.sendall(body)
+        except OSError as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self) -> tuple[Any, int | None]:
+        """Return the next object and the descriptor sent with it; raises ChannelClosed."""
+        try:
+            header, descriptors, _, _ = socket.recv_fds(self._socket, _HEADER.size, 1)
+            if not header:
+                raise ChannelClosed("end of stream")
+            header += self._read(_HEADER.size - len(header))
+            length, _ = _HEADER.unpack(header)
+            return pickle.loads(self._read(length)), (descriptors[0] if descriptors else None)
+        except OSError as error:
+            raise ChannelClosed(str(error)) from error
+
+    def _read(self, length: int) -> bytes:
+        chunks: list[bytes] = []
+        while length:
+            chunk = self._socket.recv(min(length, 1 << 20))
+            if not chunk:
+                raise ChannelClosed("end of stream")
+            chunks.append(chunk)
+            length -= len(chunk)
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@dataclass
+class BufferWriter:
+    """The worker's side: owns the memfds and copies results into them."""
+
+    _buffers: dict[int, mmap.mmap] = field(default_factory=dict)
+    _next: int = 0
+
+    def write(self, values: NDArray[np.uint8], buffer: int | None) -> tuple[ArrayHeader, int]:
+        """Copy `values` into `buffer` if it fits, else into a new one.
+
+        Returns:
+            The header to send, and the new buffer's file descriptor (-1 if there is none); the
+            caller sends the descriptor and closes it.
+        """
+        descriptor = -1
+        if buffer is None or len(self._buffers[buffer]) < values.nbytes:
+            size = max(_GRAIN, -(-values.nbytes // _GRAIN) * _GRAIN)
+            descriptor = os.memfd_create("fastdual", os.MFD_CLOEXEC)
+            os.ftruncate(descriptor, size)
+            buffer, self._next = self._next, self._next + 1
+            self._buffers[buffer] = mmap.mmap(descriptor, size)
+        memory = self._buffers[buffer]
+        target = np.frombuffer(memory, np.uint8, values.size).reshape(values.shape)
+        np.copyto(target, values)
+        return ArrayHeader(buffer, len(memory), values.shape, descriptor >= 0), descriptor
+
+    def drop(self, buffers: tuple[int, ...]) -> None:
+        """Forget buffers that the reader has let go."""
+        for buffer in buffers:
+            self._buffers.pop(buffer, None)
+
+
+@dataclass
+class BufferReader:
+    """The parent's side for one worker: maps its memfds and keeps count of the free ones."""
+
+    _buffers: dict[int, mmap.mmap] = field(default_factory=dict)
+    _free: list[int] = field(default_factory=list)
+    _dropped: list[int] = field(default_factory=list)
+
+    def view(self, header: ArrayHeader, descriptor: int | None) -> NDArray[np.uint8]:
+        """Return the array that `header` describes without copying it."""
+        if header.is_new:
+            assert descriptor is not None
+            self._buffers[header.buffer] = mmap.mmap(descriptor, header.buffer_bytes)
+            os.close(descriptor)
+        memory = self._buffers[header.buffer]
+        size = int(np.prod(header.shape, dtype=np.int64))
+        return np.frombuffer(memory, np.uint8, size).reshape(header.shape)
+
+    def take(self) -> tuple[int | None, tuple[int, ...]]:
+        """Return a free buffer for the next result, and the buffers the worker shall drop."""
+        dropped, self._dropped = tuple(self._dropped), []
+        return (self._free.pop() if self._free else None), dropped
+
+    def put_back(self, buffer: int, *, keep: int) -> None:
+        """Make a buffer free again; beyond `keep` free ones it is dropped."""
+        if buffer in self._free or buffer not in self._buffers:
+            return
+        if len(self._free) < keep:
+            self._free.append(buffer)
+            return
+        del self._buffers[buffer]
+        self._dropped.append(buffer)

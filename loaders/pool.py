@@ -1,0 +1,390 @@
+"""Worker processes that may crash or hang without taking the run with them.
+
+A corrupt video can kill a decoder or keep it busy for ever, so every file is touched in a child
+process: a crash costs that child, a hang ends at a time limit, and the task of a child that was
+killed from outside is run again. One thread of the parent hands out tasks and collects results, so
+workers stay busy while the caller does something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from fastdual.loaders.channel import ArrayHeader, BufferReader, Channel, ChannelClosed
+from fastdual.loaders.errors import FailureError
+
+_START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from a cold disk
+_MAX_FAILED_STARTS = 3
+_MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
+_MAX_TRIES_KILLED = 5  # SIGKILL and SIGTERM come from outside: not the task's fault
+_FREE_BUFFERS_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A task that gave no result: it raised, its worker died (twice), or it took too long."""
+
+    reason: str
+    kind: Literal["error", "crash", "timeout"]
+
+
+@dataclass(eq=False)
+class _Job:
+    ticket: int
+    task: bytes
+    tries: int = 0
+    done: bool = False
+    abandoned: bool = False
+    result: Any = None
+    lender: _Worker | None = None
+    buffer: int = -1
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    deadline: float
+    ready: bool = False
+    job: _Job | None = None
+    lent: int | None = None
+    reader: BufferReader = field(default_factory=BufferReader)
+
+
+class ProcessPool:
+    """Runs `function(*setup, task)` in `num_workers` child processes.
+
+    Args:
+        function: "package.module:name", imported in the child.
+        num_workers: Child processes.
+        timeout_seconds: A task that runs longer fails with kind "timeout" and costs its worker.
+        setup: Leading arguments of every call.
+
+    A uint8 array returned by the function arrives as a view of shared memory that is valid until
+    its ticket is released; any other result is pickled. Use as a context manager or call `close`.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        *,
+        num_workers: int,
+        timeout_seconds: float,
+        setup: tuple[Any, ...] = (),
+    ) -> None:
+        if num_workers < 1 or timeout_seconds <= 0:
+            raise ValueError(
+                f"num_workers and timeout_seconds must be positive, got {num_workers} and "
+                f"{timeout_seconds}"
+            )
+        self._function, self._setup = function, setup
+        self._num_workers, self._timeout_seconds = num_workers, timeout_seconds
+        self._condition = threading.Condition()
+        self._jobs: dict[int, _Job] = {}
+        self._queue: deque[_Job] = deque()
+        self._workers: list[_Worker] = []
+        self._next_ticket = 0
+        self._failed_starts = 0
+        self._broken: str | None = None
+        self._closing = False
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="fastdual-pool", daemon=True)
+        self._thread.start()
+
+    # ---- the caller's side
+
+    def submit(self, task: Any) -> int:
+        """Queue a task and return its ticket; tasks start in ticket order. Never blocks."""
+        body = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
+        with self._condition:
+            if self._closing:
+                raise ValueError("the pool is closed")
+            job = _Job(self._next_ticket, body)
+            self._next_ticket += 1
+            self._jobs[job.ticket] = job
+            self._queue.append(job)
+        self._wake()
+        return job.ticket
+
+    def result(self, ticket: int) -> Any | TaskFailure:
+        """Wait for a task and return what its function returned, or a TaskFailure.
+
+        Raises:
+            FailureError: Workers cannot be started, or the pool was closed meanwhile.
+        """
+        with self._condition:
+            job = self._jobs[ticket]
+            while not (job.done or self._broken or self._closing):
+                self._condition.wait()
+            if job.done:
+                return job.result
+            raise FailureError(self._broken or "the worker pool was closed before its result came")
+
+    def release(self, ticket: int) -> None:
+        """Forget a ticket: its array may be overwritten from now on; a pending task is dropped."""
+        with self._condition:
+            job = self._jobs.pop(ticket, None)
+            if job is None:
+                return
+            job.abandoned, job.result = True, None
+            if job.lender is not None:
+                job.lender.reader.put_back(job.buffer, keep=_FREE_BUFFERS_PER_WORKER)
+
+    def imap(self, tasks: Iterable[Any], *, window: int) -> Iterator[tuple[Any, Any]]:
+        """Yield (task, result) in order with at most `window` tasks under way.
+
+        A result that lies in shared memory is valid until the next step.
+        """
+        pending: deque[tuple[int, Any]] = deque()
+        source = iter(tasks)
+        try:
+            while True:
+                while len(pending) < max(1, window):
+                    try:
+                        task = next(source)
+                    except StopIteration:
+                        break
+                    pending.append((self.submit(task), task))
+                if not pending:
+                    return
+                ticket, task = pending[0]
+                yield task, self.result(ticket)
+                self.release(ticket)
+                pending.popleft()
+        finally:
+            for ticket, _ in pending:
+                self.release(ticket)
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that are alive now."""
+        with self._condition:
+            return [worker.process.pid for worker in self._workers]
+
+    def close(self) -> None:
+        """Kill the workers and wait for them; pending tasks are lost. May be called twice."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wake(self) -> None:
+        # Fails only when the buffer is full (a wake-up is pending anyway) or the thread has ended.
+        with contextlib.suppress(OSError):
+            self._wake_in.send(b"x")
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._closing and self._broken is None:
+                self._start_workers()
+                self._hand_out()
+                self._collect()
+        except Exception as error:  # a bug of ours must not leave callers waiting for ever
+            self._break(f"the worker pool failed: {type(error).__name__}: {error}")
+            raise
+        finally:
+            for worker in list(self._workers):
+                self._discard(worker)
+            self._wake_in.close()
+            self._wake_out.close()
+
+    def _start_workers(self) -> None:
+        wanted = min(self._num_workers, self._load())
+        while len(self._workers) < wanted and self._broken is None:
+            worker = _start(self._function, self._setup)
+            with self._condition:
+                self._workers.append(worker)
+
+    def _load(self) -> int:
+        """Number of tasks queued or running: no more workers than that are ever needed."""
+        with self._condition:
+            return len(self._queue) + sum(worker.job is not None for worker in self._workers)
+
+    def _hand_out(self) -> None:
+        for worker in list(self._workers):
+            if not worker.ready or worker.job is not None:
+                continue
+            with self._condition:
+                job = self._next_job()
+                if job is None:
+                    return
+                worker.job, job.tries = job, job.tries + 1
+                worker.lent, dropped = worker.reader.take()
+            worker.deadline = time.monotonic() + self._timeout_seconds
+            try:
+                worker.channel.send((job.task, worker.lent, dropped))
+            except ChannelClosed:
+                self._bury(worker)
+
+    def _next_job(self) -> _Job | None:
+        while self._queue:
+            job = self._queue.popleft()
+            if not job.abandoned:
+                return job
+        return None
+
+    def _collect(self) -> None:
+        """Wait for a message, a death, a deadline or a wake-up, and deal with it."""
+        busy = [worker for worker in self._workers if worker.job is not None or not worker.ready]
+        deadline = min((worker.deadline for worker in busy), default=None)
+        pause = None if deadline is None else max(0.0, deadline - time.monotonic())
+        sources: list[Any] = [self._wake_out, *(worker.channel for worker in self._workers)]
+        ready = wait(sources, pause)
+        if self._wake_out in ready:
+            self._wake_out.recv(4096)
+        for worker in list(self._workers):
+            if worker.channel in ready:
+                self._receive(worker)
+            elif worker in busy and time.monotonic() > worker.deadline:
+                self._time_out(worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            (kind, value), descriptor = worker.channel.receive()
+        except ChannelClosed:
+            self._bury(worker)
+            return
+        if kind == "ready":
+            worker.ready, self._failed_starts = True, 0
+        elif kind == "broken":
+            self._break(f"a worker process could not import {self._function}: {value}")
+        else:
+            self._deliver(worker, kind, value, descriptor)
+
+    def _deliver(self, worker: _Worker, kind: str, value: Any, descriptor: int | None) -> None:
+        job, worker.job = worker.job, None
+        assert job is not None
+        if kind == "error":
+            value = TaskFailure(value, "error")
+        if kind == "array":
+            header: ArrayHeader = value
+            with self._condition:
+                value = worker.reader.view(header, descriptor)
+                job.lender, job.buffer = worker, header.buffer
+                if worker.lent == header.buffer:
+                    worker.lent = None
+        self._return_lent(worker)
+        self._finish(job, value)
+
+    def _return_lent(self, worker: _Worker) -> None:
+        """Take back a buffer that was offered for a result but not used."""
+        if worker.lent is not None:
+            with self._condition:
+                # Not used although offered: too small for what comes here, so do not keep it.
+                worker.reader.put_back(worker.lent, keep=0)
+            worker.lent = None
+
+    def _finish(self, job: _Job, result: Any) -> None:
+        with self._condition:
+            if job.abandoned:
+                if job.lender is not None:
+                    job.lender.reader.put_back(job.buffer, keep=_FREE_BUFFERS_PER_WORKER)
+                return
+            job.result, job.done = result, True
+            self._condition.notify_all()
+
+    def _time_out(self, worker: _Worker) -> None:
+        job = worker.job
+        self._discard(worker)
+        if job is not None:
+            reason = f"took longer than {self._timeout_seconds:g} s"
+            self._finish(job, TaskFailure(reason, "timeout"))
+        else:
+            self._count_failed_start(f"did not start within {_START_SECONDS:g} s")
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: run its task again, unless it has had its tries."""
+        job, ready = worker.job, worker.ready
+        cause = _describe_exit(self._discard(worker))
+        if job is None:
+            if not ready:
+                self._count_failed_start(cause)
+            return
+        outside = cause in ("SIGKILL", "SIGTERM")
+        if job.tries < (_MAX_TRIES_KILLED if outside else _MAX_TRIES):
+            with self._condition:
+                self._queue.appendleft(job)
+            return
+        self._finish(job, TaskFailure(f"crashed its worker process ({cause})", "crash"))
+
+    def _count_failed_start(self, cause: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            self._break(f"worker processes do not start ({cause}, {self._failed_starts} times)")
+
+    def _break(self, reason: str) -> None:
+        with self._condition:
+            self._broken = reason
+            self._condition.notify_all()
+
+    def _discard(self, worker: _Worker) -> int:
+        """Kill a worker if it lives and return its exit status; lent arrays stay readable."""
+        with self._condition:
+            self._workers.remove(worker)
+        if worker.process.poll() is None:
+            worker.process.kill()  # of no effect on one that is dying of its own signal
+        worker.channel.close()
+        return worker.process.wait()
+
+
+def _start(function: str, setup: tuple[Any, ...]) -> _Worker:
+    ours, theirs = socket.socketpair()
+    # A worker that is stopped in the middle of a message must not stop us for ever.
+    ours.settimeout(_START_SECONDS)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+    command = [sys.executable, "-P", "-m", "fastdual.loaders.pool_worker"]
+    process = subprocess.Popen(
+        [*command, str(theirs.fileno()), str(os.getpid())],
+        pass_fds=[theirs.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # libav reports every broken macroblock there
+    )
+    theirs.close()
+    worker = _Worker(process, Channel(ours), time.monotonic() + _START_SECONDS)
+    with contextlib.suppress(ChannelClosed):  # dead already: the next wait sees it
+        worker.channel.send((function, setup))
+    return worker
+
+
+def _describe_exit(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

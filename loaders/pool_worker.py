@@ -1,0 +1,90 @@
+"""The child process of `loaders.pool`: call one function on one task after the other.
+
+Started as `python -m fastdual.loaders.pool_worker SOCKET PARENT`, so that nothing of the parent is
+forked and the user's `__main__` is not imported again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.loaders.channel import BufferWriter, Channel, ChannelClosed
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve tasks until the parent closes the socket or dies."""
+    endpoint, parent = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
+    channel = Channel(socket.socket(fileno=endpoint))
+    try:
+        (function, setup), _ = channel.receive()
+        try:
+            call = _load(function)
+        except Exception as error:
+            channel.send(("broken", f"{type(error).__name__}: {error}"))
+            return
+        channel.send(("ready", None))
+        _serve(channel, call, setup)
+    except ChannelClosed:
+        return
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill us when the parent dies, even in the middle of a hanging decoder."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
+
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
+
+
+def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -> None:
+    writer = BufferWriter()
+    while True:
+        (task, buffer, dropped), _ = channel.receive()
+        writer.drop(dropped)
+        try:
+            result = call(*setup, pickle.loads(task))
+            if isinstance(result, np.ndarray) and result.dtype == np.uint8:
+                _send_array(channel, writer, result, buffer)
+            else:
+                channel.send(("value", result))
+        except ChannelClosed:
+            raise
+        except Exception as error:  # of the task, or a result that cannot be pickled
+            channel.send(("error", f"{type(error).__name__}: {error}"))
+
+
+def _send_array(
+    channel: Channel, writer: BufferWriter, values: NDArray[np.uint8], buffer: int | None
+) -> None:
+    header, descriptor = writer.write(values, buffer)
+    if descriptor < 0:
+        channel.send(("array", header))
+        return
+    try:
+        channel.send(("array", header), descriptor=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

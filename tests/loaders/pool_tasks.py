@@ -1,0 +1,44 @@
+"""Functions that the tests of the pool run in its worker processes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def run(task: tuple[str, Any]) -> Any:
+    """Do what the first word says."""
+    verb, value = task
+    if verb == "square":
+        return value * value
+    if verb == "sleep":
+        time.sleep(value)
+        return os.getpid()
+    if verb == "raise":
+        raise ValueError(value)
+    if verb == "signal":
+        os.kill(os.getpid(), value)
+    if verb == "exit":
+        os._exit(value)
+    if verb == "array":
+        number, count = value
+        return np.full((count, 3), number % 256, np.uint8)
+    if verb == "lambda":
+        return lambda: value
+    if verb == "noise":
+        os.write(2, b"noise from a decoder")
+        os.write(1, b"noise from a decoder")
+        return value
+    raise AssertionError(verb)
+
+
+def crash_once(folder: str, name: str) -> str:
+    """Die of SIGSEGV at the first call for a name; the file it leaves tells the second call."""
+    marker = Path(folder) / name
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return name
