@@ -1,6 +1,6 @@
-"""Packages of fastdual: the folders kernels/ and loaders/ install as fastdual.kernels and fastdual.loaders.
+"""Packages of fastdual: kernels/ and loaders/ install as fastdual.kernels and fastdual.loaders.
 
-A top-level module called `kernels` would collide with a package of that name on PyPI, hence the mapping.
+A top-level module called `kernels` would collide with a package of that name on PyPI.
 """
 
 from setuptools import find_packages, setup

@@ -1,4 +1,4 @@
-"""`python -m fastdual` and the console script: the command line, or one line that says what to install."""
+"""`python -m fastdual` and the console script: run the command line, or say what to install."""
 
 import sys
 
@@ -10,7 +10,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.exit('fastdual: the command line needs the extra `video`: pip install "fastdual[video]"')
+        sys.exit(
+            'fastdual: the command line needs the extra `video`: pip install "fastdual[video]"'
+        )
     cli()
 
 

@@ -1,4 +1,4 @@
-"""The click group `fastdual`: commands are imported when they are named, so that `--help` stays quick."""
+"""The click group `fastdual`; commands are imported when named, so that `--help` stays quick."""
 
 import importlib
 import os
@@ -19,6 +19,12 @@ COMMANDS = {
     "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
 }
+
+
+class UserMistake(click.ClickException):
+    """One line and exit code 2: something the user can put right."""
+
+    exit_code = 2
 
 
 class LazyGroup(click.Group):
@@ -54,9 +60,10 @@ class LazyGroup(click.Group):
             # A pipe closed by its reader (`| head`) is click's to handle.
             if isinstance(error, BrokenPipeError) or os.environ.get("FASTDUAL_TRACEBACK"):
                 raise
-            failure = click.ClickException(" ".join(str(error).split()))
-            failure.exit_code = 2 if isinstance(error, InputError) else 1
-            raise failure from error
+            line = " ".join(str(error).split())
+            if isinstance(error, InputError):
+                raise UserMistake(line) from error
+            raise click.ClickException(line) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

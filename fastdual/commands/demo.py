@@ -1,0 +1,48 @@
+"""`fastdual demo`: the demo videos, and with --train the whole way through them."""
+
+from pathlib import Path
+
+import click
+
+from fastdual.console import track
+from fastdual.demo import CLASSES, DemoSet, write_demo
+
+DEFAULTS = DemoSet()
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--train-scenes",
+    default=DEFAULTS.train_scenes,
+    show_default=True,
+    help="Scenes for training; each shows every class once.",
+)
+@click.option(
+    "--test-scenes",
+    default=DEFAULTS.test_scenes,
+    show_default=True,
+    help="Scenes kept apart for testing.",
+)
+@click.option("--frames", default=DEFAULTS.frames, show_default=True, help="Longest video, frames.")
+@click.option("--seed", default=DEFAULTS.seed, show_default=True, help="Same seed, same bytes.")
+@click.option("--train", is_flag=True, help="Go on: index, pretrain, retrieve and plot them.")
+def command(
+    folder: Path, train_scenes: int, test_scenes: int, frames: int, seed: int, train: bool
+) -> None:
+    """Write the demo videos into FOLDER (with --train, FOLDER/videos), and a table of them.
+
+    Eight classes of a shape that moves, drawn before scenes that never appear in both train and
+    test, encoded as H.264 and VP9 in four sizes. The table videos.csv names each file's label,
+    scene and split.
+    """
+    demo = DemoSet(train_scenes=train_scenes, test_scenes=test_scenes, frames=frames, seed=seed)
+    videos = folder / "videos" if train else folder
+    track(write_demo(videos, demo), "demo videos")
+    click.echo(f"{videos}: {len(CLASSES)} classes, table in {videos / 'videos.csv'}")
+    if train:
+        from fastdual.demo_run import run_demo
+
+        run_demo(folder)
+    else:
+        click.echo(f"next: fastdual pretrain {videos / 'videos.csv'} --run run --recipe tiny")
