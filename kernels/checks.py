@@ -1,0 +1,99 @@
+"""Checks of arguments, shared by every loss. Each error names the argument, its value and the rule.
+
+None of them reads a tensor's *values*: that would wait for the device. They look at shapes, dtypes,
+devices and plain Python numbers only, so torch.compile folds them away.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGER = (torch.int64, torch.int32)
+
+
+def check_floating(**tensors: Tensor) -> None:
+    """Embeddings are floating-point tensors of float32, float16, bfloat16 or float64."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}, must be a tensor")
+        if tensor.dtype not in FLOATING:
+            raise ValueError(
+                f"{name} has dtype {tensor.dtype}, must be float32, float16, bfloat16 or float64"
+            )
+
+
+def check_same_device(**tensors: Tensor | None) -> None:
+    """All tensors given lie on one device."""
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first_name, first = next(iter(given.items()))
+    for name, tensor in given.items():
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{name} is on {tensor.device} but {first_name} is on {first.device}, "
+                "must be on one device"
+            )
+
+
+def check_same_dtype(**tensors: Tensor) -> None:
+    """All tensors given have one dtype."""
+    (first_name, first), *others = tensors.items()
+    for name, tensor in others:
+        if tensor.dtype != first.dtype:
+            raise ValueError(
+                f"{name} has dtype {tensor.dtype} but {first_name} has {first.dtype}, must be equal"
+            )
+
+
+def check_ids(name: str, ids: Tensor, length: int, of: str) -> None:
+    """One int64 or int32 id for each row of the embeddings called `of`."""
+    if not isinstance(ids, Tensor):
+        raise ValueError(f"{name} is a {type(ids).__name__}, must be an int64 or int32 tensor")
+    if ids.dtype not in INTEGER:
+        raise ValueError(f"{name} has dtype {ids.dtype}, must be int64 or int32")
+    if ids.shape != (length,):
+        raise ValueError(
+            f"{name} has shape {list(ids.shape)}, must be [{length}]: one id a row of {of}"
+        )
+
+
+def check_temperature(temperature: float | Tensor, name: str = "temperature") -> None:
+    """A finite float above zero, or a 0-d floating tensor, whose value is not read (no sync)."""
+    if isinstance(temperature, Tensor):
+        if temperature.ndim != 0 or not temperature.is_floating_point():
+            raise ValueError(
+                f"{name} is a tensor of shape {list(temperature.shape)} and dtype "
+                f"{temperature.dtype}, must be a float or a 0-d floating-point tensor"
+            )
+    elif not (isinstance(temperature, (float, int)) and 0 < temperature < math.inf):
+        raise ValueError(f"{name} is {temperature!r}, must be a finite number above 0")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """A word out of a short list."""
+    options = tuple(choices)
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}, must be one of {', '.join(map(repr, options))}")
+
+
+def check_pair(query: Tensor, key: Tensor, *, max_dim: int) -> None:
+    """Query [N, D] and key [M, D]: same D, at least one row each, one dtype, one device."""
+    check_floating(query=query, key=key)
+    for name, tensor in (("query", query), ("key", key)):
+        if tensor.ndim != 2:
+            raise ValueError(
+                f"{name} has shape {list(tensor.shape)}, must be [rows, D]: "
+                "flatten views and segments first"
+            )
+        if tensor.shape[0] < 1:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, must have at least one row")
+        if not 1 <= tensor.shape[1] <= max_dim:
+            raise ValueError(f"{name} has D = {tensor.shape[1]}, must be between 1 and {max_dim}")
+    if query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"key has D = {key.shape[1]} but query has D = {query.shape[1]}, must be equal"
+        )
+    check_same_dtype(query=query, key=key)
+    check_same_device(query=query, key=key)
