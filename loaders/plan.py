@@ -1,0 +1,280 @@
+"""The plan: every random decision of a batch, drawn on the host as plain arrays.
+
+Nothing here opens a video. A row of a plan is a function of (seed, epoch, video) and of the video's
+length alone, so the same clips come out whatever the batch, the rank or the number of processes.
+
+Letters: B videos, K distinct clips a video, T frames a clip, V augmented views, S segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.philox import philox_rows, uniform
+
+# The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that
+# changing one setting changes nothing else.
+_CENTRES, _REVERSE, _BASE, _VIEWS = 0, 2, 3, 4
+_DRAWS_PER_VIEW = 10  # jitter or not, its 4 values, blur or not, sigma, crop y, crop x, flip
+_PERMUTATION = _VIEWS + 3 * _DRAWS_PER_VIEW
+_IDENTITY_JITTER = (1.0, 1.0, 1.0, 0.0)
+_MAX_WORD = 2**64
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """What is sampled from a video and how it is augmented; the defaults are the paper's.
+
+    `pretrain` yields views 0 and 2 from one clip and view 1 from another, and the shuffled view;
+    `finetune` one augmented clip; `evaluate` `clips_per_video` clips, centre crop, nothing random.
+    """
+
+    mode: Literal["pretrain", "finetune", "evaluate"] = "pretrain"
+    frames_per_clip: int = 16
+    frame_stride: int = 4
+    num_segments: int = 2
+    resize_height: int = 128
+    resize_width: int = 171
+    crop_size: int = 112
+    clips_per_video: int = 10
+    base_probability: float = 0.8
+    jitter_probability: float = 0.64
+    brightness: tuple[float, float] = (0.2, 1.8)
+    contrast: tuple[float, float] = (0.2, 1.8)
+    saturation: tuple[float, float] = (0.2, 1.8)
+    hue_degrees: tuple[float, float] = (-72.0, 72.0)
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    reverse_probability: float = 0.5
+    flip_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("pretrain", "finetune", "evaluate"):
+            raise InputError(f"mode is {self.mode!r}; choose pretrain, finetune or evaluate")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        for name in _PROBABILITIES:
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        for name in _RANGES:
+            low, high = getattr(self, name)
+            if not low <= high or (low < 0 and name != "hue_degrees"):
+                raise InputError(f"{name} is ({low}, {high}); give (low, high), neither negative")
+        if self.frames_per_clip % self.num_segments:
+            raise InputError(
+                f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
+                f"{self.num_segments}; choose a number of segments that divides it"
+            )
+        if self.crop_size > min(self.resize_height, self.resize_width):
+            raise InputError(
+                f"crop_size {self.crop_size} is larger than the resized frame "
+                f"{self.resize_height}x{self.resize_width}; crop less or resize to more"
+            )
+
+    @property
+    def view_clip(self) -> tuple[int, ...]:
+        """For each augmented view, the clip that it shows."""
+        if self.mode == "pretrain":
+            return (0, 1, 0)
+        return (0,) if self.mode == "finetune" else tuple(range(self.clips_per_video))
+
+    @property
+    def num_views(self) -> int:
+        """Views of a batch: the shuffled view of pretraining is the fourth."""
+        return 4 if self.mode == "pretrain" else len(self.view_clip)
+
+
+_COUNTS = (
+    "frames_per_clip",
+    "frame_stride",
+    "num_segments",
+    "resize_height",
+    "resize_width",
+    "crop_size",
+    "clips_per_video",
+)
+_PROBABILITIES = tuple(f.name for f in fields(ClipSpec) if f.name.endswith("_probability"))
+_RANGES = ("brightness", "contrast", "saturation", "hue_degrees", "blur_sigma")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """The decisions for B videos.
+
+    Attributes:
+        videos: [B] index numbers.
+        frames: [B, K, T] frame indices, played backwards already where that was drawn.
+        view_clip: the clip of each of the V augmented views.
+        crop_y, crop_x: [B, V] top left corner of the crop in the resized frame, pixels.
+        jitter: [B, V, 4] brightness, contrast, saturation (factors) and hue (degrees).
+        blur_sigma: [B, V] pixels; 0 where the view is not blurred.
+        flip: [B, V] mirrored left to right.
+        permutation: [B, S], or None; shuffled segment i is segment permutation[i] of view 2.
+    """
+
+    videos: Ints
+    frames: Ints
+    view_clip: tuple[int, ...]
+    crop_y: Ints
+    crop_x: Ints
+    jitter: Floats
+    blur_sigma: Floats
+    flip: NDArray[np.bool_]
+    permutation: Ints | None
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, rows: slice | Ints) -> ClipPlan:
+        """The plan of some of the videos: a slice or an array of row numbers."""
+        values = {name: array[rows] for name, array in self._row_arrays().items()}
+        return ClipPlan(**{"permutation": None, **values}, view_clip=self.view_clip)
+
+    @staticmethod
+    def concatenate(plans: Sequence[ClipPlan]) -> ClipPlan:
+        """Join plans of one spec, in order."""
+        parts = [plan._row_arrays() for plan in plans]
+        values: dict[str, Any] = {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
+        return ClipPlan(**{"permutation": None, **values}, view_clip=plans[0].view_clip)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Plain arrays for `np.savez`, from which `from_arrays` makes the plan again."""
+        return {**self._row_arrays(), "view_clip": np.array(self.view_clip, dtype=np.int64)}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> ClipPlan:
+        """Undo `to_arrays`; takes what `np.load` returns."""
+        values: dict[str, Any] = {
+            name: np.asarray(arrays[name]) for name in arrays if name != "view_clip"
+        }
+        view_clip = tuple(int(clip) for clip in arrays["view_clip"])
+        return ClipPlan(**{"permutation": None, **values}, view_clip=view_clip)
+
+    def _row_arrays(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "view_clip"}
+        return {name: array for name, array in values.items() if array is not None}
+
+
+def clip_span(frames_per_clip: int, frame_stride: int) -> int:
+    """Frames from the first to the last of a clip, both included: 4 at stride 3 span 10."""
+    return frame_stride * (frames_per_clip - 1) + 1
+
+
+def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames: Ints) -> ClipPlan:
+    """Draw every random decision for these videos in this epoch.
+
+    Args:
+        spec: what to draw.
+        seed, epoch: whole numbers in [0, 2**64).
+        videos: [B] index numbers.
+        num_frames: [B] frames of each.
+
+    Raises:
+        InputError: a number out of range, or a video without frames.
+    """
+    if not (0 <= seed < _MAX_WORD and 0 <= epoch < _MAX_WORD):
+        raise InputError(f"seed {seed} and epoch {epoch} must lie in [0, 2**64)")
+    videos, num_frames = np.asarray(videos, np.int64), np.asarray(num_frames, np.int64)
+    if (num_frames < 1).any():
+        video = int(videos[np.argmax(num_frames < 1)])
+        raise InputError(f"video {video} has no frames; build the index again")
+    words = philox_rows((seed, epoch), videos, _PERMUTATION + spec.num_segments)
+    draws = uniform(words[:, :_PERMUTATION])
+    frames = _FRAMES[spec.mode](spec, draws, num_frames)
+    values = _draw_augmentation(spec, draws)
+    permutation = None
+    if spec.mode == "pretrain":
+        # Sorting independent words orders the segments uniformly over all S! permutations.
+        permutation = np.argsort(words[:, _PERMUTATION:], axis=1, kind="stable").astype(np.int64)
+    return ClipPlan(
+        videos=videos, frames=frames, view_clip=spec.view_clip, permutation=permutation, **values
+    )
+
+
+def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+    """Two clips around centres anywhere in the video; an end's frame repeats past that end."""
+    centres = (draws[:, _CENTRES : _CENTRES + 2] * num_frames[:, None]).astype(np.int64)
+    steps = np.arange(spec.frames_per_clip) - spec.frames_per_clip // 2
+    frames = centres[:, :, None] + steps * spec.frame_stride
+    frames = np.clip(frames, 0, num_frames[:, None, None] - 1)
+    backwards = draws[:, _REVERSE] < spec.reverse_probability
+    clips: Ints = np.where(backwards[:, None, None], frames[:, :, ::-1], frames)
+    return clips
+
+
+def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+    """One clip; a video too short for it repeats its first or its last frame."""
+    starts = num_frames - spec.frames_per_clip * spec.frame_stride
+    start = np.where(starts > 0, draws[:, _CENTRES] * starts, 0).astype(np.int64)
+    frames = start[:, None] + np.arange(spec.frames_per_clip) * spec.frame_stride
+    last = num_frames[:, None] - 1
+    # "oooo0369": the frames that do not exist go to the front, where frame 0 stands for them.
+    missing = (frames > last).sum(axis=1, keepdims=True) * spec.frame_stride
+    at_front = draws[:, _CENTRES + 1, None] < 0.5
+    clip: Ints = np.clip(np.where(at_front, frames - missing, frames), 0, last)
+    return clip[:, None, :]
+
+
+def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+    """Clips at evenly spaced centres; past the end the last frame repeats. Nothing is drawn."""
+    span = spec.frames_per_clip * spec.frame_stride
+    low = np.minimum(span // 2, num_frames)
+    high = np.maximum(low, num_frames - span // 2)
+    centres = np.linspace(low, high, spec.clips_per_video, axis=1)
+    starts = np.maximum(0, np.trunc(centres - span // 2)).astype(np.int64)
+    frames = starts[:, :, None] + np.arange(spec.frames_per_clip) * spec.frame_stride
+    clips: Ints = np.minimum(frames, num_frames[:, None, None] - 1)
+    return clips
+
+
+_FRAMES = {
+    "pretrain": _pretrain_frames,
+    "finetune": _finetune_frames,
+    "evaluate": _evaluate_frames,
+}
+
+
+def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
+    num_rows, num_views = len(draws), len(spec.view_clip)
+    margin_y, margin_x = spec.resize_height - spec.crop_size, spec.resize_width - spec.crop_size
+    if spec.mode == "evaluate":
+        return {
+            "crop_y": np.full((num_rows, num_views), (margin_y + 1) // 2),
+            "crop_x": np.full((num_rows, num_views), (margin_x + 1) // 2),
+            "jitter": np.tile(_IDENTITY_JITTER, (num_rows, num_views, 1)),
+            "blur_sigma": np.zeros((num_rows, num_views)),
+            "flip": np.zeros((num_rows, num_views), np.bool_),
+        }
+    view_draws = draws[:, _VIEWS : _VIEWS + num_views * _DRAWS_PER_VIEW]
+    d = view_draws.reshape(num_rows, num_views, _DRAWS_PER_VIEW)
+    pretrain = spec.mode == "pretrain"
+    base = np.ones((num_rows, num_views), np.bool_)
+    if pretrain:
+        base[:, 0] = draws[:, _BASE] < spec.base_probability
+    low, high = np.transpose([spec.brightness, spec.contrast, spec.saturation, spec.hue_degrees])
+    jittered = base & (d[..., 0] < spec.jitter_probability)
+    blurred = base & (d[..., 5] < spec.blur_probability) & pretrain
+    return {
+        "crop_y": (d[..., 7] * (margin_y + 1)).astype(np.int64),
+        "crop_x": (d[..., 8] * (margin_x + 1)).astype(np.int64),
+        "jitter": np.where(jittered[..., None], low + d[..., 1:5] * (high - low), _IDENTITY_JITTER),
+        "blur_sigma": np.where(blurred, _between(spec.blur_sigma, d[..., 6]), 0.0),
+        "flip": np.asarray((d[..., 9] < spec.flip_probability) & (not pretrain)),
+    }
+
+
+def _between(limits: tuple[float, float], draw: Floats) -> Floats:
+    return limits[0] + draw * (limits[1] - limits[0])
