@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastdual.kernels.checks import check_choice, check_ids, check_pair, check_temperature
-from fastdual.kernels.results import ContrastiveResult
+from fastdual.kernels.rank_checks import check_rank_arguments
+from fastdual.kernels.results import ContrastiveResult, RankResult
 
 MAX_DIM = 1024
 
@@ -104,3 +105,54 @@ def _reduce(rows: Tensor, valid: Tensor, reduction: str) -> Tensor:
 
 
 # ------------------------------------------------------------------------------- shuffle-rank loss
+
+
+def unshuffle(shuffled: Tensor, permutation: Tensor) -> Tensor:
+    """Segments [B, S, D] back in order: out[b, permutation[b, i]] = shuffled[b, i]."""
+    inverse = permutation.argsort(dim=1).unsqueeze(-1)
+    return shuffled.take_along_dim(inverse, dim=1)
+
+
+def shuffle_rank_loss_with_metrics(
+    x: Tensor,
+    shuffled: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float = 0.05,
+    clip: float | None = None,
+    normalize: bool = False,
+) -> RankResult:
+    """Shuffle-rank loss over all 2S x 2S similarities; arguments as the fused one's."""
+    check_rank_arguments(x, shuffled, permutation, temperature, clip, max_dim=MAX_DIM)
+    batch, segments, _ = x.shape
+    z = torch.cat([x, unshuffle(shuffled, permutation)], dim=1)  # [B, 2S, D]
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    if normalize:
+        z = F.normalize(z, dim=-1)
+    similarity = z @ z.transpose(1, 2)  # [B, 2S, 2S]
+    rows = torch.arange(2 * segments, device=x.device)
+    match_column = (rows + segments) % (2 * segments)
+    match = similarity[:, rows, match_column].unsqueeze(-1)  # [B, 2S, 1]
+    is_other = (rows != rows[:, None]) & (rows != match_column[:, None])
+    # The same number of others in every row, so that a boolean mask reshapes back.
+    others = similarity[:, is_other].view(batch, 2 * segments, 2 * segments - 2)
+    violation = (others - match) / temperature
+    if clip is not None:
+        violation = violation.clamp(max=clip)
+    accuracy = (match > others).all(dim=-1).float().mean()
+    return RankResult(F.softplus(violation).mean(), accuracy)
+
+
+def shuffle_rank_loss(
+    x: Tensor,
+    shuffled: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float = 0.05,
+    clip: float | None = None,
+    normalize: bool = False,
+) -> Tensor:
+    """The loss alone; see `shuffle_rank_loss_with_metrics`."""
+    return shuffle_rank_loss_with_metrics(
+        x, shuffled, permutation, temperature=temperature, clip=clip, normalize=normalize
+    ).loss

@@ -17,3 +17,10 @@ class ContrastiveResult(NamedTuple):
     top1: Tensor  # [N] bool
     top5: Tensor  # [N] bool
     valid: Tensor  # [N] bool: the row has a positive
+
+
+class RankResult(NamedTuple):
+    """Shuffle-rank loss, and the share of rows whose match beats all others (no gradient)."""
+
+    loss: Tensor  # 0-d
+    accuracy: Tensor  # 0-d float32
