@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from fastdual.backbones import residual
+from fastdual.backbones import c3d, residual, resnet18, s3d
 from fastdual.backbones.custom import load_custom_backbone
 from fastdual.loaders.errors import InputError
 
@@ -16,11 +16,18 @@ _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "tiny": residual.tiny,
     "r2plus1d": residual.r2plus1d,
     "r3d": residual.r3d,
+    "c3d": c3d.C3D,
+    "s3d": s3d.s3d,
+    "s3d-g": s3d.s3d_g,
+    "r2plus1d-18": resnet18.r2plus1d_18,
+    "r3d-18": resnet18.r3d_18,
 }
+# T, H, W below which a pooling layer has nothing left; the others take any size.
+_SMALLEST_CLIP = {"c3d": (8, 16, 16), "s3d": (5, 17, 17), "s3d-g": (5, 17, 17)}
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The built-in names, smallest network first."""
+    """The built-in names."""
     return tuple(_BUILDERS)
 
 
@@ -29,10 +36,10 @@ def create_backbone(name: str, *, clip_shape: tuple[int, int, int] = (16, 112, 1
 
     Args:
         name: one of `backbone_names()`, or "package.module:factory" of your own.
-        clip_shape: T, H, W of the clips to come; only a backbone of your own is tried on it.
+        clip_shape: T, H, W of the clips to come.
 
     Raises:
-        InputError: unknown name, or a backbone of your own that cannot be used.
+        InputError: unknown name, clips too small for it, or a backbone of your own that fails.
     """
     if ":" in name:
         return load_custom_backbone(name, clip_shape=clip_shape)
@@ -41,4 +48,14 @@ def create_backbone(name: str, *, clip_shape: tuple[int, int, int] = (16, 112, 1
             f"unknown backbone {name!r}: choose one of {', '.join(_BUILDERS)}, "
             "or give your own as package.module:factory"
         )
+    smallest = _SMALLEST_CLIP.get(name, (1, 1, 1))
+    if any(size < least for size, least in zip(clip_shape, smallest, strict=True)):
+        raise InputError(
+            f"backbone {name} needs clips of at least {_dims(smallest)} (frames x height x width), "
+            f"not {_dims(clip_shape)}: raise frames_per_clip or crop_size, or take another backbone"
+        )
     return _BUILDERS[name]()
+
+
+def _dims(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))

@@ -22,7 +22,7 @@ class CustomBackbone(nn.Module):
         self.feature_dim = feature_dim
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, F, t, h, w]; features that come pooled, [N, F], get t = h = w = 1."""
+        """[N, 3, T, H, W] -> [N, F, t, h, w]; pooled features, [N, F], get t = h = w = 1."""
         features: Tensor = self.network(clips)
         return features[:, :, None, None, None] if features.ndim == 2 else features
 
@@ -44,7 +44,7 @@ def load_custom_backbone(name: str, *, clip_shape: tuple[int, int, int]) -> Cust
         raise InputError(f"backbone {name}: calling it without arguments failed: {error}") from None
     if not isinstance(network, nn.Module):
         raise InputError(
-            f"backbone {name}: it returned a {type(network).__name__}, not a torch.nn.Module"
+            f"backbone {name}: it returned type {type(network).__name__}, not a torch.nn.Module"
         )
     return CustomBackbone(network, feature_dim=_dry_run(name, network, clip_shape))
 
@@ -61,7 +61,9 @@ def _find_factory(name: str) -> Callable[[], Any]:
         ) from None
     factory = getattr(module, factory_name, None)
     if not callable(factory):
-        raise InputError(f"backbone {name}: {module_name} has no function or class {factory_name!r}")
+        raise InputError(
+            f"backbone {name}: {module_name} has no function or class {factory_name!r}"
+        )
     return factory  # type: ignore[no-any-return]
 
 
