@@ -80,7 +80,7 @@ class ResNet18(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """[N, 3, T, H, W] -> [N, 512, T/8, H/16, W/16] (rounded up)."""
-        x = self.stem(clips)
+        x: Tensor = self.stem(clips)
         for number in range(1, len(WIDTHS) + 1):
             x = getattr(self, f"layer{number}")(x)
         return x
