@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.channel import BufferWriter, Channel, ChannelClosed
+from fastdual.loaders.errors import FailureError, InputError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -70,7 +71,13 @@ def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -
         except ChannelClosed:
             raise
         except Exception as error:  # of the task, or a result that cannot be pickled
-            channel.send(("error", f"{type(error).__name__}: {error}"))
+            channel.send(("error", _describe(error)))
+
+
+def _describe(error: Exception) -> str:
+    """Our own messages are meant for people as they are; others need the name of the error."""
+    is_ours = isinstance(error, FailureError | InputError)
+    return str(error) if is_ours else f"{type(error).__name__}: {error}"
 
 
 def _send_array(

@@ -40,7 +40,7 @@ class VideoError(FailureError):
     """A video cannot be decoded cleanly; the message is the reason, fit for the quarantine list."""
 
 
-class _SeekError(Exception):
+class SeekError(Exception):
     """A seek did not arrive where the keyframe table says."""
 
 
@@ -179,13 +179,13 @@ def decode_from(video: OpenVideo, pts: int, offset: int) -> Iterator[Any]:
     Leading pictures of an open group, which refer to what came before, are not yielded.
 
     Raises:
-        _SeekError: The seek did not lead to the packet at byte `offset`.
+        SeekError: The seek did not lead to the packet at byte `offset`.
         VideoError: As for `decode_all`.
     """
     try:
         video.container.seek(pts, stream=video.stream)
     except FFmpegError as error:
-        raise _SeekError(str(error)) from error
+        raise SeekError(str(error)) from error
     frames = decode_all(video, _packets_from(video, offset))
     for frame in frames:
         if frame.key_frame:
@@ -201,7 +201,7 @@ def _packets_from(video: OpenVideo, offset: int) -> Iterator[Any]:
             yield packet
             break
         if not packet.size or (packet.pos is not None and packet.pos > offset):
-            raise _SeekError(f"no keyframe at byte {offset}")
+            raise SeekError(f"no keyframe at byte {offset}")
     yield from packets
 
 
@@ -267,7 +267,7 @@ def read_frames(
     """
     try:
         return _read(source, frames, keyframes, size, rotation)
-    except (_SeekError, VideoError):
+    except (SeekError, VideoError):
         if keyframes is None or isinstance(source, Path) and not source.is_file():
             raise
         return _read(source, frames, None, size, rotation)  # the sure way
