@@ -2,8 +2,8 @@
 
 A checkpoint is an ordinary `torch.save` file of plain values and tensors that
 `torch.load(path, weights_only=True)` reads too. It is a zip archive with a CRC-32 of every record,
-which torch does not check and we do: a file that was cut short or altered is noticed before anything
-is taken from it.
+which torch does not check and we do: a file that was cut short or altered is noticed before
+anything is taken from it.
 """
 
 import io
@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         write_atomically(path, buffer.getbuffer())
     except OSError as error:
         raise FailureError(
-            f"{path}: the checkpoint could not be written: {error.strerror}; earlier checkpoints are "
+            f"{path}: the checkpoint could not be written: {error.strerror}; earlier ones are "
             "untouched: free some space and go on with --resume"
         ) from error
 

@@ -1,24 +1,24 @@
-"""What a pretraining run is set up by: frozen dataclasses, one a section of a recipe, that check themselves.
+"""What sets a pretraining run up: frozen dataclasses that check themselves, a section each.
 
-`fastdual.recipe` fills them from TOML files and `--set key=value`; the defaults are the paper's settings (METHOD.md
-section 6). A key that is None in Python is left out of a TOML file and is written `none` on the command line.
+`fastdual.recipe` fills them from TOML files and `--set key=value`; the defaults are the paper's.
+A key that is None in Python is left out of a TOML file and is written `none` on the command line.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.plan import ClipSpec
-from fastdual.recipe import build, flatten
+from fastdual.recipe import Resolved, build, flatten
 
 Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
 
 # Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
 FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
 
-# What a resumed run may be given anew: it changes how the work is done, not what is computed from which clip.
+# What a resumed run may be given anew: how the work is done, not what is computed from which clips.
 RESUME_KEYS = frozenset(
     {
         "data.decode",
@@ -46,7 +46,7 @@ class DataConfig:
     """Which videos, how many at a time, and who decodes them."""
 
     split: str = "auto"
-    """Split of the index to train on; `auto`: `train` if the index has it, otherwise every video; `all`: every video."""
+    """Split of the index; `all`: every video; `auto`: `train` if there is one, otherwise all."""
     batch_size: int = 64
     """Videos in a batch, over all processes together."""
     decode: Literal["auto", "nvdec", "dali-cpu", "pyav"] = "auto"
@@ -85,7 +85,7 @@ class LossConfig:
     coherence_temperature: float = 0.07
     rank_temperature: float = 0.05
     rank_clip: float | None = None
-    """Clamp of the shuffle-rank argument; 5.0 is what the paper's SimCLR code did; none: no clamp."""
+    """Clamp of the shuffle-rank argument, 5.0 in the paper's SimCLR code; none: no clamp."""
     backend: Literal["auto", "eager", "fused"] = "auto"
 
     def __post_init__(self) -> None:
@@ -144,7 +144,7 @@ class RunConfig:
 
     seed: int = 0
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first CUDA device if there is one, otherwise the CPU."""
+    """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first CUDA device if there is one, else the CPU."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: bf16 autocast on CUDA, fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -187,3 +187,10 @@ class PretrainConfig:
     def from_dict(cls, values: Mapping[str, Any], *, origin: str) -> "PretrainConfig":
         """Build from dotted keys; `origin` is named in errors (a recipe, a checkpoint)."""
         return build(cls, [(origin, values)], fixed_keys=FIXED_KEYS).config
+
+
+def resolve(
+    layers: Iterable[tuple[str, Mapping[str, Any]]], settings: Sequence[str] = ()
+) -> Resolved[PretrainConfig]:
+    """A config from layers of (origin, flat values) and then `key=value` texts; the last wins."""
+    return build(PretrainConfig, layers, settings=settings, fixed_keys=FIXED_KEYS)

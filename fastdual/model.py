@@ -1,4 +1,4 @@
-"""The dual representation: a backbone, pooled, under a clip head and a segment head (METHOD.md section 4).
+"""The dual representation: a backbone, pooled, under a clip head and a segment head.
 
 Shapes: N clips (all views of a batch at once), F features, S segments, D embedding size.
 """
@@ -12,7 +12,7 @@ from fastdual.config import PretrainConfig
 
 
 class DualModel(nn.Module):
-    """Backbone -> global average pool -> clip embedding, and one embedding for each temporal segment.
+    """Backbone -> global average pool -> a clip embedding, and one for each temporal segment.
 
     Args:
         backbone: maps [N, 3, T, H, W] to [N, F, t, h, w] and has the attribute `feature_dim` = F.
@@ -37,14 +37,14 @@ class DualModel(nn.Module):
         self.segment_head = projection_head(feature_dim, num_segments * segment_dim)
 
     def features(self, clips: Tensor) -> Tensor:
-        """Pooled features [N, F] of clips [N, 3, T, H, W], in the clips' precision or autocast's."""
+        """Pooled features [N, F] of clips [N, 3, T, H, W]."""
         maps: Tensor = self.backbone(clips)
         return maps.mean(dim=(2, 3, 4))
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed clips [N, 3, T, H, W]: clip embeddings [N, D] and segment embeddings [N, S, D'], L2-normalised.
+        """Embed clips [N, 3, T, H, W] as clip embeddings [N, D] and segment embeddings [N, S, D'].
 
-        The norms are taken in float32, whatever autocast computes the rest in.
+        Both are L2-normalised, in float32 whatever autocast computes the rest in.
         """
         features = self.features(clips)
         clip: Tensor = self.clip_head(features)

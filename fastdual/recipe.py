@@ -1,6 +1,7 @@
-"""Recipes: dataclass sections filled from TOML files and `key=value` settings, remembering where each value came from.
+"""Recipes: dataclass sections filled from TOML files and settings, each value with its origin.
 
-Nothing here knows what is trained: `build` works on any frozen dataclass whose fields are dataclasses of plain values.
+Nothing here knows what is trained: `build` works on any frozen dataclass whose fields are
+dataclasses of plain values.
 """
 
 import dataclasses
@@ -42,13 +43,15 @@ def build(
     config_type: type[C],
     layers: Iterable[tuple[str, Mapping[str, Any]]],
     *,
+    settings: Sequence[str] = (),
     fixed_keys: frozenset[str] = frozenset(),
 ) -> Resolved[C]:
     """Fill a config; later layers win.
 
     Args:
         config_type: dataclass whose fields are dataclasses (the sections) of plain values.
-        layers: pairs of an origin and its values by dotted key; a text value is read as the key's type.
+        layers: pairs of an origin and its values by dotted key.
+        settings: texts `key=value`, read as the key's type; they win over all layers.
         fixed_keys: keys that exist but may not be set.
 
     Raises:
@@ -57,23 +60,26 @@ def build(
     hints = {key: hint for key, hint in _hints(config_type).items() if key not in fixed_keys}
     values: dict[str, Any] = {}
     sources = dict.fromkeys(hints, "default")
-    for origin, layer in layers:
+    texts = _parse_settings(settings)
+    for origin, layer in (*layers, ("--set", texts)):
         for key, value in layer.items():
             if key not in hints:
                 raise InputError(_unknown_key(key, hints, origin))
-            values[key] = _convert(value, hints[key], key=key, origin=origin)
+            parsed = _parse_text(value, hints[key]) if layer is texts else value
+            values[key] = _convert(parsed, hints[key], key=key, origin=origin)
             sources[key] = origin
     try:
         return Resolved(_construct(config_type, values), sources)
     except InputError as error:
-        words = set(re.findall(r"\w+", str(error)))
-        blamed = {key: origin for key, origin in sources.items() if key.split(".")[1] in words}
-        origins = ", ".join(f"{key} from {origin}" for key, origin in blamed.items())
+        # Which of the values that the message speaks of were given, and where?
+        words = set(re.findall(r"[\w.]+", str(error)))
+        blamed = [k for k in values if k in words or k.split(".")[1] in words]
+        origins = ", ".join(f"{key} from {sources[key]}" for key in blamed)
         raise InputError(f"{error} ({origins})" if origins else str(error)) from None
 
 
 def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """Read a recipe: the name of one that comes with fastdual, or a TOML file. Returns its origin and flat values."""
+    """Origin and flat values of a recipe: one that comes with fastdual, by name, or a TOML file."""
     shipped = recipe_names()
     if name in shipped:
         text = (resources.files("fastdual") / "recipes" / f"{name}.toml").read_text("utf-8")
@@ -117,7 +123,7 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
     return flat
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Split `key=value` texts; a key given twice keeps its last value."""
     parsed = {}
     for setting in settings:
@@ -181,19 +187,21 @@ def _construct(config_type: type[C], values: Mapping[str, Any]) -> C:
 def _unknown_key(key: str, hints: Mapping[str, Any], origin: str) -> str:
     last = key.rsplit(".", maxsplit=1)[-1]
     close = [k for k in hints if k.split(".")[1] == last] or difflib.get_close_matches(
-        key, hints, n=3, cutoff=0.6
+        key, hints, n=2, cutoff=0.75
     )
     if close:
         return f"{origin}: unknown key {key!r}; did you mean {' or '.join(close)}?"
     sections = list(dict.fromkeys(k.split(".")[0] for k in hints))
-    return f"{origin}: unknown key {key!r}; keys are written section.key, with section one of {', '.join(sections)}"
+    return (
+        f"{origin}: unknown key {key!r}; keys are written section.key, "
+        f"with section one of {', '.join(sections)}"
+    )
 
 
 def _convert(value: Any, hint: Any, *, key: str, origin: str) -> Any:
-    """The value as its key's type; numbers and lists may come as text from the command line."""
-    converted = _parse_text(value, hint) if isinstance(value, str) else value
+    """The value as its key's type, or an InputError that says what the key takes."""
     try:
-        return _coerce(converted, hint)
+        return _coerce(value, hint)
     except TypeError:
         raise InputError(f"{origin}: {key} = {value!r}: must be {_describe(hint)}") from None
 
