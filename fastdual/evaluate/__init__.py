@@ -1,0 +1,1 @@
+"""Evaluation of a pretrained backbone: features, retrieval, the pretext task on held-out videos."""

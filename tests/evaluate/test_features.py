@@ -1,0 +1,136 @@
+"""The features file: what goes in comes out, and what is damaged is refused in one line."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fastdual.evaluate.features import FeatureSet, is_features_file
+from fastdual.loaders.errors import FailureError, InputError
+
+
+def feature_set(count: int = 6) -> FeatureSet:
+    rng = np.random.default_rng(0)
+    return FeatureSet(
+        features=rng.standard_normal((count, 5), dtype=np.float32),
+        paths=tuple(f"a/v{i}.mp4" for i in range(count)),
+        labels=np.arange(count, dtype=np.int32) % 2,
+        class_names=("run", "wave"),
+        splits={"train": np.arange(count - count // 3), "ucf101-1/test": np.arange(count)[-2:]},
+        checkpoint="ab" * 32,
+        data_fingerprint="cd" * 32,
+        settings={"clips_per_video": 10, "frame_stride": 4},
+    )
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    made = replace(feature_set(), paths=(os.fsdecode(b"\xff.mp4"), "ü ", *"bcde"))
+    made.save(tmp_path / "f.h5")
+    read = FeatureSet.load(tmp_path / "f.h5")
+    assert np.array_equal(read.features, made.features)
+    assert read.features.dtype == np.float32
+    assert np.array_equal(read.labels, made.labels)
+    assert read.splits.keys() == made.splits.keys()
+    for name in made.splits:
+        assert np.array_equal(read.splits[name], made.splits[name])
+    for name in ("paths", "class_names", "checkpoint", "data_fingerprint", "settings"):
+        assert getattr(read, name) == getattr(made, name)
+    assert is_features_file(tmp_path / "f.h5")
+    assert os.listdir(tmp_path) == ["f.h5"]
+
+
+def test_empty_set_without_classes_round_trips(tmp_path: Path) -> None:
+    empty = replace(feature_set(6), splits={}, class_names=(), labels=np.full(6, -1, np.int32))
+    empty.save(tmp_path / "f.h5")
+    assert FeatureSet.load(tmp_path / "f.h5").class_names == ()
+
+
+def test_nan_features_name_the_video() -> None:
+    features = feature_set().features.copy()
+    features[3, 1] = np.nan
+    features[5, 0] = np.inf
+    with pytest.raises(InputError, match=r"features of 2 of 6 videos are not finite, first a/v3"):
+        replace(feature_set(), features=features)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 1, 2, 0, 1, 0], np.int32)}, "outside the 2 classes"),
+        ({"labels": np.zeros(5, np.int32)}, r"labels \[5\] do not fit 6 videos"),
+        ({"splits": {"x": np.array([6])}}, "split 'x' names rows outside the 6 videos"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(feature_set(), **change)  # type: ignore[arg-type]
+
+
+def test_missing_split_lists_the_others() -> None:
+    with pytest.raises(InputError, match="no split 'val' among these features; splits: train, ucf"):
+        feature_set().split("val")
+
+
+def test_every_cut_of_the_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    feature_set().save(tmp_path / "whole.h5")
+    content = (tmp_path / "whole.h5").read_bytes()
+    path = tmp_path / "cut.h5"
+    for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="cut.h5: damaged, or not a features file") as caught:
+            FeatureSet.load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
+    feature_set().save(tmp_path / "whole.h5")
+    content = bytearray((tmp_path / "whole.h5").read_bytes())
+    path = tmp_path / "flipped.h5"
+    rng = np.random.default_rng(1)
+    for position in rng.integers(0, len(content), 150):
+        damaged = content.copy()
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:  # a flip inside a number of the payload may go unseen
+            FeatureSet.load(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+
+
+def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such features file"):
+        FeatureSet.load(tmp_path / "none.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(InputError, match="an HDF5 file, but not one that `fastdual embed` wrote"):
+        FeatureSet.load(tmp_path / "other.h5")
+    assert not is_features_file(tmp_path / "other.h5")
+    assert not is_features_file(tmp_path)
+
+
+def test_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
+    feature_set().save(tmp_path / "f.h5")
+    for name, shape in (("features", (10**9, 512)), ("labels", (10**9,))):
+        path = tmp_path / f"{name}.h5"
+        path.write_bytes((tmp_path / "f.h5").read_bytes())
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            file.create_dataset(name, shape=shape, dtype=np.float32)  # nothing is stored
+        with pytest.raises(InputError, match=f"{name} claims"):
+            FeatureSet.load(path)
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    feature_set().save(tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.attrs["format_version"] = 2
+    with pytest.raises(InputError, match="features format 2, this fastdual reads 1"):
+        FeatureSet.load(tmp_path / "f.h5")
+
+
+def test_full_disk_leaves_nothing_behind() -> None:
+    with pytest.raises(FailureError, match="/dev/full.*could not be written"):
+        feature_set().save(Path("/dev/full/f.h5"))
