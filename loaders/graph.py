@@ -1,0 +1,212 @@
+"""The DALI graph: from decoded frames to normalised views, every value fed in from the plan.
+
+There is no random operator here, and the graph is the same on a CPU and on a GPU and behind every
+decoder. Read `clip_pipeline` as the recipe.
+
+The colour map is one linear map, clamped to [0, 255] afterwards. On an RGB column vector p:
+`brightness * (contrast * (W p - 128) + 128)`, where W goes to YIQ, turns the I-Q plane by the hue,
+stretches it by the saturation, and comes back. The Gaussian blur is separable, reaches 3 sigma and
+reflects at the crop's border, whose outermost pixel is not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, math, pipeline_def, types
+from torch import Tensor
+
+from fastdual.loaders.plan import ClipPlan, ClipSpec
+
+Ints = NDArray[np.int64]
+Source = Literal["frames", "encoded"]
+
+MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
+
+
+@pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
+def clip_pipeline(spec: ClipSpec, *, source: Source, device: str, dtype: Any) -> tuple[Any, ...]:
+    """The recipe for one video: decode or take frames, then make each view.
+
+    Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or
+    `encoded` bytes with `wanted` [F] frame numbers and `turned` quarter turns; per view `order`
+    (places of its frames among the F), crop, jitter, blur and flip values.
+
+    Returns:
+        One [T, H, W, C] output per view.
+    """
+    if source == "frames":
+        frames = fn.external_source(name="frames", layout="FHWC", no_copy=True)
+        frames = frames.gpu() if device == "gpu" else frames
+    else:
+        frames = _decode(spec, device)
+    views = [_augment(spec, frames, view, dtype) for view in range(_num_chains(spec))]
+    if spec.mode == "pretrain":
+        views.append(fn.sequence_rearrange(views[2], new_order=_value("shuffled_order")))
+    return tuple(views)
+
+
+def _decode(spec: ClipSpec, device: str) -> Any:
+    """Decode the wanted frames, resize them, and turn them upright."""
+    frames = fn.decoders.video(
+        fn.external_source(name="encoded", no_copy=True),
+        device="mixed" if device == "gpu" else "cpu",
+        frames=_value("wanted"),
+        pad_mode="none",
+    )
+    quarter_turns = _value("quarter_turns")
+    frames = fn.resize(frames, size=_value("decoded_size"))
+    if quarter_turns != 0:
+        frames = fn.rotate(
+            frames, angle=-90.0 * quarter_turns, interp_type=types.INTERP_NN, keep_size=False
+        )
+    return frames
+
+
+def _augment(spec: ClipSpec, frames: Any, view: int, dtype: Any) -> Any:
+    """One view: its frames, crop, colour, blur, flip and normalisation."""
+    size = (spec.crop_size, spec.crop_size)
+    clip = fn.sequence_rearrange(frames, new_order=_value(f"order{view}"))
+    clip = fn.crop(
+        clip, crop=size, crop_pos_y=_value(f"crop_y{view}"), crop_pos_x=_value(f"crop_x{view}")
+    )
+    if spec.mode != "evaluate":
+        jitter = _value(f"jitter{view}")
+        if _value(f"jittered{view}"):
+            clip = fn.color_twist(
+                clip,
+                brightness=jitter[0],
+                contrast=jitter[1],
+                saturation=jitter[2],
+                hue=jitter[3],
+                dtype=types.FLOAT,
+            )
+            clip = math.min(math.max(clip, 0.0), 255.0)
+        else:
+            clip = fn.cast(clip, dtype=types.FLOAT)
+    if spec.mode == "pretrain" and _value(f"blurred{view}"):
+        clip = fn.filter(clip, _value(f"blur_column{view}"), border="reflect_101")
+        clip = fn.filter(clip, _value(f"blur_row{view}"), border="reflect_101")
+    return fn.crop_mirror_normalize(
+        clip, mirror=_value(f"flip{view}"), mean=MEAN, std=STD, dtype=dtype, output_layout="FHWC"
+    )
+
+
+def _value(name: str) -> Any:
+    return fn.external_source(name=name, no_copy=True)
+
+
+def _num_chains(spec: ClipSpec) -> int:
+    """Evaluation cuts all its clips in the same way, so that one long chain serves them all."""
+    return 1 if spec.mode == "evaluate" else len(spec.view_clip)
+
+
+class ClipGraph:
+    """A built graph that augments batches of at most `max_batch_size` videos.
+
+    Args:
+        spec: what is made of each video.
+        source: what is fed: decoded frames or encoded bytes.
+        device: where the graph runs; a CUDA device also receives the result.
+        max_batch_size: videos of one call at most.
+        num_threads: DALI's worker threads.
+        half: compute the output in float16 rather than float32.
+    """
+
+    def __init__(
+        self,
+        spec: ClipSpec,
+        *,
+        source: Source,
+        device: torch.device,
+        max_batch_size: int,
+        num_threads: int,
+        half: bool = False,
+    ) -> None:
+        self._spec, self._device = spec, device
+        self._pipeline = clip_pipeline(
+            spec,
+            source=source,
+            device="gpu" if device.type == "cuda" else "cpu",
+            dtype=types.FLOAT16 if half else types.FLOAT,
+            batch_size=max_batch_size,
+            num_threads=num_threads,
+            device_id=device.index if device.type == "cuda" else None,
+            prefetch_queue_depth=1,
+        )
+        self._pipeline.build()
+
+    def run(
+        self, plan: ClipPlan, order: Ints, decoded: dict[str, Sequence[NDArray[Any]]], out: Tensor
+    ) -> None:
+        """Augment one batch into `out`.
+
+        Args:
+            plan: the values for these videos.
+            order: [B, K, T] places of the clips' frames among the frames that are fed.
+            decoded: the inputs "frames", or "encoded", "wanted", "quarter_turns", "decoded_size".
+            out: [B, V, T, H, W, C], written on the current stream.
+
+        Raises:
+            RuntimeError: DALI could not decode one of the videos.
+        """
+        stream = torch.cuda.current_stream(self._device) if out.is_cuda else None
+        views = self._pipeline.run(
+            None if stream is None else stream.cuda_stream,
+            **decoded,
+            **graph_inputs(self._spec, plan, order),
+        )
+        if self._spec.mode == "evaluate":
+            out.flatten(1, 2).copy_(_as_torch(views[0]))
+            return
+        for view, values in enumerate(views):
+            out[:, view].copy_(_as_torch(values))
+
+
+def _as_torch(values: Any) -> Tensor:
+    return torch.from_dlpack(values.as_tensor())
+
+
+def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
+    """The plan as the graph's inputs, one array or list of B values each."""
+    inputs: dict[str, Any] = {}
+    margin_y = max(spec.resize_height - spec.crop_size, 1)
+    margin_x = max(spec.resize_width - spec.crop_size, 1)
+    for view in range(_num_chains(spec)):
+        clips = order if spec.mode == "evaluate" else order[:, spec.view_clip[view]]
+        inputs[f"order{view}"] = clips.reshape(len(plan), -1).astype(np.int32)
+        inputs[f"crop_y{view}"] = (plan.crop_y[:, view] / margin_y).astype(np.float32)
+        inputs[f"crop_x{view}"] = (plan.crop_x[:, view] / margin_x).astype(np.float32)
+        inputs[f"flip{view}"] = plan.flip[:, view].astype(np.int32)
+        if spec.mode != "evaluate":
+            inputs[f"jitter{view}"] = plan.jitter[:, view].astype(np.float32)
+            inputs[f"jittered{view}"] = (plan.jitter[:, view] != (1, 1, 1, 0)).any(axis=1)
+        if spec.mode == "pretrain":
+            weights = [gaussian(sigma) for sigma in plan.blur_sigma[:, view]]
+            inputs[f"blurred{view}"] = plan.blur_sigma[:, view] > 0
+            inputs[f"blur_column{view}"] = [w[:, None] for w in weights]
+            inputs[f"blur_row{view}"] = [w[None, :] for w in weights]
+    if plan.permutation is not None:
+        inputs["shuffled_order"] = frame_order(plan.permutation, spec.frames_per_clip)
+    return inputs
+
+
+def gaussian(sigma: float) -> NDArray[np.float32]:
+    """Weights of a Gaussian at whole pixels, out to 3 sigma, summing to 1; [1.] for sigma 0."""
+    reach = int(np.ceil(_BLUR_REACH * sigma))
+    places = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (places / max(sigma, 1e-6)) ** 2)
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def frame_order(permutation: Ints, frames_per_clip: int) -> NDArray[np.int32]:
+    """Order of the frames [B, T] when the segments are played in the order `permutation` [B, S]."""
+    length = frames_per_clip // permutation.shape[1]
+    frames = permutation[:, :, None] * length + np.arange(length)
+    return frames.reshape(len(permutation), -1).astype(np.int32)
