@@ -1,0 +1,27 @@
+"""Where a fused op runs: its Triton kernels, or the same steps with torch operations."""
+
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed; it is not imported for the answer."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def runs_triton(x: Tensor) -> bool:
+    """Whether an op given `x` runs its kernels: on a CUDA device, or under TRITON_INTERPRET=1.
+
+    The interpreter of Triton 3.9 computes bfloat16 products wrongly: bfloat16 is not interpreted.
+    """
+    if not has_triton() or x.dtype not in KERNEL_DTYPES:
+        return False
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return x.dtype != torch.bfloat16 if interpreted else x.is_cuda
