@@ -3,6 +3,7 @@
 Shapes: N videos, F features.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from fastdual.checkpoint import write_atomically
 from fastdual.loaders.errors import FailureError, InputError
 
-FORMAT = "fastdual features"
-FORMAT_VERSION = 1
+# The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
+# that a file cut short or altered is noticed before the HDF5 library sees it.
+_MAGIC = b"fastdual-features "
+_VERSION = 1
+_USER_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +91,8 @@ class FeatureSet:
         Raises:
             FailureError: the disk is full or the folder cannot be written.
         """
-        buffer = io.BytesIO()
-        with h5py.File(buffer, "w") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["checkpoint"] = self.checkpoint
-            file.attrs["data_fingerprint"] = self.data_fingerprint
-            file.attrs["settings"] = json.dumps(dict(self.settings))
-            file["features"] = self.features
-            file["labels"] = self.labels
-            _write_texts(file, "paths", self.paths)
-            _write_texts(file, "class_names", self.class_names)
-            # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
-            names = tuple(sorted(self.splits))
-            _write_texts(file, "split_names", names)
-            for number, name in enumerate(names):
-                file[f"splits/{number}"] = self.splits[name]
         try:
-            write_atomically(path, buffer.getbuffer())
+            write_atomically(path, _encode(self))
         except OSError as error:
             raise FailureError(
                 f"{path}: the features could not be written: {error.strerror}"
@@ -119,47 +107,75 @@ class FeatureSet:
         """
         if not path.is_file():
             raise InputError(f"{path}: no such features file; `fastdual embed` writes one")
+        body = _read_checked(path)
         try:
-            with h5py.File(path, "r") as file:
-                if _text(file.attrs.get("format", "")) != FORMAT:
-                    raise InputError("an HDF5 file, but not one that `fastdual embed` wrote")
-                return cls(**_read(file))
-        # h5py raises whatever its parts raise on a damaged file.
-        except Exception as error:
-            reason = str(error).split("\n")[0] or type(error).__name__
-            known = isinstance(error, InputError)
-            what = reason if known else f"damaged, or not a features file ({reason})"
-            raise InputError(f"{path}: {what}") from None
+            with h5py.File(io.BytesIO(body), "r") as file:
+                return cls(**_decode(file))
+        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
 def is_features_file(path: Path) -> bool:
     """Whether a path is a features file, damaged or not, rather than an index or a checkpoint."""
-    if not path.is_file() or not h5py.is_hdf5(path):
+    if not path.is_file():
         return False
+    with open(path, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _encode(feature_set: FeatureSet) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w", userblock_size=_USER_BLOCK) as file:
+        file.attrs["checkpoint"] = feature_set.checkpoint
+        file.attrs["data_fingerprint"] = feature_set.data_fingerprint
+        file.attrs["settings"] = json.dumps(dict(feature_set.settings))
+        file["features"] = feature_set.features
+        file["labels"] = feature_set.labels
+        _write_texts(file, "paths", feature_set.paths)
+        _write_texts(file, "class_names", feature_set.class_names)
+        # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
+        names = tuple(sorted(feature_set.splits))
+        _write_texts(file, "split_names", names)
+        for number, name in enumerate(names):
+            file[f"splits/{number}"] = feature_set.splits[name]
+    body = stream.getvalue()[_USER_BLOCK:]
+    digest = hashlib.sha256(body).hexdigest()
+    header = _MAGIC + f"{_VERSION}\nsha256 {digest}\n".encode()
+    return header.ljust(_USER_BLOCK, b"\0") + body
+
+
+def _read_checked(path: Path) -> bytes:
     try:
-        with h5py.File(path, "r") as file:
-            return _text(file.attrs.get("format", "")) == FORMAT
-    except OSError:
-        return False
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content.startswith(_MAGIC):
+        raise InputError(f"{path}: not a features file; `fastdual embed` writes one")
+    version, digest = (content[len(_MAGIC) : _USER_BLOCK].split(b"\n") + [b""])[:2]
+    if version != str(_VERSION).encode():
+        raise InputError(
+            f"{path}: features format {version[:20].decode(errors='replace')}, this fastdual reads "
+            f"{_VERSION}; embed the videos again"
+        )
+    if digest != b"sha256 " + hashlib.sha256(content[_USER_BLOCK:]).hexdigest().encode():
+        raise InputError(f"{path}: cut short or altered; embed the videos again")
+    return content
 
 
-def _read(file: Any) -> dict[str, Any]:
-    version = int(file.attrs["format_version"])
-    if version != FORMAT_VERSION:
-        raise InputError(f"features format {version}, this fastdual reads {FORMAT_VERSION}")
+def _decode(file: Any) -> dict[str, Any]:
     splits = {
-        name: _read_array(file, f"splits/{number}").astype(np.int64)
+        name: file[f"splits/{number}"][:]
         for number, name in enumerate(_read_texts(file, "split_names"))
     }
     return {
-        "features": _read_array(file, "features").astype(np.float32),
+        "features": file["features"][:],
+        "labels": file["labels"][:],
         "paths": _read_texts(file, "paths"),
-        "labels": _read_array(file, "labels").astype(np.int32),
         "class_names": _read_texts(file, "class_names"),
         "splits": splits,
-        "checkpoint": _text(file.attrs["checkpoint"]),
-        "data_fingerprint": _text(file.attrs["data_fingerprint"]),
-        "settings": json.loads(_text(file.attrs["settings"])),
+        "checkpoint": file.attrs["checkpoint"],
+        "data_fingerprint": file.attrs["data_fingerprint"],
+        "settings": json.loads(file.attrs["settings"]),
     }
 
 
@@ -178,10 +194,4 @@ def _read_array(file: Any, name: str) -> NDArray[Any]:
 
 
 def _read_texts(file: Any, name: str) -> tuple[str, ...]:
-    if file[name].id.get_storage_size() != 16 * len(file[name]):  # 16: a reference to each text
-        raise InputError(f"{name} claims {len(file[name])} texts that the file does not hold")
     return tuple(os.fsdecode(text) for text in file[name][:])
-
-
-def _text(value: Any) -> str:
-    return os.fsdecode(value) if isinstance(value, bytes) else str(value)

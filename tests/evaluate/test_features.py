@@ -74,30 +74,23 @@ def test_missing_split_lists_the_others() -> None:
         feature_set().split("val")
 
 
-def test_every_cut_of_the_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    feature_set().save(tmp_path / "whole.h5")
-    content = (tmp_path / "whole.h5").read_bytes()
-    path = tmp_path / "cut.h5"
-    for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:length])
-        with pytest.raises(InputError, match="cut.h5: damaged, or not a features file") as caught:
-            FeatureSet.load(path)
-        assert "\n" not in str(caught.value)
-
-
-def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
+def test_every_cut_and_every_flipped_byte_is_refused_in_one_line(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "whole.h5")
     content = bytearray((tmp_path / "whole.h5").read_bytes())
-    path = tmp_path / "flipped.h5"
-    rng = np.random.default_rng(1)
-    for position in rng.integers(0, len(content), 150):
-        damaged = content.copy()
-        damaged[position] ^= 0xFF
-        path.write_bytes(damaged)
-        try:  # a flip inside a number of the payload may go unseen
+    path = tmp_path / "bad.h5"
+    damaged = [content[:length] for length in (0, 1, 30, 90, 511, 512, 600, len(content) - 1)]
+    # The block before the HDF5 part is padded; a flip in the padding does no harm.
+    used = len(content[:512].rstrip(b"\0"))
+    for position in [*range(0, used, 5), *range(512, len(content), 97)]:
+        flipped = content.copy()
+        flipped[position] ^= 0xFF
+        damaged.append(flipped)
+    for bad in damaged:
+        path.write_bytes(bad)
+        with pytest.raises(InputError) as caught:
             FeatureSet.load(path)
-        except InputError as error:
-            assert str(error).startswith(f"{path}: ")
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
 
 
 def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
@@ -105,30 +98,24 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
         FeatureSet.load(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(InputError, match="an HDF5 file, but not one that `fastdual embed` wrote"):
+    with pytest.raises(InputError, match="not a features file; `fastdual embed` writes one"):
         FeatureSet.load(tmp_path / "other.h5")
     assert not is_features_file(tmp_path / "other.h5")
     assert not is_features_file(tmp_path)
 
 
-def test_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
-    feature_set().save(tmp_path / "f.h5")
-    for name, shape in (("features", (10**9, 512)), ("labels", (10**9,))):
-        path = tmp_path / f"{name}.h5"
-        path.write_bytes((tmp_path / "f.h5").read_bytes())
-        with h5py.File(path, "r+") as file:
-            del file[name]
-            file.create_dataset(name, shape=shape, dtype=np.float32)  # nothing is stored
-        with pytest.raises(InputError, match=f"{name} claims"):
-            FeatureSet.load(path)
-
-
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "f.h5")
-    with h5py.File(tmp_path / "f.h5", "r+") as file:
-        file.attrs["format_version"] = 2
+    content = (tmp_path / "f.h5").read_bytes()
+    (tmp_path / "f.h5").write_bytes(content.replace(b"features 1\n", b"features 2\n", 1))
     with pytest.raises(InputError, match="features format 2, this fastdual reads 1"):
         FeatureSet.load(tmp_path / "f.h5")
+
+
+def test_any_hdf5_reader_opens_the_file(tmp_path: Path) -> None:
+    feature_set().save(tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "r") as file:
+        assert file["features"].shape == (6, 5)
 
 
 def test_full_disk_leaves_nothing_behind() -> None:
