@@ -1,0 +1,14 @@
+"""Fused losses: Triton kernels and their eager truth. Needs torch alone; Triton is used where it is."""
+
+from fastdual.kernels.contrastive import contrastive_loss, contrastive_loss_with_metrics
+from fastdual.kernels.results import ContrastiveResult, RankResult
+from fastdual.kernels.shuffle_rank import shuffle_rank_loss, shuffle_rank_loss_with_metrics
+
+__all__ = [
+    "ContrastiveResult",
+    "RankResult",
+    "contrastive_loss",
+    "contrastive_loss_with_metrics",
+    "shuffle_rank_loss",
+    "shuffle_rank_loss_with_metrics",
+]

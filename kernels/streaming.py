@@ -1,0 +1,245 @@
+"""The contrastive softmax with torch operations, one tile of logits at a time.
+
+What runs without a GPU or without Triton, and for float64. It takes the very steps of the kernels in
+contrastive_triton.py, and like them never holds the [N, M] logits: a tile of TILE x TILE is all there is
+at a time, so memory is O((N + M) D).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastdual.kernels.problem import (
+    BEST_POSITIVE,
+    NEGATIVE_LSE,
+    NORM_FLOOR,
+    NUM_FIELDS,
+    NUM_TOP,
+    POSITIVE_COUNT,
+    POSITIVE_LSE,
+    POSITIVE_SUM,
+    TOP_NEGATIVES,
+    Merged,
+    Partials,
+    Problem,
+)
+
+TILE = 1024
+
+
+def _spans(length: int) -> Iterator[slice]:
+    for start in range(0, length, TILE):
+        yield slice(start, min(start + TILE, length))
+
+
+def _scales(x: Tensor, problem: Problem) -> Tensor:
+    """1 / length of each row, [rows]; [0] where rows are taken as they are."""
+    if not problem.normalize:
+        return x.new_empty(0, dtype=problem.dtype)
+    squares = x.new_empty(x.shape[0], dtype=problem.dtype)
+    for span in _spans(x.shape[0]):
+        squares[span] = x[span].to(problem.dtype).square().sum(dim=1)
+    return 1.0 / squares.sqrt().clamp(min=NORM_FLOOR)
+
+
+def _rows(x: Tensor, scale: Tensor, span: slice, problem: Problem) -> Tensor:
+    rows = x[span].to(problem.dtype)
+    return rows * scale[span, None] if problem.normalize else rows
+
+
+def _temperature(problem: Problem) -> Tensor | float:
+    if problem.temperature is None:
+        return problem.temperature_value
+    return problem.temperature.to(problem.dtype)
+
+
+def _masks(problem: Problem, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """Which pairs of a tile are positive and which negative; those of one group are neither."""
+    ids = problem.column_ids[columns]
+    positive = (problem.query_ids[rows, None] == ids) & (ids >= 0)
+    if problem.query_groups is None or problem.column_groups is None:
+        return positive, ~positive
+    groups = problem.column_groups[columns]
+    ignored = (problem.query_groups[rows, None] == groups) & (groups >= 0)
+    return positive & ~ignored, ~(positive | ignored)
+
+
+def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
+    """Forward over all candidates, in one part."""
+    query, key = problem.query, problem.columns
+    query_scale = _scales(query, problem)
+    own = problem.key is None
+    key_scale = query_scale.new_empty(0) if own else _scales(key, problem)
+    num_fields = TOP_NEGATIVES + NUM_TOP if metrics else NUM_FIELDS
+    fields = query.new_empty((1, num_fields, query.shape[0]), dtype=problem.dtype)
+    with torch.autocast(query.device.type, enabled=False):
+        for rows in _spans(query.shape[0]):
+            q = _rows(query, query_scale, rows, problem)
+            fields[0, :, rows] = _row_fields(
+                problem, q, query_scale if own else key_scale, rows, num_fields
+            )
+    return Partials(fields, query_scale, key_scale)
+
+
+def _row_fields(
+    problem: Problem, q: Tensor, key_scale: Tensor, rows: slice, num_fields: int
+) -> Tensor:
+    """Fields [F, rows] of one span of rows, streaming over the columns."""
+    fields = q.new_full((num_fields, q.shape[0]), -torch.inf)
+    fields[POSITIVE_COUNT] = 0
+    fields[POSITIVE_SUM] = 0
+    for columns in _spans(problem.columns.shape[0]):
+        k = _rows(problem.columns, key_scale, columns, problem)
+        logits = q @ k.T / _temperature(problem)
+        positive, negative = _masks(problem, rows, columns)
+        negatives = logits.masked_fill(~negative, -torch.inf)
+        positives = logits.masked_fill(~positive, -torch.inf)
+        for field, part in ((NEGATIVE_LSE, negatives), (POSITIVE_LSE, positives)):
+            fields[field] = torch.logaddexp(fields[field], part.logsumexp(dim=1))
+        fields[POSITIVE_COUNT] += positive.sum(dim=1)
+        fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim=1)
+        if num_fields > NUM_FIELDS:
+            fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(positives.amax(dim=1))
+            top = torch.cat([fields[TOP_NEGATIVES:], negatives.T])
+            fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
+    return fields
+
+
+def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
+    """Parts [P, F, N] of the candidates to losses, statistics and hits."""
+    negative_lse = fields[:, NEGATIVE_LSE].logsumexp(dim=0)
+    positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
+    count = fields[:, POSITIVE_COUNT].sum(dim=0)
+    valid = count > 0
+    # log(1 + e^d) keeps its digits where negatives weigh next to nothing; all_lse - positive_lse does not.
+    rows = torch.logaddexp(torch.zeros_like(count), negative_lse - positive_lse)
+    if positives == "mean":
+        rows = rows + (positive_lse - fields[:, POSITIVE_SUM].sum(dim=0) / count)
+    rows = rows.masked_fill(~valid, 0)
+    hits = fields.new_empty((3, 0), dtype=torch.bool)
+    if fields.shape[1] > NUM_FIELDS:
+        best = fields[:, BEST_POSITIVE].amax(dim=0)
+        beaten_by = (fields[:, TOP_NEGATIVES:] > best).sum(dim=(0, 1))
+        hits = torch.stack([valid & (beaten_by < 1), valid & (beaten_by < NUM_TOP), valid])
+    statistics = statistics_of(negative_lse, positive_lse, count, positives)
+    num_valid = valid.sum().to(fields.dtype)
+    if reduction != "none":
+        rows = rows.sum() / num_valid.clamp(min=1) if reduction == "mean" else rows.sum()
+    return Merged(rows, num_valid, hits, statistics)
+
+
+def statistics_of(
+    negative_lse: Tensor, positive_lse: Tensor, count: Tensor, positives: str
+) -> Tensor:
+    """Four numbers a row [4, N]: (a, b, r, u), from which a logit l gives the loss's slope w at once.
+
+    A negative has w = e^(l - b), b being the log-sum-exp of all candidates. At a positive the textbook's
+    softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used instead:
+    "sum": w = -e^(l - a) with a = positive_lse - log(beta);
+    "mean", n positives: w = u (e^(l - a) - 1) - r e^(l - a) with a = positive_lse - log(n), r = beta / n
+    and u = 1 / n, but 0 for n = 1, where the first term is 0 and would only add rounding.
+    A row without positives has a = b = inf, so every w is 0.
+    """
+    valid = count > 0
+    all_lse = torch.logaddexp(negative_lse, positive_lse)
+    log_beta = negative_lse - all_lse
+    zero = torch.zeros_like(count)
+    if positives == "sum":
+        at_positive, ratio, uniform = positive_lse - log_beta, zero, zero
+    else:
+        at_positive, ratio = positive_lse - count.log(), log_beta.exp() / count
+        uniform = torch.where(count > 1, 1 / count, zero)
+    inf = torch.full_like(count, torch.inf)
+    return torch.stack(
+        [
+            torch.where(valid, at_positive, inf),
+            torch.where(valid, all_lse, inf),
+            torch.where(valid, ratio, zero),
+            torch.where(valid, uniform, zero),
+        ]
+    )
+
+
+def _slopes(problem: Problem, logits: Tensor, masks: tuple[Tensor, Tensor], stats: Tensor) -> Tensor:
+    """d loss / d logit of a tile, with the stats [4, rows] of its rows; see statistics_of."""
+    positive, negative = masks
+    at_positive, at_negative, ratio, uniform = stats[:, :, None].unbind()
+    away = logits - torch.where(positive, at_positive, at_negative)
+    share = away.exp()
+    if problem.positives == "sum":
+        slopes = torch.where(positive, -share, share)
+    else:
+        slopes = torch.where(positive, uniform * away.expm1() - share * ratio, share)
+    return slopes.masked_fill(~(positive | negative), 0)
+
+
+def compute_gradients(
+    problem: Problem,
+    partials: Partials,
+    statistics: Tensor,
+    upstream: Tensor,
+    count: Tensor | None,
+    needs: tuple[bool, bool, bool],
+    *,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key (both in `dtype`) and temperature; [0] for each that is not needed.
+
+    Args:
+        upstream: Gradient of the loss, 0-d, or [N] for reduction "none".
+        count: Number of rows that a "mean" divides by, else None.
+    """
+    query, key, own = problem.query, problem.columns, problem.key is None
+    needs_query, needs_key, needs_temperature = needs
+    key_scale = partials.query_scale if own else partials.key_scale
+    if count is not None:
+        upstream = upstream / count.clamp(min=1)
+    row_weight = upstream.to(problem.dtype).expand(query.shape[0])
+    grad_query = _accumulator(query, problem, needs_query)
+    grad_key = grad_query if own else _accumulator(key, problem, needs_key)
+    slope = query.new_zeros((), dtype=problem.dtype)  # sum of d loss / d logit x logit
+    with torch.autocast(query.device.type, enabled=False):
+        for rows in _spans(query.shape[0]):
+            q = _rows(query, partials.query_scale, rows, problem)
+            for columns in _spans(key.shape[0]):
+                k = _rows(key, key_scale, columns, problem)
+                logits = q @ k.T / _temperature(problem)
+                masks = _masks(problem, rows, columns)
+                slopes = _slopes(problem, logits, masks, statistics[:, rows])
+                slopes *= row_weight[rows, None]
+                slope += (slopes * logits).sum()
+                if needs_query:
+                    grad_query[rows] += slopes @ k
+                if needs_query if own else needs_key:
+                    grad_key[columns] += slopes.T @ q
+        grad_query = _finish(grad_query, query, partials.query_scale, problem, needs_query, dtype)
+        if own:
+            grad_key = grad_query.new_empty(0)
+        else:
+            grad_key = _finish(grad_key, key, key_scale, problem, needs_key, dtype)
+    grad_temperature = slope.new_empty(0)
+    if needs_temperature:
+        grad_temperature = -slope / _temperature(problem)
+    return grad_query, grad_key, grad_temperature
+
+
+def _accumulator(x: Tensor, problem: Problem, needed: bool) -> Tensor:
+    return x.new_zeros(x.shape if needed else 0, dtype=problem.dtype)
+
+
+def _finish(
+    grad: Tensor, x: Tensor, scale: Tensor, problem: Problem, needed: bool, dtype: torch.dtype
+) -> Tensor:
+    """From the sum of slopes x embeddings to the gradient: through the temperature and the length."""
+    if not needed:
+        return grad.to(dtype)
+    grad /= _temperature(problem)
+    if problem.normalize:
+        for span in _spans(x.shape[0]):
+            unit = _rows(x, scale, span, problem)
+            along = (grad[span] * unit).sum(dim=1, keepdim=True)
+            # A length at the floor is a constant: nothing to take out.
+            along = along.masked_fill(scale[span, None] >= 1 / NORM_FLOOR, 0)
+            grad[span] = (grad[span] - unit * along) * scale[span, None]
+    return grad.to(dtype)
