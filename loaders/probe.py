@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,8 @@ from fastdual.loaders.video import (
     open_video,
 )
 
+# Findings of another version of this file or of libav are not taken over.
+PROBED_BY = f"1, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 _TRIED_SEEKS = 16  # spread over the file; a file whose seeks fail anywhere is read from its start
 _CHECKED_FRAMES = 3  # pictures compared after each tried seek
 _MAX_FPS = 10_000

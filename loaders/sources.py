@@ -19,10 +19,12 @@ from fastdual.loaders.errors import InputError
 Kind = Literal["auto", "folder", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .f4v .flv .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
-    ".ogv .ts .vob .webm .wmv .y4m".split()
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
 _SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 _MAX_LIST_BYTES = 1 << 30
 
@@ -76,10 +78,10 @@ def list_videos(
     folder = folder.absolute()
     kind = _detect(lists) if kind == "auto" else kind
     build = _BUILDERS[kind]
-    if kind not in ("folder", "flat") and kind not in ("ucf101", "hmdb51") and lists.is_dir():
-        raise InputError(f"kind {kind} reads a CSV file, but {lists} is a folder")
-    if kind in ("folder", "flat", "ucf101", "hmdb51") and not lists.is_dir():
-        raise InputError(f"kind {kind} reads a folder, but {lists} is a file")
+    wants_file = kind in ("csv", "kinetics")
+    if wants_file == lists.is_dir():
+        wanted, got = ("a CSV file", "a folder") if wants_file else ("a folder", "a file")
+        raise InputError(f"kind {kind} reads {wanted}, but {lists} is {got}")
     listing = build(folder, lists)
     if not listing.entries:
         raise InputError(
@@ -117,7 +119,11 @@ def safe_relative(path: str, root: Path) -> str:
 def walk_videos(root: Path) -> Iterator[str]:
     """Yield the relative paths of all files with a video's ending; links are followed once."""
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
@@ -268,7 +274,7 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 _BUILDERS: dict[Kind, Callable[[Path, Path], Listing]] = {

@@ -1,0 +1,86 @@
+"""`fastdual index`: build, check or show the index of a set of videos."""
+
+from pathlib import Path
+
+import click
+
+from fastdual.commands.progress import video_progress
+from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.index import VideoIndex, build_index, summary, verify_index
+from fastdual.loaders.index_build import TIMEOUT_SECONDS
+from fastdual.loaders.sources import KINDS, Kind
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("index")
+@click.argument("source", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="Write the index of SOURCE here (x.h5).")
+@click.option("--show", is_flag=True, help="Print what the index SOURCE holds.")
+@click.option("--verify", is_flag=True, help="Decode every video again and compare.")
+@click.option("--kind", type=click.Choice(KINDS), default="auto", show_default=True)
+@click.option("--root", type=_PATH, help="Folder that the paths of a list or index are under.")
+@click.option("--annotations", type=_PATH, help="Official split files, or a CSV file.")
+@click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds after which a video is given up.",
+)
+def command(
+    source: Path,
+    output: Path | None,
+    show: bool,
+    verify: bool,
+    kind: Kind,
+    root: Path | None,
+    annotations: Path | None,
+    allow_shared_groups: bool,
+    workers: int | None,
+    timeout: float,
+) -> None:
+    """Build the index of SOURCE: a folder of videos, or a CSV file that lists them.
+
+    Every video is decoded once, so that frame counts are exact; one that cannot be used is
+    quarantined with the reason. A build that was stopped goes on where it was.
+
+    \b
+      fastdual index videos -o x.h5                 a folder for each class
+      fastdual index list.csv -o x.h5               columns path, label, group, split
+      fastdual index UCF-101 --annotations ucfTrainTestlist -o ucf.h5
+      fastdual index x.h5 --show                    what is in it
+      fastdual index x.h5 --verify                  is it still true
+    """
+    if output is not None:
+        with video_progress("indexing") as progress:
+            index = build_index(
+                source,
+                output,
+                kind=kind,
+                root=root,
+                annotations=annotations,
+                allow_shared_groups=allow_shared_groups,
+                num_workers=workers,
+                timeout_seconds=timeout,
+                progress=progress,
+            )
+    elif show or verify:
+        index = VideoIndex.load(source, root=root)
+    else:
+        raise InputError("name the index to write with -o x.h5, or look at one with --show")
+    if show or output is not None:
+        click.echo(summary(index))
+    if verify:
+        index.check_files()
+        with video_progress("verifying") as progress:
+            wrong = verify_index(
+                index, num_workers=workers, timeout_seconds=timeout, progress=progress
+            )
+        for path, reason in wrong:
+            click.echo(f"{path}: {reason}")
+        if wrong:
+            raise FailureError(f"{len(wrong)} of {len(index)} videos are not as the index says")
+        click.echo(f"verified    {len(index):,} videos decode to what the index says")

@@ -1,0 +1,29 @@
+"""The progress line of commands that go through a set of videos; on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def video_progress(verb: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Show a bar while the block runs; yields the function to tell (done, total, bad) to."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        "{task.fields[bad]}",
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"{verb} videos", total=None, bad="")
+
+        def tell(done: int, total: int, bad: int) -> None:
+            text = f"{bad} cannot be used" if bad else ""
+            bar.update(task, completed=done, total=total, bad=text)
+
+        yield tell

@@ -1,0 +1,262 @@
+"""Building an index: list the videos, probe each in a worker process, write the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.probe import PROBED_BY, Probe
+from fastdual.loaders.sources import Entry, Kind, Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.video import Keyframes
+from fastdual.loaders.video_index import VideoIndex
+
+TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
+Progress = Callable[[int, int, int], None]
+"""Called with (videos done, videos in all, videos quarantined)."""
+
+_TEMPORARY = ("took longer than", "crashed its worker")  # worth another try next time
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is known of one file: its probe, or why it cannot be used."""
+
+    bytes: int
+    modified_ns: int
+    probe: Probe | None
+    reason: str = ""
+
+
+def build_index(
+    source: Path,
+    output: Path,
+    *,
+    kind: Kind = "auto",
+    root: Path | None = None,
+    annotations: Path | None = None,
+    allow_shared_groups: bool = False,
+    num_workers: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    progress: Progress | None = None,
+) -> VideoIndex:
+    """Probe every video of a data set and write its index.
+
+    What has been found out is kept in OUTPUT.partial until the index is written, so that a build
+    that was stopped goes on where it was. Files that an existing OUTPUT knows and that have not
+    changed since are not probed again.
+
+    Args:
+        source, kind, root, annotations: See `sources.list_videos`.
+        output: The index file.
+        allow_shared_groups: Accept splits with one group on both sides.
+        num_workers: Worker processes; default: one a core.
+        timeout_seconds: For each video; it is quarantined when it takes longer.
+        progress: Told after every video.
+
+    Raises:
+        InputError: The source cannot be used, or holds no usable video.
+        FailureError: The index cannot be written, or workers cannot be started.
+    """
+    listing = list_videos(source, kind=kind, root=root, annotations=annotations)
+    if not allow_shared_groups:
+        refuse_shared_groups(listing)
+    return build_from_listing(listing, output, num_workers, timeout_seconds, progress)
+
+
+def build_from_listing(
+    listing: Listing,
+    output: Path,
+    num_workers: int | None,
+    timeout_seconds: float,
+    progress: Progress | None,
+) -> VideoIndex:
+    """`build_index` for a data set that has been listed already."""
+    output = Path(output)
+    partial = output.with_name(f"{output.name}.partial")
+    known = _known_from_index(output, listing.root) | _known_from_partial(partial, listing.root)
+    outcomes: dict[str, _Outcome] = {}
+    failed = 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "a", encoding="utf-8", errors="surrogateescape") as file:
+            for path, outcome, is_new in _probe_all(listing, known, num_workers, timeout_seconds):
+                outcomes[path] = outcome
+                failed += outcome.probe is None
+                if is_new:
+                    file.write(_to_line(listing.root, path, outcome))
+                    file.flush()
+                if progress is not None:
+                    progress(len(outcomes), len(listing.entries), failed)
+    except OSError as error:
+        raise FailureError(f"cannot write {partial}: {error.strerror}") from error
+    index = _assemble(listing, outcomes)
+    index.save(output)
+    partial.unlink(missing_ok=True)
+    return index
+
+
+def _probe_all(
+    listing: Listing, known: dict[str, _Outcome], num_workers: int | None, timeout_seconds: float
+) -> Iterator[tuple[str, _Outcome, bool]]:
+    """Yield (path, outcome, whether it is new), known ones first."""
+    wanted: list[tuple[str, int, int]] = []
+    for entry in listing.entries:
+        try:
+            status = os.stat(listing.root / entry.path)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            reason = "the file is missing" if missing else f"cannot be read: {error.strerror}"
+            yield entry.path, _Outcome(0, 0, None, reason), False
+            continue
+        stamp = (status.st_size, status.st_mtime_ns)
+        before = known.get(entry.path)
+        if before is not None and (before.bytes, before.modified_ns) == stamp:
+            yield entry.path, before, False
+        else:
+            wanted.append((entry.path, *stamp))
+    if not wanted:
+        return
+    workers = min(num_workers or os.cpu_count() or 1, len(wanted))
+    with ProcessPool(
+        "fastdual.loaders.probe:probe_file", num_workers=workers, timeout_seconds=timeout_seconds
+    ) as pool:
+        tasks = [listing.root / path for path, _, _ in wanted]
+        results = pool.imap(tasks, window=4 * workers)
+        for (path, size, modified), (_, result) in zip(wanted, results, strict=True):
+            if isinstance(result, TaskFailure):
+                yield path, _Outcome(size, modified, None, result.reason), True
+            else:
+                yield path, _Outcome(size, modified, result), True
+
+
+def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
+    pairs = [(entry, outcomes[entry.path]) for entry in listing.entries]
+    usable = [(entry, known, known.probe) for entry, known in pairs if known.probe is not None]
+    bad = [(entry, known) for entry, known in pairs if known.probe is None]
+    if not usable:
+        raise InputError(
+            f"none of the {len(bad)} videos under {listing.root} can be used; the first, "
+            f"{bad[0][0].path}: {bad[0][1].reason}"
+        )
+    entries, probes = [entry for entry, _, _ in usable], [probe for _, _, probe in usable]
+    numbers = {name: number for number, name in enumerate(listing.class_names)}
+    tables = [probe.keyframes for probe in probes]
+    return VideoIndex(
+        root=listing.root,
+        paths=tuple(entry.path for entry in entries),
+        num_frames=np.array([probe.num_frames for probe in probes], np.int64),
+        fps=np.array([probe.fps for probe in probes], np.int64),
+        size=np.array([probe.size for probe in probes], np.int32),
+        rotation=np.array([probe.rotation for probe in probes], np.int16),
+        codecs=tuple(probe.codec for probe in probes),
+        duration_seconds=np.array([probe.duration_seconds for probe in probes], np.float64),
+        file_bytes=np.array([known.bytes for _, known, _ in usable], np.int64),
+        modified_ns=np.array([known.modified_ns for _, known, _ in usable], np.int64),
+        keyframe_offsets=np.cumsum([0, *(len(table.frames) for table in tables)], dtype=np.int64),
+        keyframe_frames=np.concatenate([table.frames for table in tables]),
+        keyframe_pts=np.concatenate([table.pts for table in tables]),
+        keyframe_bytes=np.concatenate([table.offsets for table in tables]),
+        labels=np.array([numbers.get(entry.label or "", -1) for entry in entries], np.int32),
+        class_names=listing.class_names,
+        groups=tuple(entry.group for entry in entries),
+        splits=_splits(entries),
+        quarantine=tuple((entry.path, known.reason) for entry, known in bad),
+        quarantine_stamps=np.array(
+            [(known.bytes, known.modified_ns) for _, known in bad], np.int64
+        ).reshape(-1, 2),
+        probed_by=PROBED_BY,
+    )
+
+
+def _splits(entries: Sequence[Entry]) -> dict[str, Any]:
+    members: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        for split in entry.splits:
+            members.setdefault(split, []).append(number)
+    return {name: np.array(members[name], np.int64) for name in sorted(members)}
+
+
+# ---- what an earlier build found out
+
+
+def _known_from_index(output: Path, root: Path) -> dict[str, _Outcome]:
+    if not output.exists():
+        return {}
+    try:
+        index = VideoIndex.load(output)
+    except InputError:
+        return {}  # it is about to be replaced
+    if index.root != root or index.probed_by != PROBED_BY:
+        return {}
+    return known_outcomes(index)
+
+
+def known_outcomes(index: VideoIndex) -> dict[str, _Outcome]:
+    """Turn an index back into what was found out about each file."""
+    known = {}
+    for video, path in enumerate(index.paths):
+        probe = Probe(
+            num_frames=int(index.num_frames[video]),
+            fps=(int(index.fps[video, 0]), int(index.fps[video, 1])),
+            size=(int(index.size[video, 0]), int(index.size[video, 1])),
+            rotation=int(index.rotation[video]),
+            codec=index.codecs[video],
+            duration_seconds=float(index.duration_seconds[video]),
+            keyframes=index.keyframes(video) or Keyframes(*np.zeros((3, 0), np.int64)),
+        )
+        stamp = int(index.file_bytes[video]), int(index.modified_ns[video])
+        known[path] = _Outcome(*stamp, probe)
+    for (path, reason), stamps in zip(
+        index.quarantine, index.quarantine_stamps.tolist(), strict=True
+    ):
+        if not reason.startswith(_TEMPORARY):
+            known[path] = _Outcome(*stamps, None, reason)
+    return known
+
+
+def _to_line(root: Path, path: str, outcome: _Outcome) -> str:
+    record: dict[str, Any] = {
+        "by": PROBED_BY,
+        "root": str(root),
+        "path": path,
+        "stamp": [outcome.bytes, outcome.modified_ns],
+        "reason": outcome.reason,
+    }
+    if outcome.probe is not None:
+        table = outcome.probe.keyframes
+        record["probe"] = {
+            **vars(outcome.probe),
+            "keyframes": [table.frames.tolist(), table.pts.tolist(), table.offsets.tolist()],
+        }
+    return json.dumps(record) + "\n"
+
+
+def _known_from_partial(partial: Path, root: Path) -> dict[str, _Outcome]:
+    known: dict[str, _Outcome] = {}
+    if not partial.exists():
+        return known
+    for line in partial.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
+        try:
+            record = json.loads(line)
+            if record["by"] == PROBED_BY and record["root"] == str(root):
+                known[record["path"]] = _from_record(record)
+        except (ValueError, KeyError, TypeError):
+            continue  # the last line of a build that was killed may be torn
+    return known
+
+
+def _from_record(record: dict[str, Any]) -> _Outcome:
+    fields = record.get("probe")
+    if fields is None:
+        return _Outcome(*record["stamp"], None, record["reason"])
+    table = Keyframes(*np.array(fields["keyframes"], np.int64).reshape(3, -1))
+    fields = {**fields, "keyframes": table, "fps": tuple(fields["fps"])}
+    return _Outcome(*record["stamp"], Probe(**{**fields, "size": tuple(fields["size"])}))
