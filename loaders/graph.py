@@ -142,35 +142,33 @@ class ClipGraph:
         )
         self._pipeline.build()
 
-    def run(
-        self, plan: ClipPlan, order: Ints, decoded: dict[str, Sequence[NDArray[Any]]], out: Tensor
-    ) -> None:
-        """Augment one batch into `out`.
+    def run(self, plan: ClipPlan, order: Ints, decoded: dict[str, Sequence[Any]]) -> list[Tensor]:
+        """Augment one batch.
 
         Args:
             plan: the values for these videos.
             order: [B, K, T] places of the clips' frames among the frames that are fed.
             decoded: the inputs "frames", or "encoded", "wanted", "quarter_turns", "decoded_size".
-            out: [B, V, T, H, W, C], written on the current stream.
+
+        Returns:
+            V views [B, T, H, W, C] in DALI's memory, ready on the current stream.
 
         Raises:
             RuntimeError: DALI could not decode one of the videos.
         """
-        stream = torch.cuda.current_stream(self._device) if out.is_cuda else None
-        views = self._pipeline.run(
-            None if stream is None else stream.cuda_stream,
-            **decoded,
-            **graph_inputs(self._spec, plan, order),
-        )
+        stream = None
+        if self._device.type == "cuda":
+            stream = torch.cuda.current_stream(self._device).cuda_stream
+        inputs = graph_inputs(self._spec, plan, order)
+        outputs = self._pipeline.run(stream, **decoded, **inputs)
+        views = [torch.from_dlpack(values.as_tensor()) for values in outputs]
         if self._spec.mode == "evaluate":
-            out.flatten(1, 2).copy_(_as_torch(views[0]))
-            return
-        for view, values in enumerate(views):
-            out[:, view].copy_(_as_torch(values))
+            return list(views[0].unflatten(1, plan.frames.shape[1:]).unbind(1))
+        return views
 
-
-def _as_torch(values: Any) -> Tensor:
-    return torch.from_dlpack(values.as_tensor())
+    def close(self) -> None:
+        """Free the graph; one that has failed must not be used again."""
+        del self._pipeline
 
 
 def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:

@@ -1,0 +1,310 @@
+"""From positions in the epoch's order to finished batches: plan, decode, replace the bad, augment.
+
+Work is cut into chunks of a few videos. While the graph augments one chunk, workers decode the
+next ones, across the borders of batches and epochs; what is under way is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastdual.loaders.decode import (
+    DecodeChoice,
+    FrameReader,
+    available_cpus,
+    unique_frames,
+    why_not_dali,
+)
+from fastdual.loaders.errors import FailureError
+from fastdual.loaders.graph import ClipGraph, Source
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
+from fastdual.loaders.pool import TaskFailure
+from fastdual.loaders.quarantine import Quarantine
+from fastdual.loaders.video_index import VideoIndex
+
+Ints = NDArray[np.int64]
+Encoded = NDArray[np.uint8]
+
+_READ_THREADS = 4
+logger = logging.getLogger("fastdual.loaders")
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a global batch that this rank assembles: positions start..stop-1 of an epoch."""
+
+    epoch: int
+    step: int
+    start: int
+    stop: int
+
+
+@dataclass(eq=False)
+class Assembled:
+    """A batch being filled: `clips` is [B, V, T, H, W, C]; `plans` join to the plan as shown."""
+
+    span: Span
+    clips: Tensor
+    plans: list[ClipPlan] = field(default_factory=list)
+
+    @property
+    def plan(self) -> ClipPlan:
+        return ClipPlan.concatenate(self.plans)
+
+
+@dataclass(eq=False)
+class _Row:
+    """One video under way; exactly one of `ticket` (PyAV) and `encoded` (for DALI) is set."""
+
+    position: int
+    plan: ClipPlan
+    wanted: Ints
+    order: Ints
+    ticket: int | None = None
+    encoded: Future[Encoded] | None = None
+
+    @property
+    def video(self) -> int:
+        return int(self.plan.videos[0])
+
+
+@dataclass(eq=False)
+class _Chunk:
+    batch: Assembled
+    first_row: int
+    rows: list[_Row]
+
+
+class Assembler:
+    """Turns spans into batches; used from one thread.
+
+    Args:
+        index, spec, order: what is loaded.
+        seed: of the plan.
+        device: where the clips end up.
+        choice: the decoder.
+        dtype: of the clips.
+        num_workers: processes that decode with PyAV.
+        timeout_seconds: after this a decode is given up.
+        quarantine: told of every video that fails.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        spec: ClipSpec,
+        order: EpochOrder,
+        *,
+        seed: int,
+        device: torch.device,
+        choice: DecodeChoice,
+        dtype: torch.dtype,
+        num_workers: int,
+        timeout_seconds: float,
+        quarantine: Quarantine,
+    ) -> None:
+        self._index, self._spec, self._order, self._seed = index, spec, order, seed
+        self._device, self._choice, self._dtype = device, choice, dtype
+        self._quarantine = quarantine
+        self._reader = FrameReader(
+            index, spec, num_workers=num_workers, timeout_seconds=timeout_seconds
+        )
+        self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
+        self._graphs: dict[Source, ClipGraph] = {}
+        self._refused: dict[int, str] = {}
+        self._num_threads = max(1, available_cpus() // 2)
+        self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
+        self._rows_ahead = 2 * num_workers + self._chunk_rows
+
+    def batches(self, spans: Iterable[Span]) -> Iterator[Assembled]:
+        """Assemble the spans, in order.
+
+        Raises:
+            FailureError: too many videos fail, or workers cannot be started.
+        """
+        pending: deque[_Chunk] = deque()
+        under_way = 0
+        for span in spans:
+            batch = Assembled(span, self._allocate(span.stop - span.start))
+            for chunk in self._start(batch):
+                pending.append(chunk)
+                under_way += len(chunk.rows)
+                while under_way - len(pending[0].rows) >= self._rows_ahead:
+                    under_way -= len(pending[0].rows)
+                    yield from self._finish(pending.popleft())
+        while pending:
+            yield from self._finish(pending.popleft())
+
+    def close(self) -> None:
+        """Stop the workers and drop the graphs."""
+        self._reader.close()
+        self._files.shutdown(wait=True, cancel_futures=True)
+        self._graphs.clear()
+
+    # ---- starting a chunk: the plan is drawn, decoding is queued
+
+    def _start(self, batch: Assembled) -> Iterator[_Chunk]:
+        span = batch.span
+        videos = self._order.at(span.epoch, span.start, span.stop)
+        plan = self._draw(span.epoch, videos)
+        wanted, order = unique_frames(plan)
+        for first in range(0, max(len(plan), 1), self._chunk_rows):
+            rows = [
+                _Row(span.start + row, plan[row : row + 1], wanted[row], order[row : row + 1])
+                for row in range(first, min(first + self._chunk_rows, len(plan)))
+            ]
+            for row in rows:
+                self._submit(row)
+            if not rows:  # a rank's part of a short last batch may be empty
+                batch.plans.append(plan)
+            yield _Chunk(batch, first, rows)
+
+    def _draw(self, epoch: int, videos: Ints) -> ClipPlan:
+        return draw_plan(
+            self._spec,
+            seed=self._seed,
+            epoch=epoch,
+            videos=videos,
+            num_frames=self._index.num_frames[videos],
+        )
+
+    def _submit(self, row: _Row) -> None:
+        refused = row.video in self._refused
+        if refused or why_not_dali(self._choice.backend, self._index, row.video) is not None:
+            row.ticket = self._reader.submit(row.video, row.wanted)
+        else:
+            path = self._index.path(row.video)
+            row.encoded = self._files.submit(np.fromfile, path, np.uint8)
+
+    def _allocate(self, num_rows: int) -> Tensor:
+        size = self._spec.crop_size
+        shape = (num_rows, self._spec.num_views, self._spec.frames_per_clip, size, size, 3)
+        if self._device.type == "cpu" and self._dtype == torch.float32:
+            # numpy asks for huge pages, which spares a page fault for every 4 KiB written.
+            return torch.from_numpy(np.empty(shape, np.float32))
+        return torch.empty(shape, dtype=self._dtype, device=self._device)
+
+    # ---- finishing a chunk: what failed is replaced, the graph runs
+
+    def _finish(self, chunk: _Chunk) -> Iterator[Assembled]:
+        """Fill the chunk's rows; yields the batch if it is complete."""
+        batch = chunk.batch
+        self._finish_encoded(chunk)
+        for row in chunk.rows:
+            if row.ticket is not None:
+                self._replace_if_bad(row, batch.span.epoch)
+        decoded = [row for row in chunk.rows if row.ticket is not None]
+        if decoded:
+            frames = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
+            self._augment(chunk, decoded, "frames", {"frames": frames})
+        for row in decoded:
+            assert row.ticket is not None
+            self._reader.release(row.ticket)
+        batch.plans.extend(row.plan for row in chunk.rows)
+        if chunk.first_row + len(chunk.rows) == len(batch.clips):
+            yield batch
+
+    def _finish_encoded(self, chunk: _Chunk) -> None:
+        """Decode and augment in the graph; rows that DALI cannot decode are left to PyAV."""
+        rows = []
+        for row in chunk.rows:
+            if row.encoded is None:
+                continue
+            error = row.encoded.exception()
+            if error is None and len(row.encoded.result()):
+                rows.append(row)
+            else:
+                self._leave_to_pyav(row, "the file cannot be read")
+        if not rows or self._try_encoded(chunk, rows) is None:
+            return
+        # One bad file fails the whole run of the graph: find it by running each alone.
+        for row in rows:
+            reason = self._try_encoded(chunk, [row])
+            if reason is not None:
+                self._refused[row.video] = reason
+                path = self._index.path(row.video)
+                logger.warning("%s is decoded by PyAV from now on, DALI fails: %s", path, reason)
+                self._leave_to_pyav(row, reason)
+
+    def _leave_to_pyav(self, row: _Row, reason: str) -> None:
+        row.encoded = None
+        row.ticket = self._reader.submit(row.video, row.wanted)
+
+    def _try_encoded(self, chunk: _Chunk, rows: list[_Row]) -> str | None:
+        """Run the decoding graph; return None, or the error's last line."""
+        try:
+            self._augment(chunk, rows, "encoded", self._encoded_inputs(rows))
+        except RuntimeError as error:
+            self._graphs.pop("encoded").close()  # a graph that failed once cannot be used again
+            return str(error).strip().splitlines()[-1]
+        return None
+
+    def _encoded_inputs(self, rows: list[_Row]) -> dict[str, Any]:
+        turns = [int(self._index.rotation[row.video]) // 90 for row in rows]
+        size = [self._spec.resize_height, self._spec.resize_width]
+        return {
+            "encoded": [row.encoded.result() for row in rows if row.encoded is not None],
+            "wanted": [row.wanted.astype(np.int32) for row in rows],
+            "quarter_turns": np.array(turns, np.int32),
+            "decoded_size": np.array([size[::-1] if t % 2 else size for t in turns], np.float32),
+        }
+
+    def _augment(
+        self, chunk: _Chunk, rows: list[_Row], source: Source, inputs: dict[str, Any]
+    ) -> None:
+        plan = ClipPlan.concatenate([row.plan for row in rows])
+        order = np.concatenate([row.order for row in rows])
+        views = self._graph(source).run(plan, order, inputs)
+        if len(rows) == len(chunk.rows):
+            first = chunk.first_row
+            places: slice | Tensor = slice(first, first + len(rows))
+        else:
+            numbers = [chunk.first_row + chunk.rows.index(row) for row in rows]
+            places = torch.tensor(numbers, device=self._device)
+        for view, values in enumerate(views):
+            chunk.batch.clips[places, view] = values.to(self._dtype)
+
+    def _graph(self, source: Source) -> ClipGraph:
+        if source not in self._graphs:
+            self._graphs[source] = ClipGraph(
+                self._spec,
+                source=source,
+                device=self._device,
+                max_batch_size=self._chunk_rows,
+                num_threads=self._num_threads,
+                half=self._device.type == "cuda" and self._dtype != torch.float32,
+            )
+        return self._graphs[source]
+
+    def _replace_if_bad(self, row: _Row, epoch: int) -> None:
+        """Wait for a row's frames; where they cannot be had, put the next good video in its place.
+
+        Every attempt is judged for itself and nothing is remembered, so that the video shown is a
+        function of the order and the files, whatever rank or run comes here.
+        """
+        substitutes = self._order.substitutes(epoch, row.position)
+        while True:
+            assert row.ticket is not None
+            result = self._reader.result(row.ticket)
+            if not isinstance(result, TaskFailure):
+                return
+            self._reader.release(row.ticket)
+            row.ticket = None
+            self._quarantine.add(row.video, result.reason)
+            video = next(substitutes, None)
+            if video is None:
+                raise FailureError("none of the videos can be decoded; build the index again")
+            row.plan = self._draw(epoch, np.array([video]))
+            (row.wanted,), row.order = unique_frames(row.plan)
+            row.ticket = self._reader.submit(video, row.wanted)

@@ -1,0 +1,354 @@
+"""ClipLoader: batches of augmented clips in the background, resumable from (epoch, step) alone."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdual.loaders.assemble import Assembled, Assembler, Span
+from fastdual.loaders.decode import Requested, available_cpus, choose_backend
+from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.order import EpochOrder, check_world, rank_span
+from fastdual.loaders.plan import ClipPlan, ClipSpec
+from fastdual.loaders.quarantine import Quarantine
+from fastdual.loaders.video_index import VideoIndex
+
+_TIMEOUT_SECONDS = 60.0  # a decode that takes longer is given up; a good one takes well below 1 s
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """The views of B videos.
+
+    Attributes:
+        clips: [B, V, C, T, H, W], normalised; pretraining's views are 0, 1, 2 and the shuffled one.
+            The memory is channels-last: `clips.flatten(0, 1)` is channels_last_3d.
+        permutation: [B, S], or None; shuffled segment i is segment permutation[i] of view 2.
+        video_ids: [B] index numbers of the videos shown.
+        labels: [B] class numbers, -1 where there is none.
+        plan: the decisions behind the clips.
+    """
+
+    clips: Tensor
+    permutation: Tensor | None
+    video_ids: Tensor
+    labels: Tensor
+    plan: ClipPlan
+
+    def __post_init__(self) -> None:
+        sizes = [len(self.clips), len(self.video_ids), len(self.labels), len(self.plan)]
+        if self.permutation is not None:
+            sizes.append(len(self.permutation))
+        if self.clips.ndim != 6 or len(set(sizes)) != 1:
+            raise ValueError(
+                f"clips {tuple(self.clips.shape)} must have 6 axes and as many rows as video_ids, "
+                f"labels, plan and permutation: {sizes[1:]}"
+            )
+
+    def __repr__(self) -> str:
+        shape, device = tuple(self.clips.shape), self.clips.device
+        return f"ClipBatch(clips={shape} {self.clips.dtype} on {device})"
+
+
+class ClipLoader:
+    """Loads augmented clips of an index's videos; iterate over it for one epoch at a time.
+
+    Iteration goes on from the state (epoch, step) to the end of that epoch and leaves the state at
+    the start of the next. Batches are made in a background thread; close the loader, or use it as
+    a context manager, to end its workers at once (they end with the process in any case).
+
+    Args:
+        index: the videos.
+        spec: what is sampled and how it is augmented.
+        batch_size: videos of the global batch; each rank yields its contiguous part.
+        split: named split of the index; None for all videos.
+        seed: of the order and of every augmentation.
+        rank, world_size: this process among those that share each batch.
+        device: where the clips are to be.
+        decode: decoder, see `loaders.decode`; `decode_choice` tells what was chosen and why.
+        dtype: float32, float16 or bfloat16.
+        num_workers: processes that decode with PyAV; None for one a CPU.
+        prefetch: finished batches that wait at most.
+        shuffle: permute the videos in each epoch.
+        drop_last: leave out an incomplete last batch; otherwise it is yielded short.
+        quarantine_path: JSON lines of the videos that fail are appended here.
+        timeout_seconds: a video that takes longer to decode has failed.
+
+    Raises:
+        InputError: an argument that does not fit, a split that does not exist.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        spec: ClipSpec,
+        *,
+        batch_size: int,
+        split: str | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str | torch.device = "cpu",
+        decode: Requested = "auto",
+        dtype: torch.dtype = torch.float32,
+        num_workers: int | None = None,
+        prefetch: int = 2,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        quarantine_path: Path | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise InputError(f"dtype is {dtype}; choose float32, float16 or bfloat16")
+        if prefetch < 1 or (num_workers is not None and num_workers < 1):
+            raise InputError(f"prefetch {prefetch} and num_workers {num_workers} must be positive")
+        check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
+        self._device = _full_device(device)
+        self._index, self._rank, self._world_size = index, rank, world_size
+        self._order = EpochOrder(
+            index.split(split),
+            global_batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
+        self.decode_choice = choose_backend(decode, self._device.type)
+        self._seed, self._endless, self._prefetch = seed, shuffle, prefetch
+        self._epoch, self._step = 0, 0
+        self.data_wait_seconds = 0.0
+        self._make_assembler: Callable[[], Assembler] = lambda: Assembler(
+            index,
+            spec,
+            self._order,
+            seed=seed,
+            device=self._device,
+            choice=self.decode_choice,
+            dtype=dtype,
+            num_workers=num_workers or available_cpus(),
+            timeout_seconds=timeout_seconds,
+            quarantine=Quarantine(index, self._order.num_videos, quarantine_path),
+        )
+        self._producer: _Producer | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self._order.batches_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the next batch."""
+        return self._epoch
+
+    @property
+    def step(self) -> int:
+        """Number of the next batch in its epoch."""
+        return self._step
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        epoch = self._epoch
+        while self._epoch == epoch:
+            yield self._next()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the data, plain numbers and text: (epoch, step) and what they belong to."""
+        return {"epoch": self._epoch, "step": self._step, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a place that `state_dict` told, on any number of ranks; nothing is read again.
+
+        Raises:
+            InputError: the state is of other data, another seed or another batch size.
+        """
+        for name, ours in self._identity().items():
+            if state.get(name) != ours:
+                raise InputError(
+                    f"the loader's state was saved with {name} {state.get(name)!r}, here it is "
+                    f"{ours!r}; resume with the same data, seed and batch size"
+                )
+        epoch, step = int(state["epoch"]), int(state["step"])
+        if epoch < 0 or not 0 <= step < len(self):
+            raise InputError(f"the loader's state is damaged: epoch {epoch}, step {step}")
+        self.close()
+        self._epoch, self._step = epoch, step
+
+    def close(self) -> None:
+        """End the background work; iterating again starts it anew."""
+        if self._producer is not None:
+            self._producer.stop()
+            self._producer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "seed": self._seed,
+            "batch_size": self._order.global_batch_size,
+            "num_videos": self._order.num_videos,
+            "index": self._index.fingerprint,
+        }
+
+    def _next(self) -> ClipBatch:
+        if self._producer is None:
+            spans = self._spans(self._epoch, self._step)
+            self._producer = _Producer(self._make_assembler, spans, self._device, self._prefetch)
+            weakref.finalize(self, self._producer.stop)  # also at the interpreter's exit
+        started = time.perf_counter()
+        assembled = self._producer.take()
+        self.data_wait_seconds += time.perf_counter() - started
+        assert (assembled.span.epoch, assembled.span.step) == (self._epoch, self._step)
+        self._step += 1
+        if self._step == len(self):
+            self._epoch, self._step = self._epoch + 1, 0
+            if not self._endless:
+                self.close()
+        return self._to_batch(assembled)
+
+    def _spans(self, epoch: int, step: int) -> Iterator[Span]:
+        """This rank's parts of the batches from (epoch, step) on.
+
+        Training goes on into the next epoch, so that its first batch is ready in time.
+        """
+        while True:
+            for number in range(step, len(self)):
+                bounds = self._order.span(number)
+                part = rank_span(*bounds, rank=self._rank, world_size=self._world_size)
+                yield Span(epoch, number, *part)
+            if not self._endless:
+                return
+            epoch, step = epoch + 1, 0
+
+    def _to_batch(self, assembled: Assembled) -> ClipBatch:
+        plan = assembled.plan
+        labels = self._index.labels[plan.videos].astype(np.int64)
+        permutation = None if plan.permutation is None else self._to_device(plan.permutation)
+        return ClipBatch(
+            clips=assembled.clips.permute(0, 1, 5, 2, 3, 4),
+            permutation=permutation,
+            video_ids=self._to_device(plan.videos),
+            labels=self._to_device(labels),
+            plan=plan,
+        )
+
+    def _to_device(self, values: np.ndarray[Any, Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _full_device(device: str | torch.device) -> torch.device:
+    try:
+        full = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown; use cpu, cuda or cuda:0") from error
+    if full.type not in ("cpu", "cuda"):
+        raise InputError(f"device {device!r} cannot load clips; use cpu or cuda")
+    if full.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError(f"device {device!r}: there is no CUDA device here; use cpu")
+        full = torch.device("cuda", full.index or 0)
+    return full
+
+
+class _Producer:
+    """The background thread and the bounded queue of finished batches.
+
+    It knows nothing of the loader, so that a loader nobody holds any more can be collected.
+    """
+
+    def __init__(
+        self,
+        make_assembler: Callable[[], Assembler],
+        spans: Iterator[Span],
+        device: torch.device,
+        prefetch: int,
+    ) -> None:
+        self._make_assembler, self._spans, self._device = make_assembler, spans, device
+        self._queue: queue.Queue[tuple[Assembled, Any] | BaseException] = queue.Queue(prefetch)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fastdual-loader", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Assembled:
+        """Wait for the next batch; raises what went wrong in the thread."""
+        while True:
+            try:
+                item = self._queue.get(timeout=_POLL_SECONDS)
+                break
+            except queue.Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise FailureError("the loader was closed while it was read") from None
+        if isinstance(item, BaseException):
+            self._put(item)  # asking again tells the same
+            raise item
+        assembled, ready = item
+        if ready is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(ready)
+            assembled.clips.record_stream(stream)
+        return assembled
+
+    def stop(self) -> None:
+        """End the thread and its workers; may be called twice."""
+        self._stopping.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        assembler: Assembler | None = None
+        try:
+            assembler = self._make_assembler()
+            for assembled, ready in self._batches(assembler):
+                if not self._put((assembled, ready)):
+                    break
+        except BaseException as error:  # for the consumer to see
+            self._put(error)
+        finally:
+            if assembler is not None:
+                assembler.close()
+
+    def _batches(self, assembler: Assembler) -> Iterator[tuple[Assembled, Any]]:
+        spans = self._until_stopped()
+        if self._device.type == "cpu":
+            for assembled in assembler.batches(spans):
+                yield assembled, None
+            return
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.Stream(self._device)):
+            for assembled in assembler.batches(spans):
+                yield assembled, torch.cuda.current_stream().record_event()
+
+    def _until_stopped(self) -> Iterator[Span]:
+        for span in self._spans:
+            if self._stopping.is_set():
+                return
+            yield span
+
+    def _put(self, item: tuple[Assembled, Any] | BaseException) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
