@@ -1,0 +1,66 @@
+"""Which loss sees which view: what turns the embeddings of a batch into a loss and its metrics.
+
+An objective is an nn.Module, so that one with state of its own (a queue, a momentum encoder) is
+saved and restored with the rest of a run.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fastdual.config import LossConfig
+from fastdual.losses import DualVarianceLoss
+
+# What each objective computes; the parts that one leaves out are not worth a column in a log.
+_PARTS = {
+    "clip": ("clip",),
+    "clip+rank": ("clip", "rank"),
+    "clip+rank+coherence": ("clip", "rank", "coherence"),
+}
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """The loss, 0-d with its graph, and detached 0-d metrics by name; all on the device."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class SimCLRObjective(nn.Module):
+    """The paper's losses with the other videos of the batch as negatives (METHOD.md section 5).
+
+    Args:
+        config: parts and temperatures.
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.parts = _PARTS[config.objective]
+        self.loss = DualVarianceLoss(
+            objective=config.objective,
+            backend=config.backend,
+            clip_temperature=config.clip_temperature,
+            coherence_temperature=config.coherence_temperature,
+            rank_temperature=config.rank_temperature,
+            rank_clip=config.rank_clip,
+        )
+
+    def forward(
+        self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
+    ) -> StepOutput:
+        """Losses of B videos.
+
+        Args:
+            clip: [B, V, D] clip embeddings of the four views.
+            segments: [B, V, S, D'] segment embeddings, those of view 3 as the network saw them.
+            permutation: [B, S]; segment i of view 3 is segment permutation[i] of view 2.
+            video_ids: [B]; two slots that show the same video are positives of each other.
+        """
+        result = self.loss(clip, segments, permutation, video_ids)
+        metrics = {
+            name: value.detach()
+            for name, value in result._asdict().items()
+            if name.split("_")[0] in self.parts
+        }
+        return StepOutput(result.total, metrics)

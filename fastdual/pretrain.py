@@ -1,0 +1,285 @@
+"""A pretraining run from start to end: checks first, then the run folder, then the loop."""
+
+import platform
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastdual import __version__
+from fastdual.checkpoint import find_checkpoint, load_weights
+from fastdual.config import PretrainConfig
+from fastdual.distributed import World
+from fastdual.execution import Execution, choose_execution
+from fastdual.interrupt import StopRequest
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.plan import ClipPlan
+from fastdual.model import DualModel, create_model
+from fastdual.objective import SimCLRObjective, StepOutput
+from fastdual.recipe import Resolved
+from fastdual.runfolder import RunFolder
+from fastdual.runlog import ProgressLine, RunLog
+from fastdual.schedule import create_optimiser, learning_rate
+from fastdual.train import StepReport, Training, train
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """How a run ended: its newest checkpoint, and the signal that ended it early, if one did."""
+
+    checkpoint: Path
+    step: int
+    total_steps: int
+    signal_number: int | None
+
+
+class PretrainStep:
+    """What a pretraining step computes: all views through one forward, then the objective."""
+
+    def __init__(self, model: nn.Module, objective: nn.Module, execution: Execution) -> None:
+        self.model = torch.compile(model) if execution.compiled else model
+        self.objective = objective
+        self.execution = execution
+
+    def __call__(self, batch: ClipBatch) -> StepOutput:
+        """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
+        views = batch.clips.shape[:2]
+        with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
+            clip, segments = self.model(batch.clips.flatten(0, 1))
+        output: StepOutput = self.objective(
+            clip.unflatten(0, views),
+            segments.unflatten(0, views),
+            batch.permutation,
+            batch.video_ids,
+        )
+        return output
+
+
+def choose_split(index: VideoIndex, wanted: str) -> str | None:
+    """The split that `data.split` means for an index; None is every video."""
+    if wanted == "auto":
+        return "train" if "train" in index.splits else None
+    return None if wanted == "all" else wanted
+
+
+def pretrain(
+    index: VideoIndex,
+    folder: RunFolder,
+    resolved: Resolved[PretrainConfig],
+    *,
+    world: World,
+    announce: Callable[[str], None],
+) -> PretrainResult:
+    """Pretrain on an index, from the newest checkpoint of the folder if it holds one.
+
+    Args:
+        index: the videos.
+        folder: where everything is kept.
+        resolved: the config, with the origin of each value.
+        world: which process of how many this is.
+        announce: told, line by line, what is going to be done.
+
+    Raises:
+        InputError: before anything is written, if the parts do not fit each other.
+        FailureError: the disk is full, too many videos fail, or the loss is not finite.
+    """
+    config = resolved.config
+    execution = choose_execution(config.run)
+    split = choose_split(index, config.data.split)
+    num_videos = len(index.split(split))
+    if config.data.batch_size > num_videos:
+        raise InputError(
+            f"data.batch_size = {config.data.batch_size}: larger than the data, which has "
+            f"{num_videos} videos; use --batch-size {num_videos} or less"
+        )
+    torch.manual_seed(config.run.seed)
+    model = create_model(config)
+    with closing(create_loader(index, split, config, execution, world, folder)) as loader:
+        training = create_training(model, loader, config, execution)
+        folder.claim(resolved)
+        identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
+        restored = restore(training, folder, identity)
+        for line in describe_run(index, training, resolved, execution, split, restored):
+            announce(line)
+        constants = {
+            "config": config.to_dict(),
+            "data": identity,
+            "versions": current_versions(),
+        }
+        return run_loop(training, folder, config, constants)
+
+
+def create_loader(
+    index: VideoIndex,
+    split: str | None,
+    config: PretrainConfig,
+    execution: Execution,
+    world: World,
+    folder: RunFolder,
+) -> ClipLoader:
+    """The loader of a config; clips come in the precision that the network computes in."""
+    return ClipLoader(
+        index,
+        config.clip,
+        batch_size=config.data.batch_size,
+        split=split,
+        seed=config.run.seed,
+        rank=world.rank,
+        world_size=world.size,
+        device=str(execution.device),
+        decode=config.data.decode,
+        dtype=torch.bfloat16 if execution.bf16 else torch.float32,
+        num_workers=config.data.num_workers,
+        prefetch=config.data.prefetch,
+        quarantine_path=folder.quarantine_file,
+    )
+
+
+def create_training(
+    model: DualModel, loader: ClipLoader, config: PretrainConfig, execution: Execution
+) -> Training:
+    """Put model, objective and optimiser on the device, at step 0."""
+    if execution.is_cuda:
+        model.to(execution.device)
+        nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
+        # Every batch has the same shape, so the search for the fastest convolution pays.
+        torch.backends.cudnn.benchmark = True
+    objective = SimCLRObjective(config.loss).to(execution.device)
+    optimiser = create_optimiser(
+        nn.ModuleList([model, objective]), config.optimiser, fused=execution.is_cuda
+    )
+    return Training(
+        model=model,
+        objective=objective,
+        optimiser=optimiser,
+        loader=loader,
+        compute=PretrainStep(model, objective, execution),
+        rate=lambda step: learning_rate(
+            step,
+            config.schedule,
+            base_rate=config.optimiser.learning_rate,
+            steps_per_epoch=len(loader),
+        ),
+        total_steps=config.schedule.epochs * len(loader),
+        max_gradient_norm=config.optimiser.max_gradient_norm,
+    )
+
+
+def restore(training: Training, folder: RunFolder, identity: dict[str, Any]) -> Path | None:
+    """Load the newest whole checkpoint of the folder, if there is one; returns its file.
+
+    Raises:
+        InputError: it was made from other data, or of another model.
+    """
+    found = folder.load_newest()
+    if found is None:
+        return None
+    path, state = found
+    if state["data"] != identity:
+        raise InputError(
+            f"{path}: was trained on other data ({state['data']['num_videos']} videos, split "
+            f"{state['data']['split']}); name the same DATA, or start another run folder"
+        )
+    load_weights(training.model, state["model"], origin=path)
+    training.load_state_dict(state)
+    for name, version in current_versions().items():
+        if state["versions"].get(name) != version:
+            warnings.warn(
+                f"{path}: was written under {name} {state['versions'].get(name)}, this is "
+                f"{version}: the run goes on, but not to the last bit as it would have there",
+                stacklevel=2,
+            )
+    return path
+
+
+def run_loop(
+    training: Training, folder: RunFolder, config: PretrainConfig, constants: dict[str, Any]
+) -> PretrainResult:
+    """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
+    log = RunLog(folder.path, start_step=training.step)
+    line = ProgressLine(total_steps=training.total_steps, start_step=training.step)
+    with closing(log), line, StopRequest() as stop:
+        keeper = _Keeper(folder, log, line, constants, keep=config.run.keep_checkpoints)
+        log.event("start", step=training.step, total_steps=training.total_steps)
+        complete = train(
+            training,
+            keeper,
+            log_every_steps=config.run.log_every_steps,
+            checkpoint_every_steps=config.run.checkpoint_every_steps,
+            should_stop=stop,
+        )
+        signal_number = None if complete else stop.signal_number
+        log.event("end", step=training.step, complete=complete, signal=signal_number)
+    newest = find_checkpoint(folder.path)
+    return PretrainResult(newest, training.step, training.total_steps, signal_number)
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Keeps what the loop produces in the run folder and shows it."""
+
+    folder: RunFolder
+    log: RunLog
+    line: ProgressLine
+    constants: dict[str, Any]
+    keep: int
+
+    def report(self, report: StepReport) -> None:
+        self.log.report(report)
+        self.line.show(report)
+
+    def save(self, training: Training) -> None:
+        path = self.folder.save({**training.state_dict(), **self.constants}, keep=self.keep)
+        self.log.event("checkpoint", step=training.step, file=path.name)
+
+    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
+        return self.folder.save_plan(plan, step=step)
+
+
+def current_versions() -> dict[str, str]:
+    """Versions that results depend on."""
+    return {
+        "fastdual": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def describe_run(
+    index: VideoIndex,
+    training: Training,
+    resolved: Resolved[PretrainConfig],
+    execution: Execution,
+    split: str | None,
+    restored: Path | None,
+) -> list[str]:
+    """What is going to be done, for people: data, model, device, settings."""
+    config, loader = resolved.config, training.loader
+    clip = config.clip
+    videos = f"all {len(index)} videos" if split is None else f"{len(index.split(split))} videos"
+    chosen = "" if split is None else f" of the split {split!r} ({len(index)} in the index)"
+    num_weights = sum(weight.numel() for weight in training.model.parameters())
+    given = [
+        f"{key} = {value!r} ({resolved.sources[key]})"
+        for key, value in config.to_dict().items()
+        if not resolved.sources[key].startswith(("default", "recipe", "run "))
+    ]
+    recipes = sorted({o for o in resolved.sources.values() if o.startswith(("recipe", "run "))})
+    where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
+    return [
+        f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} an epoch",
+        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
+        f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
+        f"model     {config.model.backbone}, {num_weights:,} weights; objective "
+        f"{config.loss.objective}",
+        f"compute   {execution.describe()}",
+        f"settings  {', '.join(recipes) or 'defaults'}{''.join('; ' + text for text in given)}",
+        f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",
+    ]

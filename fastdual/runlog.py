@@ -1,0 +1,141 @@
+"""What a run tells: a line of progress for people, JSON lines and TensorBoard for the rest."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from fastdual.checkpoint import write_atomically
+from fastdual.console import PLAIN_INTERVAL_SECONDS
+from fastdual.train import StepReport
+
+
+class RunLog:
+    """Appends events to `log.jsonl` and the numbers of training to TensorBoard, in a run's folder.
+
+    Args:
+        folder: the run folder.
+        start_step: steps done; what an earlier process logged beyond them is dropped, because
+            those steps are about to be taken again.
+    """
+
+    def __init__(self, folder: Path, *, start_step: int) -> None:
+        path = folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
+            write_atomically(path, kept.encode())
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115, closed by close()
+        self._board: Any = _summary_writer(folder / "tensorboard", start_step + 1)
+
+    def event(self, name: str, *, step: int, **values: Any) -> None:
+        """Write one JSON line: event, step, Unix time and values; what is not finite is null."""
+        line = {"event": name, "step": step, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+
+    def report(self, report: StepReport) -> None:
+        """Log a reading of the training loop."""
+        values = {
+            "learning_rate": report.learning_rate,
+            **report.metrics,
+            "clips_per_second": report.clips_per_second,
+            "data_wait_share": report.data_wait_share,
+        }
+        self.event("train", step=report.step, epoch=report.epoch, **values)
+        for name, value in values.items():
+            self._board.add_scalar(f"train/{name}", value, report.step)
+
+    def close(self) -> None:
+        """Flush both and let go of them."""
+        self._file.close()
+        self._board.close()
+
+
+class ProgressLine:
+    """Follows a run on stderr: a bar on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        total_steps: steps of the whole run.
+        start_step: steps done before.
+    """
+
+    def __init__(self, *, total_steps: int, start_step: int) -> None:
+        console = Console(file=sys.stderr)
+        self._last_plain = -math.inf
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=total_steps, completed=start_step)
+
+    def show(self, report: StepReport) -> None:
+        """Show a reading; the last one of a run is always shown."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=report.step, description=describe(report))
+            return
+        is_last = report.step == report.total_steps
+        if is_last or time.monotonic() - self._last_plain >= PLAIN_INTERVAL_SECONDS:
+            self._last_plain = time.monotonic()
+            place = f"step {report.step}/{report.total_steps}"
+            print(f"{place} {describe(report)}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "ProgressLine":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def describe(report: StepReport) -> str:
+    """A reading in one line: losses, accuracies, speed, data wait, time left."""
+    left = timedelta(seconds=round(report.seconds_left))
+    return (
+        f"epoch {report.epoch:.1f} {describe_metrics(report.metrics)} | "
+        f"{report.clips_per_second:.1f} clips/s, data wait {report.data_wait_share:.0%}, "
+        f"{left} left"
+    )
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """Losses as numbers and accuracies in per cent; what only experts read stays in the log."""
+    words = []
+    for name, value in metrics.items():
+        if name.endswith(("_top1", "_accuracy")):
+            words.append(f"{name.replace('_', ' ')} {value:.0%}")
+        elif not name.endswith(("_top5", "_norm")):
+            words.append(f"{name} {value:.3f}")
+    return " ".join(words)
+
+
+def _summary_writer(folder: Path, first_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and untyped
+
+    return SummaryWriter(str(folder), purge_step=first_step)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    # The last line of a killed run may be cut anywhere.
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

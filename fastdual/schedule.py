@@ -1,0 +1,64 @@
+"""Learning rates as pure functions of the step, and the optimisers that they drive.
+
+Nothing here has state: a run resumed at step n continues with the rate that it would have had.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from fastdual.config import OptimiserConfig, ScheduleConfig
+
+
+def learning_rate(
+    step: int, schedule: ScheduleConfig, *, base_rate: float, steps_per_epoch: int
+) -> float:
+    """The learning rate of a step.
+
+    Args:
+        step: steps done before it, from 0 on.
+        schedule: kind `step` multiplies by `factor` at the start of each milestone's epoch;
+            `cosine` falls along half a cosine, from the end of the warm-up to 0 at the run's end.
+        base_rate: the rate at the end of the warm-up.
+        steps_per_epoch: batches an epoch.
+    """
+    warmup_steps = schedule.warmup_epochs * steps_per_epoch
+    # The first step already moves: it takes the rate that a linear rise reaches at its end.
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    if schedule.kind == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones)
+        return base_rate * rise * schedule.factor**passed
+    remaining_steps = schedule.epochs * steps_per_epoch - warmup_steps
+    share_done = max(0.0, step - warmup_steps) / remaining_steps
+    return base_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(share_done, 1.0)))
+
+
+def create_optimiser(
+    module: nn.Module, config: OptimiserConfig, *, fused: bool
+) -> torch.optim.Optimizer:
+    """The optimiser of a config over all weights of a module.
+
+    Weight decay acts on every weight, norms and biases included, as the paper's does.
+
+    Args:
+        module: what is trained.
+        config: name and constants.
+        fused: one kernel for all weights (CUDA).
+    """
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            weights,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+    return torch.optim.AdamW(
+        weights,
+        lr=config.learning_rate,
+        betas=(config.momentum, 0.999),
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
