@@ -1,0 +1,71 @@
+"""`fastdual retrieve`: nearest-neighbour retrieval, of a run on videos or of feature files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdual.commands.progress import video_progress
+
+_PATH = click.Path(path_type=Path)
+DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
+
+
+@click.command()
+@click.argument("source", type=_PATH)
+@click.argument("data", type=_PATH, required=False)
+@click.option("--gallery", help="Split that is searched [default: train].")
+@click.option("--queries", help="Split whose videos are looked up [default: test].")
+@click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
+@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    source: Path,
+    data: Path | None,
+    gallery: str | None,
+    queries: str | None,
+    clips_per_video: int,
+    stride: int | None,
+    device: str,
+    decode: Any,
+    workers: int | None,
+    root: Path | None,
+    random_weights: bool,
+    as_json: bool,
+) -> None:
+    """Score features by retrieval: R@k is the share of queries with a video of their class among
+    the k nearest of the gallery.
+
+    \b
+      fastdual retrieve RUN DATA                  embed both splits of DATA, then score
+      fastdual retrieve features.h5               a file that holds both splits
+      fastdual retrieve train.h5 test.h5          gallery and queries from two files
+    """
+    # torch takes seconds to import; --help does not wait for it.
+    from fastdual.evaluate import score
+    from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.execution import choose_device
+    from fastdual.loaders.index import open_index
+
+    files = score.sort_inputs(source, data)
+    if files is not None:
+        sides = score.sides_of_files(files, gallery, queries)
+    else:
+        assert data is not None
+        where = str(choose_device(device))
+        network = load_network(source, device=where, random_weights=random_weights)
+        index = open_index(data, root=root)
+        options = EmbedOptions(
+            clips_per_video=clips_per_video, frame_stride=stride, decode=decode, num_workers=workers
+        )
+        names = {"gallery": gallery or "train", "queries": queries or "test"}
+        with video_progress("embedding") as progress:
+            sides = score.sides_of_run(network, index, **names, options=options, progress=progress)
+    report = score.retrieval_report(sides)
+    click.echo(json.dumps(report, indent=2) if as_json else score.retrieval_table(report))

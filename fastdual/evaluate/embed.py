@@ -1,0 +1,177 @@
+"""Features of videos: pooled backbone features, averaged over the clips of a video.
+
+Shapes: B videos of a batch, K clips a video, N videos, F features.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_model
+from fastdual.config import PretrainConfig
+from fastdual.evaluate.features import FeatureSet
+from fastdual.loaders.decode import Requested
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipLoader
+from fastdual.loaders.plan import ClipSpec
+from fastdual.model import DualModel, create_model
+
+# Clips in one forward; the activations of more would not fit a small machine.
+CLIPS_AT_ONCE = 32
+
+Progress = Callable[[int, int, int], None]
+"""Called with (videos done, videos in all, videos that could not be decoded)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model in evaluation mode, the config that it was made by, and which weights it has.
+
+    `identity` is the sha256 of the checkpoint file, or "random weights, seed N".
+    """
+
+    model: DualModel
+    config: PretrainConfig
+    identity: str
+
+
+def load_network(path: Path, *, device: str = "cpu", random_weights: bool = False) -> Network:
+    """Load the model of a checkpoint file or a run folder.
+
+    Args:
+        path: a checkpoint, or a run folder, whose newest checkpoint is taken.
+        random_weights: build the same network but keep the weights that the run began with: the
+            baseline that pretraining has to beat. Never done without being asked for.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+    """
+    file = find_checkpoint(path)
+    if not random_weights:
+        model, config = load_model(file, device=device)
+        return Network(model, config, _sha256(file))
+    config = PretrainConfig.from_dict(load_checkpoint(file)["config"], origin=str(file))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.run.seed)
+        model = create_model(config).to(device).eval()
+    return Network(model, config, f"random weights, seed {config.run.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How videos are turned into features.
+
+    Attributes:
+        clips_per_video: clips averaged, spread evenly over the video.
+        frame_stride: frames from one frame of a clip to the next; None: as in pretraining.
+        batch_size: videos decoded together.
+        decode: decoder, or "auto".
+        num_workers: decoding processes; None: as many as suit this machine.
+    """
+
+    clips_per_video: int = 10
+    frame_stride: int | None = None
+    batch_size: int = 8
+    decode: Requested = "auto"
+    num_workers: int | None = None
+
+    def spec(self, config: PretrainConfig) -> ClipSpec:
+        """The clips that a network of this config is evaluated on."""
+        return replace(
+            config.clip,
+            mode="evaluate",
+            clips_per_video=self.clips_per_video,
+            frame_stride=self.frame_stride or config.clip.frame_stride,
+        )
+
+
+def embed(
+    network: Network,
+    index: VideoIndex,
+    *,
+    split: str | None = None,
+    options: EmbedOptions = EmbedOptions(),  # noqa: B008, immutable
+    progress: Progress | None = None,
+) -> FeatureSet:
+    """Compute the features of every video of a split.
+
+    A video that cannot be decoded is left out (the loader warns and names it).
+
+    Args:
+        network: its device is where the work is done.
+        index: the videos.
+        split: name of a split; None: every video.
+        options: clips and decoding.
+        progress: told after each batch.
+
+    Raises:
+        InputError: no such split, or features that are not finite.
+        FailureError: too many videos cannot be decoded.
+    """
+    wanted = index.split(split)
+    spec = options.spec(network.config)
+    loader = ClipLoader(
+        index,
+        spec,
+        batch_size=min(options.batch_size, len(wanted)),
+        split=split,
+        device=str(next(network.model.parameters()).device),
+        decode=options.decode,
+        num_workers=options.num_workers,
+        shuffle=False,
+        drop_last=False,
+    )
+    rows: dict[int, Tensor] = {}
+    shown = 0
+    with loader:
+        for batch in loader:
+            features = _pooled(network.model, batch.clips)
+            # A substitute stands in for a video that failed; it has its own row already or to come.
+            rows.update(zip(batch.video_ids.tolist(), features, strict=True))
+            shown += len(features)
+            if progress is not None:
+                progress(shown, len(wanted), shown - len(rows))
+    return _feature_set(network, index, spec, rows)
+
+
+@torch.inference_mode()
+def _pooled(model: DualModel, clips: Tensor) -> Tensor:
+    """Features [B, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
+    parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
+    features = torch.cat([model.features(part).float() for part in parts])  # [B * K, F]
+    return features.view(*clips.shape[:2], -1).mean(dim=1).cpu()
+
+
+def _feature_set(
+    network: Network, index: VideoIndex, spec: ClipSpec, rows: dict[int, Tensor]
+) -> FeatureSet:
+    videos = np.array(sorted(rows), dtype=np.int64)
+    settings = {
+        "backbone": network.config.model.backbone,
+        "clips_per_video": spec.clips_per_video,
+        "crop_size": spec.crop_size,
+        "frame_stride": spec.frame_stride,
+        "frames_per_clip": spec.frames_per_clip,
+        "resize_height": spec.resize_height,
+        "resize_width": spec.resize_width,
+    }
+    return FeatureSet(
+        features=torch.stack([rows[video] for video in videos.tolist()]).numpy(),
+        paths=tuple(index.paths[video] for video in videos),
+        labels=index.labels[videos],
+        class_names=index.class_names,
+        splits={name: np.flatnonzero(np.isin(videos, of)) for name, of in index.splits.items()},
+        checkpoint=network.identity,
+        data_fingerprint=index.fingerprint,
+        settings=settings,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""How well the pretext task itself is solved, on videos that were not trained on.
+
+Shapes: B videos of a batch, N videos, V = 4 views, S segments, D embedding size.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.config import PretrainConfig
+from fastdual.evaluate.embed import CLIPS_AT_ONCE
+from fastdual.evaluate.retrieval import first_match_ranks
+from fastdual.functional import shuffle_rank_loss_with_metrics
+from fastdual.loaders.decode import Requested
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.model import DualModel
+
+HELD_OUT_SEED = 20_210_704  # the clips of every held-out measurement, whatever the run's own seed
+
+
+@dataclass(frozen=True)
+class HeldOutMetrics:
+    """Shares in [0, 1] over all held-out videos.
+
+    Attributes:
+        rank_accuracy: segments whose match outranks all others of the two clips; None where S = 1.
+        rank_chance: what guessing gives, 1 / (2 S - 1).
+        clip_top1: clip embeddings to which, of all others of the split, the other view of the same
+            video is nearest.
+        same_video_recall: videos whose other clip is the nearest of all clips of the split, by
+            pooled backbone features, centred, cosine.
+        num_videos: N.
+    """
+
+    rank_accuracy: float | None
+    rank_chance: float
+    clip_top1: float
+    same_video_recall: float
+    num_videos: int
+
+
+def held_out_loader(
+    index: VideoIndex,
+    config: PretrainConfig,
+    *,
+    split: str | None,
+    device: str = "cpu",
+    decode: Requested = "auto",
+    num_workers: int | None = None,
+) -> ClipLoader:
+    """The pretraining views of a held-out split, drawn with a seed that no run changes."""
+    return ClipLoader(
+        index,
+        config.clip,
+        batch_size=min(config.data.batch_size, len(index.split(split))),
+        split=split,
+        seed=HELD_OUT_SEED,
+        device=device,
+        decode=decode,
+        num_workers=num_workers,
+        shuffle=False,
+        drop_last=False,
+    )
+
+
+@torch.inference_mode()
+def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMetrics:
+    """Measure one pass of a loader of pretraining views; the model is put in evaluation mode.
+
+    Args:
+        model: on the loader's device.
+        loader: `held_out_loader`, or any other that yields the four views.
+    """
+    was_training = model.training
+    model.eval()
+    clips, features, accuracies = [], [], []
+    seen: set[int] = set()
+    for batch in loader:
+        fresh = _unseen_rows(batch.video_ids, seen)
+        clip, segments, pooled = _embed_views(model, batch.clips[fresh])
+        clips.append(clip[:, :2].cpu())
+        features.append(pooled[:, :2].cpu())
+        if batch.permutation is not None and model.num_segments > 1:
+            accuracy = _rank_accuracy(segments, batch.permutation[fresh])
+            accuracies.append(accuracy * len(fresh))
+    model.train(was_training)
+    count = len(seen)
+    return HeldOutMetrics(
+        rank_accuracy=sum(accuracies) / count if accuracies else None,
+        rank_chance=1 / (2 * model.num_segments - 1),
+        clip_top1=_two_view_top1(torch.cat(clips)),
+        same_video_recall=_same_video_recall(torch.cat(features)),
+        num_videos=count,
+    )
+
+
+def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
+    """Rows of videos not shown before: a substitute would be a second positive of its video."""
+    rows = []
+    for row, video in enumerate(video_ids.tolist()):
+        if video not in seen:
+            seen.add(video)
+            rows.append(row)
+    return torch.tensor(rows, dtype=torch.int64, device=video_ids.device)
+
+
+def _embed_views(model: DualModel, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Clip embeddings [B, V, D], segment embeddings [B, V, S, D'] and pooled features [B, V, F]."""
+    pooled: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:
+        pooled.append(maps.float().mean(dim=(2, 3, 4)))
+
+    hook = model.backbone.register_forward_hook(keep)
+    try:
+        parts = [model(part) for part in torch.split(views.flatten(0, 1), CLIPS_AT_ONCE)]
+    finally:
+        hook.remove()
+    clip, segments = (torch.cat(part) for part in zip(*parts, strict=True))
+    leading = views.shape[:2]
+    return (
+        clip.view(*leading, -1),
+        segments.view(*leading, model.num_segments, -1),
+        torch.cat(pooled).view(*leading, -1),
+    )
+
+
+def _rank_accuracy(segments: Tensor, permutation: Tensor) -> float:
+    """Views 0 and 2 against the shuffled one; segments [B, V, S, D], permutation [B, S]."""
+    shuffled = segments[:, 3]
+    results = [
+        shuffle_rank_loss_with_metrics(segments[:, view], shuffled, permutation) for view in (0, 2)
+    ]
+    return sum(result.accuracy.item() for result in results) / len(results)
+
+
+def _two_view_top1(clips: Tensor) -> float:
+    """Share of the 2N rows of [N, 2, D] whose other view is nearer than all other rows."""
+    rows = clips.flatten(0, 1)
+    similarity = rows @ rows.T
+    similarity.fill_diagonal_(-torch.inf)
+    numbers = torch.arange(len(rows))
+    match = similarity[numbers, numbers ^ 1]
+    # A tie is not a win: a network that maps all clips to one point knows none of them.
+    return float(((similarity >= match[:, None]).sum(dim=1) == 1).double().mean())
+
+
+def _same_video_recall(features: Tensor) -> float:
+    """R@1 of view 0 of each video among all views 1; features [N, 2, F]."""
+    numbers = torch.arange(len(features))
+    ranks = first_match_ranks(features[:, 1], numbers, features[:, 0], numbers)
+    return float((ranks == 1).double().mean())
