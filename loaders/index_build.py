@@ -212,13 +212,12 @@ def known_outcomes(index: VideoIndex) -> dict[str, _Outcome]:
             duration_seconds=float(index.duration_seconds[video]),
             keyframes=index.keyframes(video) or Keyframes(*np.zeros((3, 0), np.int64)),
         )
-        stamp = int(index.file_bytes[video]), int(index.modified_ns[video])
-        known[path] = _Outcome(*stamp, probe)
-    for (path, reason), stamps in zip(
-        index.quarantine, index.quarantine_stamps.tolist(), strict=True
-    ):
+        size, modified = int(index.file_bytes[video]), int(index.modified_ns[video])
+        known[path] = _Outcome(size, modified, probe)
+    stamps = index.quarantine_stamps.tolist()
+    for (path, reason), (size, modified) in zip(index.quarantine, stamps, strict=True):
         if not reason.startswith(_TEMPORARY):
-            known[path] = _Outcome(*stamps, None, reason)
+            known[path] = _Outcome(size, modified, None, reason)
     return known
 
 
@@ -254,9 +253,11 @@ def _known_from_partial(partial: Path, root: Path) -> dict[str, _Outcome]:
 
 
 def _from_record(record: dict[str, Any]) -> _Outcome:
+    size, modified = record["stamp"]
     fields = record.get("probe")
     if fields is None:
-        return _Outcome(*record["stamp"], None, record["reason"])
+        return _Outcome(size, modified, None, record["reason"])
     table = Keyframes(*np.array(fields["keyframes"], np.int64).reshape(3, -1))
-    fields = {**fields, "keyframes": table, "fps": tuple(fields["fps"])}
-    return _Outcome(*record["stamp"], Probe(**{**fields, "size": tuple(fields["size"])}))
+    (height, width), (numerator, denominator) = fields["size"], fields["fps"]
+    fields |= {"keyframes": table, "size": (height, width), "fps": (numerator, denominator)}
+    return _Outcome(size, modified, Probe(**fields))

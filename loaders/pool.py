@@ -9,25 +9,21 @@ workers stay busy while the caller does something else.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from fastdual.loaders.channel import ArrayHeader, BufferReader, Channel, ChannelClosed
+from fastdual.loaders.channel import ArrayHeader, ChannelClosed
 from fastdual.loaders.errors import FailureError
+from fastdual.loaders.pool_handle import START_SECONDS, Job, Worker, describe_exit, start_worker
 
-_START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from a cold disk
 _MAX_FAILED_STARTS = 3
 _MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
 _MAX_TRIES_KILLED = 5  # SIGKILL and SIGTERM come from outside: not the task's fault
@@ -40,29 +36,6 @@ class TaskFailure:
 
     reason: str
     kind: Literal["error", "crash", "timeout"]
-
-
-@dataclass(eq=False)
-class _Job:
-    ticket: int
-    task: bytes
-    tries: int = 0
-    done: bool = False
-    abandoned: bool = False
-    result: Any = None
-    lender: _Worker | None = None
-    buffer: int = -1
-
-
-@dataclass(eq=False)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    channel: Channel
-    deadline: float
-    ready: bool = False
-    job: _Job | None = None
-    lent: int | None = None
-    reader: BufferReader = field(default_factory=BufferReader)
 
 
 class ProcessPool:
@@ -94,9 +67,9 @@ class ProcessPool:
         self._function, self._setup = function, setup
         self._num_workers, self._timeout_seconds = num_workers, timeout_seconds
         self._condition = threading.Condition()
-        self._jobs: dict[int, _Job] = {}
-        self._queue: deque[_Job] = deque()
-        self._workers: list[_Worker] = []
+        self._jobs: dict[int, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._workers: list[Worker] = []
         self._next_ticket = 0
         self._failed_starts = 0
         self._broken: str | None = None
@@ -114,7 +87,7 @@ class ProcessPool:
         with self._condition:
             if self._closing:
                 raise ValueError("the pool is closed")
-            job = _Job(self._next_ticket, body)
+            job = Job(self._next_ticket, body)
             self._next_ticket += 1
             self._jobs[job.ticket] = job
             self._queue.append(job)
@@ -220,7 +193,7 @@ class ProcessPool:
     def _start_workers(self) -> None:
         wanted = min(self._num_workers, self._load())
         while len(self._workers) < wanted and self._broken is None:
-            worker = _start(self._function, self._setup)
+            worker = start_worker(self._function, self._setup)
             with self._condition:
                 self._workers.append(worker)
 
@@ -245,7 +218,7 @@ class ProcessPool:
             except ChannelClosed:
                 self._bury(worker)
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self) -> Job | None:
         while self._queue:
             job = self._queue.popleft()
             if not job.abandoned:
@@ -258,7 +231,7 @@ class ProcessPool:
         deadline = min((worker.deadline for worker in busy), default=None)
         pause = None if deadline is None else max(0.0, deadline - time.monotonic())
         sources: list[Any] = [self._wake_out, *(worker.channel for worker in self._workers)]
-        ready = wait(sources, pause)
+        ready: list[Any] = wait(sources, pause)
         if self._wake_out in ready:
             self._wake_out.recv(4096)
         for worker in list(self._workers):
@@ -267,7 +240,7 @@ class ProcessPool:
             elif worker in busy and time.monotonic() > worker.deadline:
                 self._time_out(worker)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         try:
             (kind, value), descriptor = worker.channel.receive()
         except ChannelClosed:
@@ -280,7 +253,7 @@ class ProcessPool:
         else:
             self._deliver(worker, kind, value, descriptor)
 
-    def _deliver(self, worker: _Worker, kind: str, value: Any, descriptor: int | None) -> None:
+    def _deliver(self, worker: Worker, kind: str, value: Any, descriptor: int | None) -> None:
         job, worker.job = worker.job, None
         assert job is not None
         if kind == "error":
@@ -295,7 +268,7 @@ class ProcessPool:
         self._return_lent(worker)
         self._finish(job, value)
 
-    def _return_lent(self, worker: _Worker) -> None:
+    def _return_lent(self, worker: Worker) -> None:
         """Take back a buffer that was offered for a result but not used."""
         if worker.lent is not None:
             with self._condition:
@@ -303,7 +276,7 @@ class ProcessPool:
                 worker.reader.put_back(worker.lent, keep=0)
             worker.lent = None
 
-    def _finish(self, job: _Job, result: Any) -> None:
+    def _finish(self, job: Job, result: Any) -> None:
         with self._condition:
             if job.abandoned:
                 if job.lender is not None:
@@ -312,19 +285,19 @@ class ProcessPool:
             job.result, job.done = result, True
             self._condition.notify_all()
 
-    def _time_out(self, worker: _Worker) -> None:
+    def _time_out(self, worker: Worker) -> None:
         job = worker.job
         self._discard(worker)
         if job is not None:
             reason = f"took longer than {self._timeout_seconds:g} s"
             self._finish(job, TaskFailure(reason, "timeout"))
         else:
-            self._count_failed_start(f"did not start within {_START_SECONDS:g} s")
+            self._count_failed_start(f"did not start within {START_SECONDS:g} s")
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         """A worker died: run its task again, unless it has had its tries."""
         job, ready = worker.job, worker.ready
-        cause = _describe_exit(self._discard(worker))
+        cause = describe_exit(self._discard(worker))
         if job is None:
             if not ready:
                 self._count_failed_start(cause)
@@ -346,7 +319,7 @@ class ProcessPool:
             self._broken = reason
             self._condition.notify_all()
 
-    def _discard(self, worker: _Worker) -> int:
+    def _discard(self, worker: Worker) -> int:
         """Kill a worker if it lives and return its exit status; lent arrays stay readable."""
         with self._condition:
             self._workers.remove(worker)
@@ -354,37 +327,3 @@ class ProcessPool:
             worker.process.kill()  # of no effect on one that is dying of its own signal
         worker.channel.close()
         return worker.process.wait()
-
-
-def _start(function: str, setup: tuple[Any, ...]) -> _Worker:
-    ours, theirs = socket.socketpair()
-    # A worker that is stopped in the middle of a message must not stop us for ever.
-    ours.settimeout(_START_SECONDS)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-    }
-    command = [sys.executable, "-P", "-m", "fastdual.loaders.pool_worker"]
-    process = subprocess.Popen(
-        [*command, str(theirs.fileno()), str(os.getpid())],
-        pass_fds=[theirs.fileno()],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # libav reports every broken macroblock there
-    )
-    theirs.close()
-    worker = _Worker(process, Channel(ours), time.monotonic() + _START_SECONDS)
-    with contextlib.suppress(ChannelClosed):  # dead already: the next wait sees it
-        worker.channel.send((function, setup))
-    return worker
-
-
-def _describe_exit(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"

@@ -18,12 +18,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.loaders.picture import clockwise_rotation
 from fastdual.loaders.video import (
     Keyframes,
     OpenVideo,
     SeekError,
     VideoError,
-    clockwise_rotation,
     decode_all,
     decode_from,
     demux,
@@ -152,7 +152,7 @@ def _checksum(frame: Any) -> int:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, abs(plane.line_size))
         depth = max(part.bits for part in frame.format.components)
         width = plane.width * (2 if depth > 8 else 1) if frame.format.is_planar else rows.shape[1]
-        value = zlib.crc32(np.ascontiguousarray(rows[: plane.height, :width]), value)
+        value = zlib.crc32(rows[: plane.height, :width].tobytes(), value)
     return value
 
 
@@ -181,13 +181,14 @@ def _sound_keyframes(path: Path, decoded: _Decoded) -> Keyframes:
         and pts in decoded.packets
     ]
     tried = np.unique(np.linspace(0, len(places) - 1, _TRIED_SEEKS).round().astype(int))
-    if places and not all(_seek_is_sound(path, *places[i], decoded) for i in tried):
+    if places and not all(_seek_is_sound(path, places[i], decoded) for i in tried):
         places = []
     table: NDArray[np.int64] = np.array(places, np.int64).reshape(-1, 3)
     return Keyframes(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
 
 
-def _seek_is_sound(path: Path, number: int, pts: int, offset: int, decoded: _Decoded) -> bool:
+def _seek_is_sound(path: Path, place: tuple[int, int, int], decoded: _Decoded) -> bool:
+    number, pts, offset = place
     count = min(_CHECKED_FRAMES, decoded.num_frames - number)
     try:
         with open_video(path) as video:

@@ -7,7 +7,6 @@ must stay inside the root.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,16 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from fastdual.loaders.errors import InputError
+from fastdual.loaders.paths import VIDEO_SUFFIXES, safe_relative, walk_videos
 
 Kind = Literal["auto", "folder", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv",
-    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-})
-# fmt: on
 _SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 _MAX_LIST_BYTES = 1 << 30
 
@@ -98,41 +92,6 @@ def _detect(lists: Path) -> Kind:
         return "hmdb51" if any(lists.glob("*_test_split1.txt")) else "folder"
     columns = next(_rows(lists), {})
     return "kinetics" if "youtube_id" in columns else "csv"
-
-
-def safe_relative(path: str, root: Path) -> str:
-    """Return `path` relative to `root` with forward slashes.
-
-    Raises:
-        InputError: It leaves the root.
-    """
-    if "\0" in path or not path:
-        raise InputError(f"{path!r} is not a path")
-    if os.path.isabs(path):
-        path = os.path.relpath(path, root)
-    normal = PurePosixPath(os.path.normpath(path))
-    if normal.is_absolute() or ".." in normal.parts or normal == PurePosixPath("."):
-        raise InputError(f"the path {path!r} leads out of {root}; set --root to a folder above it")
-    return str(normal)
-
-
-def walk_videos(root: Path) -> Iterator[str]:
-    """Yield the relative paths of all files with a video's ending; links are followed once."""
-    seen: set[tuple[int, int]] = set()
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield os.path.relpath(os.path.join(folder, name), root)
 
 
 # ---- folders

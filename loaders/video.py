@@ -18,10 +18,10 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from fastdual.loaders.errors import FailureError
+from fastdual.loaders.picture import FrameWriter
 
 Source = Path | bytes | bytearray | memoryview
 """A file, or its bytes."""
@@ -30,8 +30,6 @@ _MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond ever
 _MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
 # Demuxers that open other files than the one they are given.
 _PLAYLISTS = {"hls", "dash", "concat", "concatf", "imf", "image2", "sdp", "webm_dash_manifest"}
-# Bilinear in swscale widens its filter with the scale (antialiasing), as DALI's linear resize does.
-_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 
 av.logging.set_level(None)  # what libav has to say about a file comes as an exception
 
@@ -74,9 +72,8 @@ def open_video(source: Source) -> Iterator[OpenVideo]:
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size.
     """
-    is_path = isinstance(source, Path)
     # With "file:" and the whitelist no file name or playlist makes libav open anything else.
-    name = f"file:{source.absolute()}" if is_path else io.BytesIO(source)
+    name: Any = f"file:{source.absolute()}" if isinstance(source, Path) else io.BytesIO(source)
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
     try:
         container = av.open(name, options=options, metadata_errors="replace")
@@ -203,43 +200,6 @@ def _packets_from(video: OpenVideo, offset: int) -> Iterator[Any]:
         if not packet.size or (packet.pos is not None and packet.pos > offset):
             raise SeekError(f"no keyframe at byte {offset}")
     yield from packets
-
-
-def clockwise_rotation(frame: Any) -> int:
-    """Degrees (0, 90, 180, 270) to turn a decoded frame clockwise so that it is upright."""
-    return int(round(-frame.rotation / 90)) % 4 * 90
-
-
-class FrameWriter:
-    """Converts decoded frames to upright RGB of one size, scaling in the same pass.
-
-    The matrix (BT.601, 709, 2020) and range are those the file states, BT.601 limited where it
-    states none, as in DALI and ffmpeg. Transfer functions are left as they are: HDR looks flat.
-
-    Args:
-        size: (height, width) of the upright picture.
-        rotation: Clockwise turn of the decoded frame, in degrees.
-    """
-
-    def __init__(self, size: tuple[int, int], rotation: int) -> None:
-        self._height, self._width = size if rotation % 180 == 0 else size[::-1]
-        self._turns = -rotation // 90
-        self._scaler = VideoReformatter()
-
-    def write(self, frame: Any, out: NDArray[np.uint8]) -> None:
-        """Convert one frame into `out` [h, w, 3]."""
-        picture = self._scaler.reformat(
-            frame,
-            width=self._width,
-            height=self._height,
-            format="rgb24",
-            interpolation=_SCALING,
-            threads=1,
-        )
-        plane = picture.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        pixels = rows[: self._height, : 3 * self._width].reshape(self._height, self._width, 3)
-        out[...] = np.rot90(pixels, self._turns) if self._turns else pixels
 
 
 def read_frames(

@@ -1,0 +1,49 @@
+"""Decoded frames (av.VideoFrame) to upright RGB arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+# Bilinear in swscale widens its filter with the scale (antialiasing), as DALI's linear resize does.
+_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+
+
+def clockwise_rotation(frame: Any) -> int:
+    """Degrees (0, 90, 180, 270) to turn a decoded frame clockwise so that it is upright."""
+    return int(round(-frame.rotation / 90)) % 4 * 90
+
+
+class FrameWriter:
+    """Converts decoded frames to upright RGB of one size, scaling in the same pass.
+
+    The matrix (BT.601, 709, 2020) and range are those the file states, BT.601 limited where it
+    states none, as in DALI and ffmpeg. Transfer functions are left as they are: HDR looks flat.
+
+    Args:
+        size: (height, width) of the upright picture.
+        rotation: Clockwise turn of the decoded frame, in degrees.
+    """
+
+    def __init__(self, size: tuple[int, int], rotation: int) -> None:
+        self._height, self._width = size if rotation % 180 == 0 else size[::-1]
+        self._turns = -rotation // 90
+        self._scaler = VideoReformatter()
+
+    def write(self, frame: Any, out: NDArray[np.uint8]) -> None:
+        """Convert one frame into `out` [h, w, 3]."""
+        picture = self._scaler.reformat(
+            frame,
+            width=self._width,
+            height=self._height,
+            format="rgb24",
+            interpolation=_SCALING,
+            threads=1,
+        )
+        plane = picture.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        pixels = rows[: self._height, : 3 * self._width].reshape(self._height, self._width, 3)
+        out[...] = np.rot90(pixels, self._turns) if self._turns else pixels

@@ -1,0 +1,75 @@
+"""Tiny videos that the tests encode themselves; every frame shows its own number."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 8
+
+
+def picture(number: int, *, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """RGB frame of 8 vertical bars: the bits of the number, white for 1; the last row is red."""
+    bits = [(number >> bit) & 1 for bit in range(BITS)]
+    row = np.repeat(np.array(bits, np.uint8) * 200 + 20, width // BITS)
+    frame = np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+    frame[-height // 4 :] = (200, 30, 30)
+    return frame
+
+
+def read_number(frame: NDArray[np.uint8]) -> int:
+    """Return the number that a decoded, perhaps scaled, upright frame shows."""
+    height, width = frame.shape[:2]
+    centres = ((np.arange(BITS) + 0.5) * width / BITS).astype(int)
+    bits = frame[height // 4, centres].mean(axis=1) > 120
+    return int((bits << np.arange(BITS)).sum())
+
+
+def encode(
+    path: Path,
+    num_frames: int = 20,
+    *,
+    codec: str = "libx264",
+    height: int = 48,
+    width: int = 64,
+    fps: int = 10,
+    gop: int = 250,
+    b_frames: int = 0,
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    rotation: int = 0,
+    times: list[int] | None = None,
+) -> Path:
+    """Write frames 0, 1, ... and return the path; `times` are pts in 1/fps for a variable rate."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.codec_context.gop_size = gop
+        stream.codec_context.max_b_frames = b_frames
+        stream.codec_context.time_base = Fraction(1, fps)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(num_frames):
+            image = picture(number, height=height, width=width)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number if times is None else times[number]
+            frame.time_base = Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def encode_sound(path: Path) -> Path:
+    """Write a file with sound alone."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
