@@ -1,55 +1,68 @@
-"""Contrastive losses as modules, drop-in for any trainer; fastdual.functional has them as functions.
+"""Contrastive losses as modules, drop-in for any trainer; needs torch alone.
 
-Arguments that all of them share:
+Arguments that mean the same everywhere:
 
-backend: "auto" takes the fused Triton kernels on a CUDA device and streams over column blocks elsewhere;
-    "fused" insists on the kernels, with an error where they cannot run; "eager" computes the full
-    logit matrix with plain torch operations, for comparison and for double backward.
-gather: what the rows of this process are contrasted with. None: the rows of this process. "all": the rows
-    of all processes, gathered. "ring": the same numbers, with the rows of one other process in memory at a
-    time. Gradients reach the rows of every process, so DDP's average is the gradient of the whole batch.
+backend: "auto" runs the fused Triton kernels on a CUDA device and streams over tiles of the logits
+    with torch operations elsewhere; neither stores the logit matrix, memory is O((N + M) D).
+    "fused" insists on the kernels. "eager" is the plain formula over the whole matrix: to compare
+    with, and the only one that can be differentiated twice.
+gather: what the rows of this process are contrasted with under torch.distributed. None: its own
+    rows. "all": those of all processes. "ring": the same, and the same numbers, but held one
+    process's rows at a time. Gradients reach the rows of every process, so that
+    DistributedDataParallel's average is the gradient of the whole batch.
+temperature: softmax divisor; a float, or a 0-d nn.Parameter, which the module then learns.
 
-Shape letters: N rows, M candidates, B videos of this process, V views, S segments, D embedding size.
-Importing this module needs torch alone.
+fastdual.functional has the same without state. Shape letters: N rows, M candidates, B videos of
+this process, V views, S segments, D embedding size.
 """
-
-from typing import Literal
 
 from torch import Tensor, nn
 
 from fastdual import functional
-from fastdual.functional import Backend, DualVarianceResult, Gather, Objective, Positives
+from fastdual.dispatch import Backend, Gather
+from fastdual.dual_variance import CoherenceForm, DualVarianceResult, Objective
+from fastdual.kernels.contrastive import Positives, Reduction
+
+__all__ = [
+    "ClipLoss",
+    "ContrastiveLoss",
+    "DualVarianceLoss",
+    "DualVarianceResult",
+    "NTXentLoss",
+    "ShuffleRankLoss",
+    "SupConLoss",
+    "TemporalCoherenceLoss",
+]
 
 
 class ContrastiveLoss(nn.Module):
-    """Multi-positive contrastive softmax over ids and groups: the general form.
+    """Multi-positive contrastive softmax over ids and groups, the general form of all below.
 
-    >>> loss = ContrastiveLoss(temperature=0.1)
-    >>> query, key = torch.randn(8, 32), torch.randn(20, 32)
-    >>> loss(query, key, torch.arange(8), torch.arange(20) % 8).shape
-    torch.Size([])
+    Args:
+        temperature: See the module's docstring, as for backend and gather.
+        positives: "sum" of the probabilities of a row's positives (MIL-NCE), or "mean" of their
+            losses (SupCon). The same where a row has one positive.
+        reduction: "mean" over the rows with a positive, "sum", or "none" for [N].
+        normalize: L2-normalise the embeddings in the same pass.
     """
 
     def __init__(
         self,
-        *,
         temperature: float | nn.Parameter = 0.07,
+        *,
         positives: Positives = "sum",
-        reduction: Literal["mean", "sum", "none"] = "mean",
+        reduction: Reduction = "mean",
         normalize: bool = False,
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
-        """temperature may be a 0-d nn.Parameter, which is then learned; `positives` says how several
-        positives of a row combine: "sum" of their probabilities (MIL-NCE) or "mean" of their losses (SupCon).
-        """
         super().__init__()
         self.temperature = temperature
-        self.positives: Positives = positives
-        self.reduction: Literal["mean", "sum", "none"] = reduction
+        self.positives = positives
+        self.reduction = reduction
         self.normalize = normalize
-        self.backend: Backend = backend
-        self.gather: Gather = gather
+        self.backend = backend
+        self.gather = gather
 
     def forward(
         self,
@@ -60,7 +73,7 @@ class ContrastiveLoss(nn.Module):
         query_groups: Tensor | None = None,
         key_groups: Tensor | None = None,
     ) -> Tensor:
-        """query [N, D], key [M, D], ids and groups [N] and [M] int64 -> 0-d loss, or [N] unreduced."""
+        """query [N, D], key [M, D], ids and groups [N] and [M] int64 -> 0-d, or [N] unreduced."""
         return functional.contrastive_loss(
             query,
             key,
@@ -77,8 +90,159 @@ class ContrastiveLoss(nn.Module):
         )
 
 
+class NTXentLoss(nn.Module):
+    """SimCLR's loss (arXiv:2002.05709) of two views; called and by default set as lightly's."""
+
+    def __init__(
+        self,
+        temperature: float | nn.Parameter = 0.5,
+        *,
+        normalize: bool = True,
+        backend: Backend = "auto",
+        gather: Gather = None,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.normalize = normalize
+        self.backend = backend
+        self.gather = gather
+
+    def forward(self, first: Tensor, second: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Two views [B, D] of the same samples -> 0-d; ids [B] name samples that occur twice."""
+        return functional.two_view_contrast(
+            first,
+            second,
+            ids,
+            temperature=self.temperature,
+            normalize=self.normalize,
+            backend=self.backend,
+            gather=self.gather,
+            metrics=False,
+        ).loss
+
+
+class SupConLoss(nn.Module):
+    """SupCon (arXiv:2004.11362); called and by default set as pytorch-metric-learning's."""
+
+    def __init__(
+        self,
+        temperature: float | nn.Parameter = 0.1,
+        *,
+        normalize: bool = True,
+        backend: Backend = "auto",
+        gather: Gather = None,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.normalize = normalize
+        self.backend = backend
+        self.gather = gather
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """embeddings [N, D], labels [N] int64 -> 0-d; rows of the same label are positives."""
+        return functional.supcon_loss(
+            embeddings,
+            labels,
+            temperature=self.temperature,
+            normalize=self.normalize,
+            backend=self.backend,
+            gather=self.gather,
+        )
+
+
+class ClipLoss(nn.Module):
+    """CLIP's loss (arXiv:2103.00020), image to text and text to image; called as open_clip's."""
+
+    def __init__(self, *, backend: Backend = "auto", gather: Gather = None) -> None:
+        super().__init__()
+        self.backend = backend
+        self.gather = gather
+
+    def forward(self, image: Tensor, text: Tensor, logit_scale: float | Tensor) -> Tensor:
+        """image, text [N, D] L2-normalised, logit_scale one number (1 / temperature) -> 0-d."""
+        return functional.clip_loss(
+            image, text, logit_scale, backend=self.backend, gather=self.gather
+        )
+
+
+class TemporalCoherenceLoss(nn.Module):
+    """Contrast between videos on clip segments (arXiv:2107.01194).
+
+    Args:
+        form: "mean": clips are compared by their mean segment. "segments": each segment is a row,
+            with all segments of the video's other clips as positives and its own clip's ignored.
+        positives: How several positives combine, see ContrastiveLoss.
+    """
+
+    def __init__(
+        self,
+        temperature: float | nn.Parameter = 0.07,
+        *,
+        form: CoherenceForm = "mean",
+        positives: Positives = "sum",
+        backend: Backend = "auto",
+        gather: Gather = None,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.form = form
+        self.positives = positives
+        self.backend = backend
+        self.gather = gather
+
+    def forward(self, first: Tensor, second: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Segments [B, S, D] of two views, video ids [B] int64 or None (all different) -> 0-d."""
+        return functional.temporal_coherence_loss_with_metrics(
+            first,
+            second,
+            ids,
+            temperature=self.temperature,
+            form=self.form,
+            positives=self.positives,
+            backend=self.backend,
+            gather=self.gather,
+            metrics=False,
+        ).loss
+
+
+class ShuffleRankLoss(nn.Module):
+    """A segment's match in the shuffled clip must outrank all other segments (arXiv:2107.01194).
+
+    Args:
+        temperature: Divisor inside the softplus, a float.
+        clip: Largest argument of the softplus, beyond which the gradient is 0; None for no limit.
+        normalize: L2-normalise the segments in the same pass.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.05,
+        *,
+        clip: float | None = None,
+        normalize: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.clip = clip
+        self.normalize = normalize
+        self.backend = backend
+
+    def forward(self, x: Tensor, shuffled: Tensor, permutation: Tensor) -> Tensor:
+        """x [B, S, D] in order, shuffled [B, S, D]; its segment i is number permutation[b, i]."""
+        return functional.shuffle_rank_loss(
+            x,
+            shuffled,
+            permutation,
+            temperature=self.temperature,
+            clip=self.clip,
+            normalize=self.normalize,
+            backend=self.backend,
+        )
+
+
 class DualVarianceLoss(nn.Module):
-    """The loss of the paper (arXiv:2107.01194) with its metrics; see functional.dual_variance_loss."""
+    """The loss of the paper (arXiv:2107.01194) with its metrics: functional.dual_variance_loss."""
 
     def __init__(
         self,
@@ -92,9 +256,9 @@ class DualVarianceLoss(nn.Module):
         rank_clip: float | None = None,
     ) -> None:
         super().__init__()
-        self.objective: Objective = objective
-        self.backend: Backend = backend
-        self.gather: Gather = gather
+        self.objective = objective
+        self.backend = backend
+        self.gather = gather
         self.clip_temperature = clip_temperature
         self.coherence_temperature = coherence_temperature
         self.rank_temperature = rank_temperature
@@ -103,7 +267,7 @@ class DualVarianceLoss(nn.Module):
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
     ) -> DualVarianceResult:
-        """clip [B, V, D1], segments [B, V, S, D2], permutation [B, S], video_ids [B] -> all parts, 0-d."""
+        """clip [B, V, D1], segments [B, V, S, D2], permutation [B, S], video_ids [B] -> parts."""
         return functional.dual_variance_loss(
             clip,
             segments,

@@ -1,7 +1,12 @@
 """The Triton kernels of the shuffle-rank loss and their launchers; needs triton, imported lazily.
 
-shuffle_rank.py holds the formula, what is not materialised and the legend of shape letters.
+shuffle_rank.py holds the formula, what is not materialised and the legend of shape letters; here a
+program works on ROWS rows, whole samples of 2S rows each, and uses the diagonal blocks of the
+[ROWS, ROWS] product of them all.
 """
+
+# Triton, not Python, types the parameters of a kernel.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 
 import torch
 import triton

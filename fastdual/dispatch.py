@@ -1,0 +1,249 @@
+"""The two operations behind every loss, on the backend and over the processes asked for.
+
+What `backend` and `gather` mean is said in fastdual.losses. Shape letters: N rows, M candidates,
+B samples of this process, S segments, D embedding size.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from fastdual.kernels import gather as gathering
+from fastdual.kernels import reference, shuffle_rank
+from fastdual.kernels.backend import runs_triton
+from fastdual.kernels.checks import check_choice
+from fastdual.kernels.contrastive import Positives, Reduction
+from fastdual.kernels.results import ContrastiveResult, RankResult
+
+Backend = Literal["auto", "eager", "fused"]
+Gather = Literal["all", "ring"] | None
+
+# Numbers that one process hands out as ids and groups; the next process starts after them.
+_NUMBERS_PER_PROCESS = 1 << 40
+
+
+def contrastive_loss_with_metrics(
+    query: Tensor,
+    key: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    *,
+    query_groups: Tensor | None = None,
+    key_groups: Tensor | None = None,
+    temperature: float | Tensor,
+    positives: Positives = "sum",
+    reduction: Reduction = "mean",
+    normalize: bool = False,
+    backend: Backend = "auto",
+    gather: Gather = None,
+    metrics: bool = True,
+) -> ContrastiveResult:
+    """Multi-positive contrastive softmax: fastdual.kernels.contrastive.contrastive_loss, gathered.
+
+    Args:
+        query: [N, D] rows of this process.
+        key: [M, D] candidates of this process; give `query` itself for a batch against itself.
+        query_ids: [N] int64. With `gather`, ids and groups must mean the same on every process.
+        key_ids: [M] int64; equal to the row's: positive.
+        query_groups: [N] int64 or None.
+        key_groups: [M] int64 or None; equal to the row's: ignored, positive or not.
+        temperature: Softmax divisor, a float or a 0-d tensor, which gets a gradient.
+        positives: "sum" (MIL-NCE) or "mean" (SupCon): how the positives of a row combine.
+        reduction: "mean" over rows with a positive, "sum", or "none" for [N].
+        normalize: L2-normalise all rows first.
+        backend: See fastdual.losses.
+        gather: See fastdual.losses.
+        metrics: False leaves the metrics out: then top1, top5 and valid are empty, [0].
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    if _takes_reference(backend, query):
+        result = _reference_contrast(
+            query,
+            key,
+            query_ids,
+            key_ids,
+            query_groups=query_groups,
+            key_groups=key_groups,
+            temperature=temperature,
+            positives=positives,
+            reduction=reduction,
+            normalize=normalize,
+            gather=gather,
+        )
+        return result if metrics else ContrastiveResult(result.loss, *[result.valid[:0]] * 3)
+    return gathering.gathered_contrastive_loss_with_metrics(
+        query,
+        key,
+        query_ids,
+        key_ids,
+        query_groups=query_groups,
+        key_groups=key_groups,
+        temperature=temperature,
+        positives=positives,
+        reduction=reduction,
+        normalize=normalize,
+        gather=gather,
+        metrics=metrics,
+    )
+
+
+def contrastive_loss(
+    query: Tensor,
+    key: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    *,
+    query_groups: Tensor | None = None,
+    key_groups: Tensor | None = None,
+    temperature: float | Tensor,
+    positives: Positives = "sum",
+    reduction: Reduction = "mean",
+    normalize: bool = False,
+    backend: Backend = "auto",
+    gather: Gather = None,
+) -> Tensor:
+    """The loss of `contrastive_loss_with_metrics` alone."""
+    return contrastive_loss_with_metrics(
+        query,
+        key,
+        query_ids,
+        key_ids,
+        query_groups=query_groups,
+        key_groups=key_groups,
+        temperature=temperature,
+        positives=positives,
+        reduction=reduction,
+        normalize=normalize,
+        backend=backend,
+        gather=gather,
+        metrics=False,
+    ).loss
+
+
+def shuffle_rank_loss_with_metrics(
+    x: Tensor,
+    shuffled: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float = 0.05,
+    clip: float | None = None,
+    normalize: bool = False,
+    backend: Backend = "auto",
+) -> RankResult:
+    """Shuffle-rank loss: fastdual.kernels.shuffle_rank.shuffle_rank_loss_with_metrics.
+
+    Args:
+        x: [B, S, D] segments in order, 2 <= S <= 16.
+        shuffled: [B, S, D] segments of the shuffled clip, as the network saw them.
+        permutation: [B, S] int64; shuffled segment i is segment permutation[i] in order.
+        temperature: Divisor inside the softplus.
+        clip: Largest argument of the softplus; None for no limit.
+        normalize: L2-normalise all segments first.
+        backend: See fastdual.losses.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    run = (
+        reference.shuffle_rank_loss_with_metrics
+        if _takes_reference(backend, x)
+        else shuffle_rank.shuffle_rank_loss_with_metrics
+    )
+    return run(x, shuffled, permutation, temperature=temperature, clip=clip, normalize=normalize)
+
+
+def shuffle_rank_loss(
+    x: Tensor,
+    shuffled: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float = 0.05,
+    clip: float | None = None,
+    normalize: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The loss of `shuffle_rank_loss_with_metrics` alone."""
+    return shuffle_rank_loss_with_metrics(
+        x,
+        shuffled,
+        permutation,
+        temperature=temperature,
+        clip=clip,
+        normalize=normalize,
+        backend=backend,
+    ).loss
+
+
+def local_numbers(count: int, *, device: torch.device) -> Tensor:
+    """[count] int64 numbers that no other process hands out: ids and groups to gather."""
+    start = dist.get_rank() * _NUMBERS_PER_PROCESS if dist.is_initialized() else 0
+    return torch.arange(start, start + count, device=device)
+
+
+def check_like(name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
+    if tensor.shape != like.shape:
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}, "
+            "must be equal"
+        )
+
+
+def _takes_reference(backend: str, x: Tensor) -> bool:
+    check_choice("backend", backend, ("auto", "eager", "fused"))
+    if backend == "fused" and not runs_triton(x):
+        raise ValueError(
+            f"backend is 'fused' but embeddings are {x.dtype} on {x.device}: the kernels need "
+            "Triton, a CUDA device and float32, float16 or bfloat16; use 'auto'"
+        )
+    return backend == "eager"
+
+
+def _reference_contrast(
+    query: Tensor,
+    key: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    *,
+    query_groups: Tensor | None,
+    key_groups: Tensor | None,
+    temperature: float | Tensor,
+    positives: Positives,
+    reduction: Reduction,
+    normalize: bool,
+    gather: Gather,
+) -> ContrastiveResult:
+    """The reference on all processes' candidates, which the ring would not spare it either."""
+    num_processes = dist.get_world_size() if gather is not None and dist.is_initialized() else 1
+    if num_processes > 1:
+        key, key_ids = _gather_rows(key), _gather_rows(key_ids)
+        key_groups = None if key_groups is None else _gather_rows(key_groups)
+    spread = num_processes > 1 and reduction == "mean"
+    result = reference.contrastive_loss_with_metrics(
+        query,
+        key,
+        query_ids,
+        key_ids,
+        query_groups=query_groups,
+        key_groups=key_groups,
+        temperature=temperature,
+        positives=positives,
+        reduction="sum" if spread else reduction,
+        normalize=normalize,
+    )
+    if not spread:
+        return result
+    count = result.valid.sum()
+    dist.all_reduce(count)
+    return result._replace(loss=result.loss * num_processes / count.clamp(min=1))
+
+
+def _gather_rows(rows: Tensor) -> Tensor:
+    """[M, ...] of each process -> [W * M, ...] of all, with the gradient summed over processes."""
+    from torch.distributed.nn.functional import all_gather
+
+    parts: tuple[Tensor, ...] = all_gather(rows.contiguous())  # type: ignore[no-untyped-call]
+    return torch.cat(parts)
