@@ -1,4 +1,4 @@
-"""Fused losses: Triton kernels and their eager truth. Needs torch alone; Triton is used where it is."""
+"""Fused losses: Triton kernels and their eager truth. Needs torch alone."""
 
 from fastdual.kernels.contrastive import contrastive_loss, contrastive_loss_with_metrics
 from fastdual.kernels.results import ContrastiveResult, RankResult

@@ -1,15 +1,15 @@
-"""Multi-positive contrastive softmax: NT-Xent, SupCon, CLIP, MoCo's queue and MIL-NCE as one operation.
+"""Multi-positive contrastive softmax: NT-Xent, SupCon, CLIP, MoCo and MIL-NCE as one operation.
 
-For rows q_i [N, D] and candidates k_j [M, D], logits l_ij = q_i . k_j / temperature. A candidate whose id
-equals the row's is positive (set P), one whose group equals the row's is ignored, the rest are negative.
-With A = positives and negatives of row i:
+For rows q_i [N, D] and candidates k_j [M, D], logits l_ij = q_i . k_j / temperature. A candidate
+whose id equals the row's is positive (set P), one whose group equals the row's is ignored, the rest
+are negative. With A = positives and negatives of row i:
 
-    positives="sum":   loss_i = log sum_A e^l - log sum_P e^l             (MIL-NCE, arXiv:1912.06430)
-    positives="mean":  loss_i = mean over P of (log sum_A e^l - l)        (SupCon, arXiv:2004.11362)
+    positives="sum":   loss_i = log sum_A e^l - log sum_P e^l            (MIL-NCE, arXiv:1912.06430)
+    positives="mean":  loss_i = mean over P of (log sum_A e^l - l)       (SupCon, arXiv:2004.11362)
 
-Both are InfoNCE (arXiv:1807.03748) where a row has one positive. Not materialised: logits, masks and
-probabilities of shape [N, M]. The forward streams over the candidates and keeps a few numbers a row
-(streaming.statistics_of), the backward computes the logits again: memory is O((N + M) D).
+Both are InfoNCE (arXiv:1807.03748) where a row has one positive. Not materialised: logits, masks
+and probabilities of shape [N, M]. The forward streams over the candidates and keeps a few numbers a
+row (streaming.statistics_of), the backward computes the logits again: memory is O((N + M) D).
 
 The op runs Triton kernels on a CUDA device (contrastive_triton.py) and the same steps with torch
 operations anywhere else (streaming.py).
@@ -300,16 +300,18 @@ def contrastive_loss(
 ) -> Tensor:
     """Multi-positive contrastive softmax of N rows against M candidates.
 
-    Give the same tensors as query and key (ids and groups too) for a batch against itself: the backward
-    then takes half the products. A batch against itself nearly always needs groups, for a row has its
-    own id: with `arange(N)` as the groups of both, only the row itself is left out.
+    Give the same tensors as query and key (ids and groups too) for a batch against itself: the
+    backward then takes half the products. A batch against itself nearly always needs groups, for a
+    row has its own id: with `arange(N)` as the groups of both, only the row itself is left out.
 
     Args:
-        query: [N, D] rows, D <= 1024; float32, float16, bfloat16 (float64: streamed, without kernels).
+        query: [N, D] rows, D <= 1024; float32, float16, bfloat16 (float64: streamed, without
+        kernels).
             Any strides. Under autocast nothing is cast: sums are float32 whatever the inputs are.
         key: [M, D] candidates of the same dtype.
         query_ids: [N] int64 or int32.
-        key_ids: [M]. A candidate is positive where its id equals the row's; a negative id (an entry of
+        key_ids: [M]. A candidate is positive where its id equals the row's; a negative id (an entry
+        of
             a queue, say) is never positive, not even for a row of that id.
         query_groups: [N] int64 or int32, or None: nothing is ignored.
         key_groups: [M]. A candidate is ignored where its group equals the row's, positive or not; a
@@ -317,13 +319,16 @@ def contrastive_loss(
         temperature: Softmax divisor: a float above 0, or a 0-d tensor, which gets a gradient. The
             value of a tensor is not checked, for that would wait for the device.
         positives: How several positives count, see the module's docstring.
-        reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none" for [N].
+        reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none" for
+        [N].
             A row without a positive has loss 0 and no gradient.
         normalize: L2-normalise the rows of query and key first, in the same pass.
-        precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit mantissas.
+        precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
+        mantissas.
 
     Returns:
-        Loss, float32 (float64 for float64 inputs); differentiable once in query, key and temperature.
+        Loss, float32 (float64 for float64 inputs); differentiable once in query, key and
+        temperature.
 
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.
@@ -349,9 +354,10 @@ def contrastive_loss_with_metrics(
     normalize: bool = False,
     precision: Precision = "ieee",
 ) -> ContrastiveResult:
-    """`contrastive_loss`, and per row whether its best positive is among the first 1 and 5 candidates.
+    """`contrastive_loss`, and per row whether its best positive is among the first 1 and 5.
 
-    The forward keeps the five best negatives of each row as it streams: no second pass over the logits.
+    The forward keeps the five best negatives of each row as it streams: no second pass over the
+    logits.
     """
     problem = make_problem(
         query, key, query_ids, key_ids, query_groups, key_groups,

@@ -1,4 +1,4 @@
-"""The inputs of one contrastive softmax, as its two backends (streaming.py, contrastive_triton.py) take them."""
+"""The inputs of one contrastive softmax, as streaming.py and contrastive_triton.py take them."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class Problem(NamedTuple):
     """N rows against M candidates; nothing here is checked, that is done by the public functions.
 
-    A key of None says that the rows are their own candidates, ids and groups included: then the logit
-    matrix is symmetric and the backward needs half the products.
+    A key of None says that the rows are their own candidates, ids and groups included: then the
+    logit matrix is symmetric and the backward needs half the products.
     """
 
     query: Tensor  # [N, D]
@@ -56,15 +56,17 @@ class Merged(NamedTuple):
     """The loss, and what the backward needs of a row besides the inputs."""
 
     loss: Tensor  # 0-d, or [N] for reduction "none"
-    count: Tensor  # 0-d: rows that have a positive
+    num_valid: Tensor  # 0-d: rows that have a positive
     hits: Tensor  # [3, N] bool: top1, top5, valid; [3, 0] without metrics
     statistics: Tensor  # [4, N]; see streaming.statistics_of
 
 
-# Fields of Partials. Log-sum-exps are of the negatives' and of the positives' logits; -inf: there are none.
+# Fields of Partials. Log-sum-exps are of the negatives' and of the positives' logits; -inf: there
+# are none.
 NEGATIVE_LSE, POSITIVE_LSE, POSITIVE_COUNT, POSITIVE_SUM = range(4)
 # With metrics only: the best positive's logit, and the five best negatives' in falling order.
 BEST_POSITIVE, TOP_NEGATIVES, NUM_TOP = 4, 5, 5
 NUM_FIELDS, NUM_FIELDS_WITH_METRICS = 4, 10
-# Lengths below this count as this, so that a row of zeros stays finite (as torch's F.normalize does).
+# Lengths below this count as this, so that a row of zeros stays finite (as torch's F.normalize
+# does).
 NORM_FLOOR = 1e-12

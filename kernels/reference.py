@@ -1,7 +1,8 @@
-"""The losses as plain PyTorch over the whole logit matrix: the truth that the fused ones are held to.
+"""The losses as plain PyTorch over the whole logit matrix: the truth for the fused ones.
 
-Readable first: every function materialises what its fused twin does not, is differentiable by autograd
-alone, and works in float64 (half-precision inputs are computed in float32, as the fused losses do).
+Readable first: every function materialises what its fused twin does not, is differentiable by
+autograd alone, and works in float64 (half-precision inputs are computed in float32, as the fused
+losses do).
 """
 
 import torch
@@ -88,7 +89,8 @@ def _row_losses(
     logits: Tensor, positive: Tensor, negative: Tensor, valid: Tensor, positives: str
 ) -> Tensor:
     """Loss of each row [N]; 0 where a row has no positive."""
-    # A row without positives gets all its entries as stand-ins: finite, and cut off by the last line.
+    # A row without positives gets all its entries as stand-ins: finite, and cut off by the last
+    # line.
     positive = positive | ~valid[:, None]
     all_lse = logits.masked_fill(~(positive | negative), -torch.inf).logsumexp(dim=1)
     if positives == "sum":

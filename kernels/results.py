@@ -8,9 +8,9 @@ from torch import Tensor
 class ContrastiveResult(NamedTuple):
     """Loss and the metrics of the same pass; the metrics carry no gradient.
 
-    With several positives the best one is judged: `top1` says that no negative has a higher logit than
-    the row's best positive, `top5` that fewer than five have. Equal logits count for the positive.
-    A row without a positive is not `valid`, and neither top1 nor top5.
+    With several positives the best one is judged: `top1` says that no negative has a higher logit
+    than the row's best positive, `top5` that fewer than five have. Equal logits count for the
+    positive. A row without a positive is not `valid`, and neither top1 nor top5.
     """
 
     loss: Tensor  # 0-d, or [N] for reduction="none"

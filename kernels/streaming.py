@@ -1,8 +1,8 @@
 """The contrastive softmax with torch operations, one tile of logits at a time.
 
-What runs without a GPU or without Triton, and for float64. It takes the very steps of the kernels in
-contrastive_triton.py, and like them never holds the [N, M] logits: a tile of TILE x TILE is all there is
-at a time, so memory is O((N + M) D).
+What runs without a GPU or without Triton, and for float64. It takes the very steps of the kernels
+in contrastive_triton.py, and like them never holds the [N, M] logits: a tile of TILE x TILE is all
+there is at a time, so memory is O((N + M) D).
 """
 
 from collections.abc import Iterator
@@ -112,7 +112,8 @@ def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
     positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
     count = fields[:, POSITIVE_COUNT].sum(dim=0)
     valid = count > 0
-    # log(1 + e^d) keeps its digits where negatives weigh next to nothing; all_lse - positive_lse does not.
+    # log(1 + e^d) keeps its digits where negatives weigh next to nothing; all_lse - positive_lse
+    # does not.
     rows = torch.logaddexp(torch.zeros_like(count), negative_lse - positive_lse)
     if positives == "mean":
         rows = rows + (positive_lse - fields[:, POSITIVE_SUM].sum(dim=0) / count)
@@ -132,14 +133,14 @@ def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
 def statistics_of(
     negative_lse: Tensor, positive_lse: Tensor, count: Tensor, positives: str
 ) -> Tensor:
-    """Four numbers a row [4, N]: (a, b, r, u), from which a logit l gives the loss's slope w at once.
+    """Four numbers a row [4, N]: (a, b, r, u), from which a logit l gives the loss's slope w.
 
-    A negative has w = e^(l - b), b being the log-sum-exp of all candidates. At a positive the textbook's
-    softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used instead:
-    "sum": w = -e^(l - a) with a = positive_lse - log(beta);
-    "mean", n positives: w = u (e^(l - a) - 1) - r e^(l - a) with a = positive_lse - log(n), r = beta / n
-    and u = 1 / n, but 0 for n = 1, where the first term is 0 and would only add rounding.
-    A row without positives has a = b = inf, so every w is 0.
+    A negative has w = e^(l - b), b being the log-sum-exp of all candidates. At a positive the
+    textbook's softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used
+    instead: "sum": w = -e^(l - a) with a = positive_lse - log(beta); "mean", n positives: w = u
+    (e^(l - a) - 1) - r e^(l - a) with a = positive_lse - log(n), r = beta / n and u = 1 / n, but 0
+    for n = 1, where the first term is 0 and would only add rounding. A row without positives has a
+    = b = inf, so every w is 0.
     """
     valid = count > 0
     all_lse = torch.logaddexp(negative_lse, positive_lse)
@@ -161,7 +162,9 @@ def statistics_of(
     )
 
 
-def _slopes(problem: Problem, logits: Tensor, masks: tuple[Tensor, Tensor], stats: Tensor) -> Tensor:
+def _slopes(
+    problem: Problem, logits: Tensor, masks: tuple[Tensor, Tensor], stats: Tensor
+) -> Tensor:
     """d loss / d logit of a tile, with the stats [4, rows] of its rows; see statistics_of."""
     positive, negative = masks
     at_positive, at_negative, ratio, uniform = stats[:, :, None].unbind()
@@ -231,7 +234,7 @@ def _accumulator(x: Tensor, problem: Problem, needed: bool) -> Tensor:
 def _finish(
     grad: Tensor, x: Tensor, scale: Tensor, problem: Problem, needed: bool, dtype: torch.dtype
 ) -> Tensor:
-    """From the sum of slopes x embeddings to the gradient: through the temperature and the length."""
+    """From sums of slopes x embeddings to the gradient: through temperature and length."""
     if not needed:
         return grad.to(dtype)
     grad /= _temperature(problem)
