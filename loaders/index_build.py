@@ -22,6 +22,7 @@ TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos quarantined)."""
 
+_MISSING = "the file is missing"
 _TEMPORARY = ("took longer than", "crashed its worker")  # worth another try next time
 
 
@@ -113,7 +114,7 @@ def _probe_all(
             status = os.stat(listing.root / entry.path)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            reason = "the file is missing" if missing else f"cannot be read: {error.strerror}"
+            reason = _MISSING if missing else f"cannot be read: {error.strerror}"
             yield entry.path, _Outcome(0, 0, None, reason), False
             continue
         stamp = (status.st_size, status.st_mtime_ns)
@@ -142,9 +143,11 @@ def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
     usable = [(entry, known, known.probe) for entry, known in pairs if known.probe is not None]
     bad = [(entry, known) for entry, known in pairs if known.probe is None]
     if not usable:
+        path, reason = bad[0][0].path, bad[0][1].reason
+        hint = "; is --root the folder that they are under?" if reason == _MISSING else ""
         raise InputError(
-            f"none of the {len(bad)} videos under {listing.root} can be used; the first, "
-            f"{bad[0][0].path}: {bad[0][1].reason}"
+            f"none of the {len(bad)} videos under {listing.root} can be used (the first, {path}: "
+            f"{reason}){hint}"
         )
     entries, probes = [entry for entry, _, _ in usable], [probe for _, _, probe in usable]
     numbers = {name: number for number, name in enumerate(listing.class_names)}

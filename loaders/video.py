@@ -72,6 +72,8 @@ def open_video(source: Source) -> Iterator[OpenVideo]:
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size.
     """
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise VideoError("is not a regular file")  # a pipe would keep us waiting
     # With "file:" and the whitelist no file name or playlist makes libav open anything else.
     name: Any = f"file:{source.absolute()}" if isinstance(source, Path) else io.BytesIO(source)
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
@@ -115,12 +117,7 @@ _ATTACHED_PICTURE = int(av.stream.Disposition.attached_pic)
 
 
 def _not_a_video(source: Source) -> str:
-    if isinstance(source, Path):
-        if not source.is_file():
-            return "is not a regular file"
-        size = source.stat().st_size
-    else:
-        size = len(source)
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
     return "the file is empty" if size == 0 else "is not a video, or its header is damaged"
 
 

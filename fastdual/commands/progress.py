@@ -19,11 +19,16 @@ def video_progress(verb: str) -> Iterator[Callable[[int, int, int], None]]:
         TimeRemainingColumn(),
         "{task.fields[bad]}",
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"{verb} videos", total=None, bad="")
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(f"{verb} videos", total=None, bad="")
 
-        def tell(done: int, total: int, bad: int) -> None:
-            text = f"{bad} cannot be used" if bad else ""
-            bar.update(task, completed=done, total=total, bad=text)
+    def tell(done: int, total: int, bad: int) -> None:
+        bar.start()  # not before the first video: an error until then stays one line
+        text = f"{bad} cannot be used" if bad else ""
+        bar.update(task, completed=done, total=total, bad=text)
 
+    try:
         yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -1,5 +1,6 @@
 """Probing and decoding: counts are exact, frame i is frame i, damage is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def damaged(path: Path, kind: str) -> Path:
         path.write_text("just a text file\n" * 100)
     elif kind == "folder":
         path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
     elif kind == "sound":
         encode_sound(path)
     elif kind == "cut short":
@@ -210,6 +213,7 @@ def damaged(path: Path, kind: str) -> Path:
         ("empty", "the file is empty"),
         ("text", "is not a video, or its header is damaged"),
         ("folder", "is not a regular file"),
+        ("pipe", "is not a regular file"),
         ("sound", r"has no video stream \(only audio\)"),
         ("cut short", "is truncated or damaged: packet 1[0-9] is incomplete"),
         ("no table", "is not a video, or its header is damaged"),
