@@ -27,6 +27,9 @@ class HeldOutMetrics:
 
     Attributes:
         rank_accuracy: segments whose match outranks all others of the two clips; None where S = 1.
+        shuffled_rank_accuracy: the same over the videos whose segments did change places. A network
+            that knows only a segment's place in its clip, and nothing of what is seen there, gets
+            every identity permutation right (1 in S!) and none of these.
         rank_chance: what guessing gives, 1 / (2 S - 1).
         clip_top1: clip embeddings to which, of all others of the split, the other view of the same
             video is nearest.
@@ -36,6 +39,7 @@ class HeldOutMetrics:
     """
 
     rank_accuracy: float | None
+    shuffled_rank_accuracy: float | None
     rank_chance: float
     clip_top1: float
     same_video_recall: float
@@ -76,24 +80,28 @@ def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMe
     """
     was_training = model.training
     model.eval()
-    clips, features, accuracies = [], [], []
+    clips, features, segments, permutations = [], [], [], []
     seen: set[int] = set()
     for batch in loader:
         fresh = _unseen_rows(batch.video_ids, seen)
-        clip, segments, pooled = _embed_views(model, batch.clips[fresh])
+        if not len(fresh):
+            continue
+        clip, segment, pooled = _embed_views(model, batch.clips[fresh])
         clips.append(clip[:, :2].cpu())
         features.append(pooled[:, :2].cpu())
-        if batch.permutation is not None and model.num_segments > 1:
-            accuracy = _rank_accuracy(segments, batch.permutation[fresh])
-            accuracies.append(accuracy * len(fresh))
+        segments.append(segment.cpu())
+        assert batch.permutation is not None, "the loader must yield the pretraining views"
+        permutations.append(batch.permutation[fresh].cpu())
     model.train(was_training)
-    count = len(seen)
+    order = torch.cat(permutations)
+    moved = (order != torch.arange(order.shape[1])).any(dim=1)
     return HeldOutMetrics(
-        rank_accuracy=sum(accuracies) / count if accuracies else None,
+        rank_accuracy=_rank_accuracy(torch.cat(segments), order),
+        shuffled_rank_accuracy=_rank_accuracy(torch.cat(segments)[moved], order[moved]),
         rank_chance=1 / (2 * model.num_segments - 1),
         clip_top1=_two_view_top1(torch.cat(clips)),
         same_video_recall=_same_video_recall(torch.cat(features)),
-        num_videos=count,
+        num_videos=len(seen),
     )
 
 
@@ -128,8 +136,10 @@ def _embed_views(model: DualModel, views: Tensor) -> tuple[Tensor, Tensor, Tenso
     )
 
 
-def _rank_accuracy(segments: Tensor, permutation: Tensor) -> float:
-    """Views 0 and 2 against the shuffled one; segments [B, V, S, D], permutation [B, S]."""
+def _rank_accuracy(segments: Tensor, permutation: Tensor) -> float | None:
+    """Views 0 and 2 against the shuffled one; segments [N, V, S, D], permutation [N, S]."""
+    if not len(permutation) or permutation.shape[1] < 2:
+        return None
     shuffled = segments[:, 3]
     results = [
         shuffle_rank_loss_with_metrics(segments[:, view], shuffled, permutation) for view in (0, 2)

@@ -1,0 +1,75 @@
+"""`fastdual embed` as it is typed."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastdual.cli import cli
+from fastdual.evaluate.features import FeatureSet
+from tests.evaluate.small import small_checkpoint, small_index_file
+
+QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["embed", *map(str, arguments)])
+
+
+def test_writes_the_features_of_a_split(tmp_path: Path) -> None:
+    output = tmp_path / "f.h5"
+    done = run(small_checkpoint(), small_index_file(), "-o", output, "--split", "test", *QUICK)
+    assert done.exit_code == 0, done.output
+    features = FeatureSet.load(output)
+    assert features.features.shape == (8, 128)
+    assert f"{output}: 8 videos x 128 features ({features.checkpoint[:12]}" in done.stdout
+
+
+def test_folder_of_videos_and_stride_and_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    output = tmp_path / "f.h5"
+    videos = small_index_file().parent / "videos" / "disc-orbits"
+    options = [*QUICK, "--stride", "1", "--random-weights"]
+    done = run(small_checkpoint(), videos, "-o", output, *options)
+    assert done.exit_code == 0, done.output
+    features = FeatureSet.load(output)
+    assert len(features) == 3
+    assert features.settings["frame_stride"] == 1
+    assert features.checkpoint == "random weights, seed 0"
+    assert "(random weights, seed 0)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("run_path", "data", "options", "message"),
+    [
+        ("none", None, [], "none: no such run folder or checkpoint file"),
+        (None, "none", [], "none does not exist"),
+        (None, None, ["--split", "val"], "the index has no split 'val'; its splits: test, train"),
+        (None, None, ["--device", "gpu"], "'gpu': must be auto, cpu, cuda"),
+        (None, None, ["-o", "no/folder/f.h5"], "-o no/folder/f.h5: the folder no/folder does not"),
+        (None, None, ["--clips-per-video", "0"], "--clips-per-video"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_path: str | None,
+    data: str | None,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = run_path or small_checkpoint()
+    done = run(source, data or small_index_file(), "-o", "f.h5", *options)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_swapped_arguments_are_explained(tmp_path: Path) -> None:
+    done = run(small_index_file(), small_checkpoint(), "-o", tmp_path / "f.h5")
+    assert done.exit_code == 2
+    assert "index.h5: damaged, or not a checkpoint" in done.stderr

@@ -1,0 +1,95 @@
+"""`fastdual retrieve` as it is typed: from a run, from one file of features, from two."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fastdual.cli import cli
+from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.score import take_split
+from tests.evaluate.small import small_checkpoint, small_index_file
+
+QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["retrieve", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
+    path = tmp_path_factory.mktemp("features") / "f.h5"
+    arguments = [small_checkpoint(), small_index_file(), "-o", path, *QUICK]
+    done = CliRunner().invoke(cli, ["embed", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return FeatureSet.load(path)
+
+
+def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) -> None:
+    features.save(tmp_path / "both.h5")
+    take_split(features, "train").save(tmp_path / "train.h5")
+    take_split(features, "test").save(tmp_path / "test.h5")
+    reports = []
+    for arguments in (
+        [small_checkpoint(), small_index_file(), *QUICK],
+        [tmp_path / "both.h5"],
+        [tmp_path / "train.h5", tmp_path / "test.h5"],
+    ):
+        done = run(*arguments, "--json")
+        assert done.exit_code == 0, done.output
+        reports.append(json.loads(done.stdout))
+    assert reports[0] == reports[1]
+    assert reports[0]["recall"] == reports[2]["recall"]
+    assert (reports[0]["num_gallery"], reports[0]["num_queries"]) == (16, 8)
+    assert reports[0]["chance"] == 1 / 8
+    assert reports[0]["recall"]["10"] is not None
+    assert reports[0]["recall"]["20"] is None
+
+
+def test_table_says_which_k_the_gallery_is_too_small_for(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    features.save(tmp_path / "both.h5")
+    done = run(tmp_path / "both.h5")
+    assert done.exit_code == 0, done.output
+    assert "8 queries (test), 16 gallery videos (train), 8 classes" in done.stdout
+    assert "R@20, R@50: more than the 16 gallery videos" in done.stdout
+    header, cells = done.stdout.splitlines()[1:3]
+    assert header.split() == ["R@1", "R@5", "R@10", "R@20", "R@50"]
+    assert cells.split()[3:] == ["-", "-"]
+
+
+def test_splits_can_be_named(features: FeatureSet, tmp_path: Path) -> None:
+    features.save(tmp_path / "both.h5")
+    done = run(tmp_path / "both.h5", "--gallery", "test", "--queries", "train", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["num_gallery"] == 8
+
+
+def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) -> None:
+    features.save(tmp_path / "both.h5")
+    replace(features, labels=np.full(24, -1, np.int32)).save(tmp_path / "unlabelled.h5")
+    replace(take_split(features, "test"), checkpoint="0" * 64).save(tmp_path / "other.h5")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "both.h5").read_bytes()[:-10])
+    both, checkpoint = tmp_path / "both.h5", small_checkpoint()
+    cases = {
+        "no split 'val' among these features; splits: test, train": [both, "--queries", "val"],
+        "16 of the 16 videos of the gallery have no label": [tmp_path / "unlabelled.h5"],
+        "come from two networks": [both, tmp_path / "other.h5"],
+        "cut.h5: cut short or altered": [tmp_path / "cut.h5"],
+        "name its videos too": [checkpoint],
+        "not a features file, but": [both, checkpoint],
+        "a features file, but": [checkpoint, both],
+        "24 videos are in the gallery and among the queries": [both, both],
+        "none: no such run folder or checkpoint file": ["none", small_index_file()],
+        "the index has no split 'val'": [checkpoint, small_index_file(), "--gallery", "val"],
+    }
+    for message, arguments in cases.items():
+        done = run(*arguments)
+        assert done.exit_code == 2, message
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1

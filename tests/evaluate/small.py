@@ -1,0 +1,51 @@
+"""A small set of real encoded videos, its index, and a checkpoint, made once in a test process."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import torch
+
+from fastdual.checkpoint import save_checkpoint
+from fastdual.config import PretrainConfig, resolve
+from fastdual.demo import DemoSet, write_demo
+from fastdual.loaders.index import build_index
+from fastdual.loaders.video_index import VideoIndex
+from fastdual.model import create_model
+from fastdual.recipe import read_recipe
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="fastdual-small-")  # removed when the process ends
+
+
+@functools.cache
+def small_index_file() -> Path:
+    """24 videos of 8 classes, two scenes in `train` and one in `test`."""
+    folder = Path(_folder().name)
+    for _ in write_demo(folder / "videos", DemoSet(train_scenes=2, test_scenes=1, frames=40)):
+        pass
+    build_index(folder / "videos" / "videos.csv", folder / "index.h5", num_workers=1)
+    return folder / "index.h5"
+
+
+def small_index() -> VideoIndex:
+    """The index of `small_index_file`."""
+    return VideoIndex.load(small_index_file())
+
+
+def small_config(seed: int = 0) -> PretrainConfig:
+    """The tiny recipe."""
+    return resolve([read_recipe("tiny")], (f"run.seed={seed}",)).config
+
+
+@functools.cache
+def small_checkpoint() -> Path:
+    """A checkpoint of the tiny network with weights that no seed of a run gives."""
+    config = small_config()
+    torch.manual_seed(99)
+    path = Path(_folder().name) / "step-00000007.pt"
+    model = create_model(config)
+    save_checkpoint(path, {"step": 7, "config": config.to_dict(), "model": model.state_dict()})
+    return path
