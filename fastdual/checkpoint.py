@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +79,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
     try:
-        _verify_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # opened once: what was checked is what is read
+            _verify_archive(file)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     # On a foreign file torch raises whatever its parts do: pickle, zip, Unicode, index errors.
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -97,8 +99,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _verify_archive(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
+def _verify_archive(file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as archive:
         # torch never compresses; refusing it keeps a small file from unpacking to a huge one.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise zipfile.BadZipFile("compressed records")

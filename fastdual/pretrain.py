@@ -103,17 +103,13 @@ def pretrain(
     model = create_model(config)
     with closing(create_loader(index, split, config, execution, world, folder)) as loader:
         training = create_training(model, loader, config, execution)
-        folder.claim(resolved)
         identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
-        restored = restore(training, folder, identity)
-        for line in describe_run(index, training, resolved, execution, split, restored):
-            announce(line)
-        constants = {
-            "config": config.to_dict(),
-            "data": identity,
-            "versions": current_versions(),
-        }
-        return run_loop(training, folder, config, constants)
+        constants = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
+        with folder.claimed(resolved):
+            restored = restore(training, folder, identity)
+            for line in describe_run(index, training, resolved, execution, split, restored):
+                announce(line)
+            return run_loop(training, folder, config, constants)
 
 
 def create_loader(
@@ -275,6 +271,7 @@ def describe_run(
     where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
     return [
         f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} an epoch",
+        f"decode    {loader.decode_choice.backend}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
         f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; objective "

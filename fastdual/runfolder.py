@@ -5,7 +5,8 @@ RUN/config.toml, log.jsonl, tensorboard/, checkpoints/step-00000123.pt, quaranti
 
 import fcntl
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config_file.exists() or bool(list_checkpoints(self.checkpoints))
 
-    def claim(self, config: Resolved[PretrainConfig]) -> None:
-        """Make the folder ours until this process ends, and write the config where there is none.
+    @contextmanager
+    def claimed(self, config: Resolved[PretrainConfig]) -> Iterator[None]:
+        """Keep other processes out while the block runs; write the config where there is none.
 
         Raises:
             InputError: another process is training here.
@@ -56,9 +58,9 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            # Held until the process ends, however it ends; the file itself means nothing.
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The lock ends with the process, however that ends; the file itself means nothing.
+            lock = open(self.path / ".lock", "a")  # noqa: SIM115
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self.config_file.exists():
                 text = to_toml(config.config.to_dict(), config.sources)
                 write_atomically(self.config_file, text.encode())
@@ -69,6 +71,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise FailureError(f"--run {self.path}: cannot be written: {error.strerror}") from error
+        with lock:
+            yield
 
     def save(self, state: Mapping[str, Any], *, keep: int) -> Path:
         """Write the checkpoint of a state and drop all but the newest `keep`."""

@@ -1,0 +1,159 @@
+"""Recipes, settings and the config that they make."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdual.config import FIXED_KEYS, RESUME_KEYS, PretrainConfig, resolve
+from fastdual.loaders.errors import InputError
+from fastdual.recipe import flatten, parse_toml, read_recipe, recipe_names, to_toml
+
+DEFAULTS = PretrainConfig()
+
+
+def with_settings(*settings: str) -> PretrainConfig:
+    return resolve([], settings).config
+
+
+def test_defaults_are_the_paper_recipe() -> None:
+    assert resolve([read_recipe("paper-simclr")]).config == DEFAULTS
+    paper = DEFAULTS
+    assert (paper.optimiser.learning_rate, paper.optimiser.weight_decay) == (0.003, 1e-4)
+    assert (paper.schedule.epochs, paper.schedule.milestones) == (200, (120, 160))
+    assert (paper.clip.frames_per_clip, paper.clip.frame_stride, paper.data.batch_size) == (
+        16,
+        4,
+        64,
+    )
+    assert paper.loss.objective == "clip+rank+coherence"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_that_ships_is_valid(name: str) -> None:
+    origin, values = read_recipe(name)
+    resolved = resolve([(origin, values)])
+    assert {key for key, source in resolved.sources.items() if source == origin} == set(values)
+
+
+def test_layers_win_in_order_and_every_value_knows_its_origin() -> None:
+    layers = [
+        ("recipe a", {"run.seed": 1, "data.batch_size": 8, "schedule.epochs": 3}),
+        ("--epochs", {"schedule.epochs": 4}),
+    ]
+    resolved = resolve(layers, ["run.seed=7", "schedule.milestones=[1, 2]"])
+    assert (resolved.config.run.seed, resolved.config.data.batch_size) == (7, 8)
+    assert resolved.config.schedule.epochs == 4
+    assert resolved.config.schedule.milestones == (1, 2)
+    origins = {key: resolved.sources[key] for key in ("run.seed", "data.batch_size")}
+    assert origins == {"run.seed": "--set", "data.batch_size": "recipe a"}
+    assert resolved.sources["schedule.epochs"] == "--epochs"
+    assert resolved.sources["model.backbone"] == "default"
+
+
+def test_every_key_can_be_set_from_a_text() -> None:
+    for key, value in DEFAULTS.to_dict().items():
+        text = "none" if value is None else str(list(value) if isinstance(value, tuple) else value)
+        assert with_settings(f"{key}={text}") == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optimiser.learning_rat=1", "did you mean optimiser.learning_rate?"),
+        ("batch_size=3", "did you mean data.batch_size?"),
+        ("nonsense=1", "keys are written section.key"),
+        ("clip.mode=finetune", "clip.mode"),
+        ("run.seed", "write it as section.key=value"),
+        ("data.batch_size=1.5", "data.batch_size = 1.5: must be a whole number"),
+        ("data.batch_size=many", "must be a whole number"),
+        ("data.batch_size=1", "a contrast needs 2 videos"),
+        ("optimiser.max_gradient_norm=x", "must be a number or none"),
+        ("optimiser.learning_rate=nan", "must be positive and finite"),
+        ("optimiser.name=lars", "must be one of sgd, adamw"),
+        ("clip.hue_degrees=1,2,3", "must be a list of 2 numbers"),
+        ("clip.num_segments=3", "not divisible by num_segments 3"),
+        ("clip.num_segments=1", "ranking needs 2 segments"),
+        ("schedule.milestones=9,3", "must be rising epochs"),
+        ("schedule.warmup_epochs=200", "must lie in"),
+        ("run.compile=maybe", "must be one of auto, on, off"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_key_and_rule(setting: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_settings(setting)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "--set" in str(caught.value)
+
+
+def test_one_segment_is_fine_without_ranking() -> None:
+    config = with_settings("clip.num_segments=1", "loss.objective=clip")
+    assert config.clip.num_segments == 1
+
+
+def test_recipe_values_are_typed_texts_are_not_numbers() -> None:
+    with pytest.raises(
+        InputError, match="recipe x: data.batch_size = '64': must be a whole number"
+    ):
+        resolve([("recipe x", {"data.batch_size": "64"})])
+    with pytest.raises(InputError, match="must be true or false|must be a whole number"):
+        resolve([("recipe x", {"data.batch_size": True})])
+
+
+def test_recipe_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[data\nbatch_size = 3")
+    with pytest.raises(InputError, match=r"mine\.toml: not valid TOML"):
+        read_recipe(str(file))
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read as a recipe"):
+        read_recipe(str(file))
+    file.write_text("[data]\nbatch_sise = 3\n")
+    with pytest.raises(InputError, match=r"recipe mine\.toml: unknown key 'data.batch_sise'"):
+        resolve([read_recipe(str(file))])
+    with pytest.raises(
+        InputError, match="neither a file nor one of the recipes paper-simclr, tiny"
+    ):
+        read_recipe("papr")
+
+
+@given(
+    st.floats(min_value=1e-300, max_value=1e300),
+    st.text(max_size=30),
+    st.lists(st.integers(1, 10**6), unique=True).map(sorted),
+    st.one_of(st.none(), st.floats(min_value=1e-3, max_value=1e3)),
+)
+def test_config_survives_its_toml_file(
+    rate: float, split: str, milestones: list[int], norm: float | None
+) -> None:
+    values: dict[str, Any] = {
+        "optimiser.learning_rate": rate,
+        "data.split": split,
+        "schedule.milestones": tuple(milestones),
+        "optimiser.max_gradient_norm": norm,
+    }
+    resolved = resolve([("recipe x", values)])
+    text = to_toml(resolved.config.to_dict(), resolved.sources)
+    assert resolve([("file", parse_toml(text, origin="file"))]).config == resolved.config
+
+
+def test_a_key_that_may_be_none_defaults_to_none() -> None:
+    """Otherwise a TOML file, which leaves None out, could not say it."""
+    for section in dataclasses.fields(PretrainConfig):
+        section_type = type(getattr(DEFAULTS, section.name))
+        for entry in dataclasses.fields(section_type):
+            if "None" in str(entry.type):
+                assert entry.default is None, f"{section.name}.{entry.name}"
+
+
+def test_fixed_and_resume_keys_exist() -> None:
+    assert set(flatten(DEFAULTS)) >= FIXED_KEYS | RESUME_KEYS
+
+
+def test_config_survives_a_checkpoint_dict() -> None:
+    config = with_settings("clip.hue_degrees=-1,1", "data.num_workers=3")
+    assert PretrainConfig.from_dict(config.to_dict(), origin="x") == config
