@@ -26,7 +26,7 @@ from fastdual.loaders.decode import (
     why_not_dali,
 )
 from fastdual.loaders.errors import FailureError
-from fastdual.loaders.graph import ClipGraph, Source
+from fastdual.loaders.graph import ClipGraph, Source, encoded_inputs
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
@@ -122,7 +122,9 @@ class Assembler:
         )
         self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
         self._graphs: dict[Source, ClipGraph] = {}
-        self._refused: dict[int, str] = {}
+        self._refused: set[int] = set()
+        self._colour_tickets: dict[int, int] = {}
+        self._colour_matrices: dict[int, NDArray[np.float64]] = {}
         self._num_threads = max(1, available_cpus() // 2)
         self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
         self._rows_ahead = 2 * num_workers + self._chunk_rows
@@ -180,12 +182,13 @@ class Assembler:
         )
 
     def _submit(self, row: _Row) -> None:
-        refused = row.video in self._refused
-        if refused or why_not_dali(self._choice.backend, self._index, row.video) is not None:
-            row.ticket = self._reader.submit(row.video, row.wanted)
-        else:
-            path = self._index.path(row.video)
-            row.encoded = self._files.submit(np.fromfile, path, np.uint8)
+        video = row.video
+        if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
+            row.ticket = self._reader.submit(video, row.wanted)
+            return
+        row.encoded = self._files.submit(np.fromfile, self._index.path(video), np.uint8)
+        if video not in self._colour_matrices and video not in self._colour_tickets:
+            self._colour_tickets[video] = self._reader.submit_colour(video)
 
     def _allocate(self, num_rows: int) -> Tensor:
         size = self._spec.crop_size
@@ -221,44 +224,50 @@ class Assembler:
         for row in chunk.rows:
             if row.encoded is None:
                 continue
-            error = row.encoded.exception()
-            if error is None and len(row.encoded.result()):
-                rows.append(row)
-            else:
+            if row.encoded.exception() is not None or not len(row.encoded.result()):
                 self._leave_to_pyav(row, "the file cannot be read")
+            elif not self._knows_colour(row.video):
+                self._leave_to_pyav(row, "DALI does not know the colour matrix that it states")
+            else:
+                rows.append(row)
         if not rows or self._try_encoded(chunk, rows) is None:
             return
         # One bad file fails the whole run of the graph: find it by running each alone.
         for row in rows:
             reason = self._try_encoded(chunk, [row])
             if reason is not None:
-                self._refused[row.video] = reason
-                path = self._index.path(row.video)
-                logger.warning("%s is decoded by PyAV from now on, DALI fails: %s", path, reason)
                 self._leave_to_pyav(row, reason)
 
+    def _knows_colour(self, video: int) -> bool:
+        ticket = self._colour_tickets.pop(video, None)
+        if ticket is not None:
+            matrix = self._reader.colour_matrix(ticket)
+            if matrix is not None:
+                self._colour_matrices[video] = matrix
+        return video in self._colour_matrices
+
     def _leave_to_pyav(self, row: _Row, reason: str) -> None:
+        if row.video not in self._refused:
+            self._refused.add(row.video)
+            logger.warning("PyAV decodes %s: %s", self._index.path(row.video), reason)
         row.encoded = None
         row.ticket = self._reader.submit(row.video, row.wanted)
 
     def _try_encoded(self, chunk: _Chunk, rows: list[_Row]) -> str | None:
-        """Run the decoding graph; return None, or the error's last line."""
+        """Run the decoding graph; return None, or the last line of the error."""
+        inputs = encoded_inputs(
+            self._spec,
+            [row.encoded.result() for row in rows if row.encoded is not None],
+            [row.wanted for row in rows],
+            self._index.rotation[[row.video for row in rows]].astype(np.int64),
+            np.stack([self._colour_matrices[row.video] for row in rows]),
+        )
         try:
-            self._augment(chunk, rows, "encoded", self._encoded_inputs(rows))
+            self._augment(chunk, rows, "encoded", inputs)
         except RuntimeError as error:
             self._graphs.pop("encoded").close()  # a graph that failed once cannot be used again
             return str(error).strip().splitlines()[-1]
         return None
-
-    def _encoded_inputs(self, rows: list[_Row]) -> dict[str, Any]:
-        turns = [int(self._index.rotation[row.video]) // 90 for row in rows]
-        size = [self._spec.resize_height, self._spec.resize_width]
-        return {
-            "encoded": [row.encoded.result() for row in rows if row.encoded is not None],
-            "wanted": [row.wanted.astype(np.int32) for row in rows],
-            "quarter_turns": np.array(turns, np.int32),
-            "decoded_size": np.array([size[::-1] if t % 2 else size for t in turns], np.float32),
-        }
 
     def _augment(
         self, chunk: _Chunk, rows: list[_Row], source: Source, inputs: dict[str, Any]

@@ -93,6 +93,41 @@ def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
     return wanted, order
 
 
+# Weights of red and blue in luma, by libav's number of the matrix: BT.709 and BT.2020.
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
+_BT601_MATRICES = {2, 5, 6}  # 2 is "not stated"
+_BT601_WEIGHTS = (0.299, 0.114)
+
+
+def colour_matrix(colour_space: int) -> NDArray[np.float64] | None:
+    """What maps the RGB that DALI makes to the right one; None where that cannot be mended.
+
+    DALI takes every video's matrix for BT.601 (the range it does read). For a file that states
+    another, its conversion is undone and the right one done: one 3x3 matrix.
+    """
+    if colour_space in _BT601_MATRICES:
+        return np.eye(3)
+    if colour_space not in _LUMA_WEIGHTS:
+        return None
+    from_rgb = _rgb_to_yuv(*_LUMA_WEIGHTS[colour_space])
+    mended: NDArray[np.float64] = np.linalg.inv(from_rgb) @ _rgb_to_yuv(*_BT601_WEIGHTS)
+    return mended
+
+
+def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
+    luma = np.array([red, 1 - red - blue, blue])
+    to_blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+    to_red = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    return np.stack([luma, to_blue, to_red])
+
+
+@dataclass(frozen=True)
+class ColourTask:
+    """Ask a worker for the colour matrix that a file states (libav's number)."""
+
+    path: str
+
+
 @dataclass(frozen=True)
 class ReadTask:
     """What a worker needs to decode the wanted frames of one video."""
@@ -104,10 +139,13 @@ class ReadTask:
     rotation: int
 
 
-def read_task(task: ReadTask) -> NDArray[np.uint8]:
-    """Decode one task's frames, upright and scaled; [F, h, w, 3]. Runs in a worker process."""
-    from fastdual.loaders.video import Keyframes, read_frames
+def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | int:
+    """Do one task in a worker process: the upright, scaled frames [F, h, w, 3], or a number."""
+    from fastdual.loaders.video import Keyframes, open_video, read_frames
 
+    if isinstance(task, ColourTask):
+        with open_video(Path(task.path)) as video:
+            return int(video.stream.codec_context.colorspace)
     keyframes = None if task.keyframes is None else Keyframes(*task.keyframes)
     return read_frames(
         Path(task.path),
@@ -141,6 +179,16 @@ class FrameReader:
         path = os.fspath(self._index.path(video))
         rotation = int(self._index.rotation[video])
         return self._pool.submit(ReadTask(path, frames, table, self._size, rotation))
+
+    def submit_colour(self, video: int) -> int:
+        """Queue the question which colour matrix a file states, and return a ticket."""
+        return self._pool.submit(ColourTask(os.fspath(self._index.path(video))))
+
+    def colour_matrix(self, ticket: int) -> NDArray[np.float64] | None:
+        """Wait for the answer and forget the ticket; None also where the file cannot be read."""
+        number = self._pool.result(ticket)
+        self._pool.release(ticket)
+        return None if isinstance(number, TaskFailure) else colour_matrix(number)
 
     def result(self, ticket: int) -> NDArray[np.uint8] | TaskFailure:
         """Wait for a ticket: [F, h, w, 3], valid until `release`, or the reason of the failure."""

@@ -34,9 +34,8 @@ _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 def clip_pipeline(spec: ClipSpec, *, source: Source, device: str, dtype: Any) -> tuple[Any, ...]:
     """The recipe for one video: decode or take frames, then make each view.
 
-    Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or
-    `encoded` bytes with `wanted` [F] frame numbers and `turned` quarter turns; per view `order`
-    (places of its frames among the F), crop, jitter, blur and flip values.
+    Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or those
+    of `_decode`; and the values that `graph_inputs` takes from the plan.
 
     Returns:
         One [T, H, W, C] output per view.
@@ -45,23 +44,25 @@ def clip_pipeline(spec: ClipSpec, *, source: Source, device: str, dtype: Any) ->
         frames = fn.external_source(name="frames", layout="FHWC", no_copy=True)
         frames = frames.gpu() if device == "gpu" else frames
     else:
-        frames = _decode(spec, device)
+        frames = _decode(device)
     views = [_augment(spec, frames, view, dtype) for view in range(_num_chains(spec))]
     if spec.mode == "pretrain":
         views.append(fn.sequence_rearrange(views[2], new_order=_value("shuffled_order")))
     return tuple(views)
 
 
-def _decode(spec: ClipSpec, device: str) -> Any:
-    """Decode the wanted frames, resize them, and turn them upright."""
+def _decode(device: str) -> Any:
+    """Decode the wanted frames, resize them, mend their colours and turn them upright."""
     frames = fn.decoders.video(
-        fn.external_source(name="encoded", no_copy=True),
+        _value("encoded"),
         device="mixed" if device == "gpu" else "cpu",
         frames=_value("wanted"),
         pad_mode="none",
     )
-    quarter_turns = _value("quarter_turns")
     frames = fn.resize(frames, size=_value("decoded_size"))
+    if _value("miscoloured"):
+        frames = fn.coord_transform(frames, M=_value("colour_matrix"), dtype=types.UINT8)
+    quarter_turns = _value("quarter_turns")
     if quarter_turns != 0:
         frames = fn.rotate(
             frames, angle=-90.0 * quarter_turns, interp_type=types.INTERP_NN, keep_size=False
@@ -142,13 +143,13 @@ class ClipGraph:
         )
         self._pipeline.build()
 
-    def run(self, plan: ClipPlan, order: Ints, decoded: dict[str, Sequence[Any]]) -> list[Tensor]:
+    def run(self, plan: ClipPlan, order: Ints, decoded: dict[str, Any]) -> list[Tensor]:
         """Augment one batch.
 
         Args:
             plan: the values for these videos.
             order: [B, K, T] places of the clips' frames among the frames that are fed.
-            decoded: the inputs "frames", or "encoded", "wanted", "quarter_turns", "decoded_size".
+            decoded: the input "frames", or what `encoded_inputs` returns.
 
         Returns:
             V views [B, T, H, W, C] in DALI's memory, ready on the current stream.
@@ -161,9 +162,10 @@ class ClipGraph:
             stream = torch.cuda.current_stream(self._device).cuda_stream
         inputs = graph_inputs(self._spec, plan, order)
         outputs = self._pipeline.run(stream, **decoded, **inputs)
-        views = [torch.from_dlpack(values.as_tensor()) for values in outputs]
+        views = [torch.utils.dlpack.from_dlpack(values.as_tensor()) for values in outputs]
         if self._spec.mode == "evaluate":
-            return list(views[0].unflatten(1, plan.frames.shape[1:]).unbind(1))
+            clips, frames = plan.frames.shape[1:]
+            return list(views[0].reshape(len(plan), clips, frames, *views[0].shape[2:]).unbind(1))
         return views
 
     def close(self) -> None:
@@ -195,16 +197,46 @@ def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
     return inputs
 
 
+def encoded_inputs(
+    spec: ClipSpec,
+    encoded: Sequence[NDArray[np.uint8]],
+    wanted: Sequence[Ints],
+    rotations: Ints,
+    matrices: NDArray[np.float64],
+) -> dict[str, Any]:
+    """The inputs of the decoding graph for B files.
+
+    Args:
+        spec: for the size after resizing.
+        encoded: the files' bytes.
+        wanted: frame numbers to decode, strictly increasing.
+        rotations: [B] clockwise degrees that make the decoded pictures upright.
+        matrices: [B, 3, 3] what maps DALI's RGB to the right RGB.
+    """
+    upright = np.array([spec.resize_height, spec.resize_width], np.float32)
+    lying = (rotations % 180 != 0)[:, None]
+    return {
+        "encoded": list(encoded),
+        "wanted": [numbers.astype(np.int32) for numbers in wanted],
+        "decoded_size": np.where(lying, upright[::-1], upright),
+        "quarter_turns": (rotations // 90).astype(np.int32),
+        "miscoloured": (matrices != np.eye(3)).any(axis=(1, 2)),
+        "colour_matrix": matrices.astype(np.float32),
+    }
+
+
 def gaussian(sigma: float) -> NDArray[np.float32]:
     """Weights of a Gaussian at whole pixels, out to 3 sigma, summing to 1; [1.] for sigma 0."""
     reach = int(np.ceil(_BLUR_REACH * sigma))
     places = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (places / max(sigma, 1e-6)) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
+    normalised: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return normalised
 
 
 def frame_order(permutation: Ints, frames_per_clip: int) -> NDArray[np.int32]:
     """Order of the frames [B, T] when the segments are played in the order `permutation` [B, S]."""
     length = frames_per_clip // permutation.shape[1]
-    frames = permutation[:, :, None] * length + np.arange(length)
-    return frames.reshape(len(permutation), -1).astype(np.int32)
+    places = permutation[:, :, None] * length + np.arange(length)
+    order: NDArray[np.int32] = places.reshape(len(permutation), -1).astype(np.int32)
+    return order

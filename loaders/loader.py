@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,14 +16,14 @@ from torch import Tensor
 
 from fastdual.loaders.assemble import Assembled, Assembler, Span
 from fastdual.loaders.decode import Requested, available_cpus, choose_backend
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import InputError
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipPlan, ClipSpec
+from fastdual.loaders.producer import Producer
 from fastdual.loaders.quarantine import Quarantine
 from fastdual.loaders.video_index import VideoIndex
 
 _TIMEOUT_SECONDS = 60.0  # a decode that takes longer is given up; a good one takes well below 1 s
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class ClipLoader:
             timeout_seconds=timeout_seconds,
             quarantine=Quarantine(index, self._order.num_videos, quarantine_path),
         )
-        self._producer: _Producer | None = None
+        self._producer: Producer | None = None
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -211,7 +209,7 @@ class ClipLoader:
     def _next(self) -> ClipBatch:
         if self._producer is None:
             spans = self._spans(self._epoch, self._step)
-            self._producer = _Producer(self._make_assembler, spans, self._device, self._prefetch)
+            self._producer = Producer(self._make_assembler, spans, self._device, self._prefetch)
             weakref.finalize(self, self._producer.stop)  # also at the interpreter's exit
         started = time.perf_counter()
         assembled = self._producer.take()
@@ -269,86 +267,3 @@ def _full_device(device: str | torch.device) -> torch.device:
             raise InputError(f"device {device!r}: there is no CUDA device here; use cpu")
         full = torch.device("cuda", full.index or 0)
     return full
-
-
-class _Producer:
-    """The background thread and the bounded queue of finished batches.
-
-    It knows nothing of the loader, so that a loader nobody holds any more can be collected.
-    """
-
-    def __init__(
-        self,
-        make_assembler: Callable[[], Assembler],
-        spans: Iterator[Span],
-        device: torch.device,
-        prefetch: int,
-    ) -> None:
-        self._make_assembler, self._spans, self._device = make_assembler, spans, device
-        self._queue: queue.Queue[tuple[Assembled, Any] | BaseException] = queue.Queue(prefetch)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fastdual-loader", daemon=True)
-        self._thread.start()
-
-    def take(self) -> Assembled:
-        """Wait for the next batch; raises what went wrong in the thread."""
-        while True:
-            try:
-                item = self._queue.get(timeout=_POLL_SECONDS)
-                break
-            except queue.Empty:
-                if not self._thread.is_alive() and self._queue.empty():
-                    raise FailureError("the loader was closed while it was read") from None
-        if isinstance(item, BaseException):
-            self._put(item)  # asking again tells the same
-            raise item
-        assembled, ready = item
-        if ready is not None:
-            stream = torch.cuda.current_stream(self._device)
-            stream.wait_event(ready)
-            assembled.clips.record_stream(stream)
-        return assembled
-
-    def stop(self) -> None:
-        """End the thread and its workers; may be called twice."""
-        self._stopping.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _run(self) -> None:
-        assembler: Assembler | None = None
-        try:
-            assembler = self._make_assembler()
-            for assembled, ready in self._batches(assembler):
-                if not self._put((assembled, ready)):
-                    break
-        except BaseException as error:  # for the consumer to see
-            self._put(error)
-        finally:
-            if assembler is not None:
-                assembler.close()
-
-    def _batches(self, assembler: Assembler) -> Iterator[tuple[Assembled, Any]]:
-        spans = self._until_stopped()
-        if self._device.type == "cpu":
-            for assembled in assembler.batches(spans):
-                yield assembled, None
-            return
-        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.Stream(self._device)):
-            for assembled in assembler.batches(spans):
-                yield assembled, torch.cuda.current_stream().record_event()
-
-    def _until_stopped(self) -> Iterator[Span]:
-        for span in self._spans:
-            if self._stopping.is_set():
-                return
-            yield span
-
-    def _put(self, item: tuple[Assembled, Any] | BaseException) -> bool:
-        while not self._stopping.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False

@@ -46,9 +46,8 @@ class Quarantine:
         self._failed |= self._written()
         if name not in self._failed:
             self._failed.add(name)
-            logger.warning(
-                "cannot use the video %s: %s; another takes its place", self._index.path(video), reason
-            )
+            where = self._index.path(video)
+            logger.warning("cannot use the video %s: %s; another takes its place", where, reason)
             self._write({"video": int(video), "path": name, "reason": reason})
         if len(self._failed) > self._limit:
             raise FailureError(
