@@ -80,7 +80,7 @@ def probe_file(path: Path) -> Probe:
     Raises:
         VideoError: It is not usable; the message says why.
     """
-    with open_video(path) as video:
+    with open_video(path, smooth=False) as video:
         decoded = _decode(video)
         _refuse_missing_packets(video, decoded)
         if decoded.num_frames == 0:
@@ -191,7 +191,7 @@ def _seek_is_sound(path: Path, place: tuple[int, int, int], decoded: _Decoded) -
     number, pts, offset = place
     count = min(_CHECKED_FRAMES, decoded.num_frames - number)
     try:
-        with open_video(path) as video:
+        with open_video(path, smooth=False) as video:
             for frame, expected in zip(
                 decode_from(video, pts, offset), range(number, number + count), strict=False
             ):

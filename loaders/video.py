@@ -66,8 +66,13 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(source: Source) -> Iterator[OpenVideo]:
+def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
     """Open a video file, or its bytes, for decoding on one thread.
+
+    Args:
+        source: A file or its bytes.
+        smooth: False leaves the deblocking filter out: the same frames with other pixels, a third
+            cheaper in H.264; for those who count and compare but do not look.
 
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size.
@@ -86,7 +91,10 @@ def open_video(source: Source) -> Iterator[OpenVideo]:
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(_not_a_video(source)) from error
     try:
-        yield OpenVideo(container, _choose_stream(container))
+        stream = _choose_stream(container)
+        if not smooth:
+            stream.codec_context.options = {"skip_loop_filter": "all"}
+        yield OpenVideo(container, stream)
     finally:
         container.close()
 

@@ -11,6 +11,7 @@ from fastdual.loaders.index_build import TIMEOUT_SECONDS
 from fastdual.loaders.sources import KINDS, Kind
 
 _PATH = click.Path(path_type=Path)
+_TIMEOUT_HELP = f"Give a video up after so many seconds [default: {TIMEOUT_SECONDS:g}]."
 
 
 @click.command("index")
@@ -18,18 +19,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_PATH, help="Write the index of SOURCE here (x.h5).")
 @click.option("--show", is_flag=True, help="Print what the index SOURCE holds.")
 @click.option("--verify", is_flag=True, help="Decode every video again and compare.")
-@click.option("--kind", type=click.Choice(KINDS), default="auto", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), default="auto", help="Layout of SOURCE.")
 @click.option("--root", type=_PATH, help="Folder that the paths of a list or index are under.")
 @click.option("--annotations", type=_PATH, help="Official split files, or a CSV file.")
 @click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=TIMEOUT_SECONDS,
-    show_default=True,
-    help="Seconds after which a video is given up.",
-)
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
+@click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP)
 def command(
     source: Path,
     output: Path | None,
@@ -44,8 +39,8 @@ def command(
 ) -> None:
     """Build the index of SOURCE: a folder of videos, or a CSV file that lists them.
 
-    Every video is decoded once, so that frame counts are exact; one that cannot be used is
-    quarantined with the reason. A build that was stopped goes on where it was.
+    Every video is decoded once, so that counts are exact; one that cannot be used is quarantined
+    with the reason. A build that was stopped goes on where it was.
 
     \b
       fastdual index videos -o x.h5                 a folder for each class
