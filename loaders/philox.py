@@ -41,7 +41,7 @@ def philox_rows(key: tuple[int, int], rows: NDArray[np.int64], words: int) -> Wo
         np.zeros(shape, np.uint64),
         np.zeros(shape, np.uint64),
     )
-    return np.stack(_philox(counter, key), axis=-1).reshape(len(rows), -1)[:, :words]
+    return np.stack(_philox(counter, key), axis=-1).reshape(len(rows), 4 * num_blocks)[:, :words]
 
 
 def uniform(words: Words) -> NDArray[np.float64]:

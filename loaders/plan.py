@@ -81,6 +81,11 @@ class ClipSpec:
                 f"crop_size {self.crop_size} is larger than the resized frame "
                 f"{self.resize_height}x{self.resize_width}; crop less or resize to more"
             )
+        if 3 * self.blur_sigma[1] >= self.crop_size:
+            raise InputError(
+                f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "
+                "pixels; keep it below a third of crop_size"
+            )
 
     @property
     def view_clip(self) -> tuple[int, ...]:

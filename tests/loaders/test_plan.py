@@ -1,0 +1,280 @@
+"""The plan against METHOD sections 2 and 3: frame lists by hand, distributions, independence."""
+
+import time
+from collections import Counter
+from dataclasses import fields, replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.philox import philox_rows, uniform
+from fastdual.loaders.plan import ClipPlan, ClipSpec, clip_span, draw_plan
+
+MANY = 20_000
+
+
+def draw(spec: ClipSpec, num_frames, *, seed: int = 1, epoch: int = 0, videos=None) -> ClipPlan:
+    num_frames = np.atleast_1d(np.asarray(num_frames, np.int64))
+    videos = np.arange(len(num_frames)) if videos is None else np.asarray(videos)
+    return draw_plan(spec, seed=seed, epoch=epoch, videos=videos, num_frames=num_frames)
+
+
+def assert_same_plan(one: ClipPlan, other: ClipPlan) -> None:
+    for field in fields(ClipPlan):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(ours, np.ndarray):
+            assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs), field.name
+
+
+@pytest.mark.parametrize("key", [(0, 0), (7, 5), (2**64 - 1, 2**63 + 3)])
+def test_rows_are_bit_for_bit_numpys_philox(key):
+    rows = np.array([0, 1, 5, 10**12])
+    words = philox_rows(key, rows, 11)
+    for row, ours in zip(rows, words, strict=True):
+        counter = np.array([0, row, 0, 0], np.uint64)
+        numpys = np.random.Philox(key=np.array(key, np.uint64), counter=counter)
+        assert np.array_equal(ours, numpys.random_raw(11))
+
+
+def test_uniform_is_numpys_random():
+    words = philox_rows((3, 4), np.array([9]), 8)
+    generator = np.random.Philox(key=np.array([3, 4], np.uint64), counter=[0, 9, 0, 0])
+    assert np.array_equal(uniform(words)[0], np.random.Generator(generator).random(8))
+
+
+def test_clip_span_counts_both_ends():
+    assert clip_span(4, 3) == 10
+    assert clip_span(1, 7) == 1
+
+
+def test_pretraining_clips_lie_around_a_centre_and_repeat_the_edge_frames():
+    spec = ClipSpec(frames_per_clip=4, frame_stride=3, reverse_probability=0.0)
+    num_frames = 10
+    possible = {
+        tuple(np.clip([c - 6, c - 3, c, c + 3], 0, num_frames - 1)) for c in range(num_frames)
+    }
+    assert (0, 0, 0, 3) in possible and (3, 6, 9, 9) in possible
+    plan = draw(spec, np.full(2000, num_frames))
+    assert plan.frames.shape == (2000, 2, 4)
+    assert {tuple(clip) for clip in plan.frames.reshape(-1, 4)} == possible
+
+
+def test_the_two_centres_are_independent_and_uniform():
+    spec = ClipSpec(frames_per_clip=1, num_segments=1, reverse_probability=0.0)
+    plan = draw(spec, np.full(MANY, 4))
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (plan.frames[:, 0, 0], plan.frames[:, 1, 0]), 1)
+    expected = MANY / 16
+    assert (((counts - expected) ** 2 / expected).sum()) < 37.7  # chi-square, 15 degrees, p = 0.001
+
+
+def test_reversal_plays_both_clips_backwards_in_half_of_the_videos():
+    forwards = draw(ClipSpec(reverse_probability=0.0), np.full(MANY, 300)).frames
+    backwards = draw(ClipSpec(reverse_probability=1.0), np.full(MANY, 300)).frames
+    assert np.array_equal(backwards, forwards[:, :, ::-1])
+    mixed = draw(ClipSpec(), np.full(MANY, 300)).frames
+    reversed_ = (mixed == backwards).all(axis=(1, 2))
+    assert np.array_equal(mixed, np.where(reversed_[:, None, None], backwards, forwards))
+    assert abs(reversed_.mean() - 0.5) < 0.015
+
+
+def test_finetuning_starts_uniformly_and_never_pads_a_long_video():
+    spec = ClipSpec(mode="finetune", frames_per_clip=4, num_segments=1, frame_stride=2)
+    plan = draw(spec, np.full(MANY, 13))
+    starts = Counter(plan.frames[:, 0, 0].tolist())
+    assert set(starts) == set(range(5))  # 13 - 4 * 2 possible starts
+    assert max(abs(n / MANY - 0.2) for n in starts.values()) < 0.015
+    assert (np.diff(plan.frames, axis=2) == 2).all()
+
+
+def test_finetuning_pads_a_short_video_at_either_end():
+    spec = ClipSpec(mode="finetune", frames_per_clip=6, num_segments=1, frame_stride=3)
+    clips = Counter(tuple(clip) for clip in draw(spec, np.full(2000, 8)).frames[:, 0])
+    assert set(clips) == {(0, 0, 0, 0, 3, 6), (0, 3, 6, 7, 7, 7)}
+    assert abs(clips[(0, 0, 0, 0, 3, 6)] / 2000 - 0.5) < 0.05
+
+
+def test_a_video_just_long_enough_for_finetuning_is_not_padded():
+    spec = ClipSpec(mode="finetune", frames_per_clip=4, num_segments=1, frame_stride=2)
+    for num_frames in (7, 8):
+        assert draw(spec, num_frames).frames[0, 0].tolist() == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "clips"),
+    [
+        # T * stride = 8; centres from 4 to n - 4
+        (20, [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]),
+        (9, [[0, 2, 4, 6], [0, 2, 4, 6], [1, 3, 5, 7]]),
+        (5, [[0, 2, 4, 4]] * 3),
+        (2, [[0, 1, 1, 1]] * 3),
+    ],
+)
+def test_evaluation_clips_are_evenly_spaced(num_frames, clips):
+    spec = ClipSpec(
+        mode="evaluate", frames_per_clip=4, num_segments=1, frame_stride=2, clips_per_video=3
+    )
+    assert draw(spec, num_frames).frames[0].tolist() == clips
+
+
+def test_evaluation_agrees_with_the_formula_row_by_row():
+    spec = ClipSpec(mode="evaluate")
+    lengths = np.arange(1, 300)
+    plan = draw(spec, lengths)
+    half = 16 * 4 // 2
+    for n, clips in zip(lengths.tolist(), plan.frames, strict=True):
+        low = min(half, n)
+        high = max(low, n - half)
+        for centre, clip in zip(np.linspace(low, high, 10), clips, strict=True):
+            start = max(0, int(centre - half))
+            assert clip.tolist() == [min(start + 4 * i, n - 1) for i in range(16)]
+
+
+def test_evaluation_draws_nothing_and_crops_the_centre():
+    plan = draw(ClipSpec(mode="evaluate"), [100, 40])
+    other = draw(ClipSpec(mode="evaluate"), [100, 40], seed=9, epoch=3)
+    assert_same_plan(plan, other)
+    assert (plan.crop_y == 8).all() and (plan.crop_x == 30).all()
+    assert (plan.jitter == (1, 1, 1, 0)).all()
+    assert not plan.blur_sigma.any() and not plan.flip.any() and plan.permutation is None
+    assert plan.view_clip == tuple(range(10))
+
+
+def test_augmentation_probabilities_and_ranges():
+    plan = draw(ClipSpec(), np.full(MANY, 100))
+    jittered = (plan.jitter != (1, 1, 1, 0)).any(axis=2)
+    blurred = plan.blur_sigma > 0
+    # View 0 is left alone with probability 0.2; the others never are.
+    assert np.abs(jittered.mean(axis=0) - [0.8 * 0.64, 0.64, 0.64]).max() < 0.015
+    assert np.abs(blurred.mean(axis=0) - [0.8 * 0.5, 0.5, 0.5]).max() < 0.015
+    together = (jittered[:, 0] & blurred[:, 0]).mean()
+    assert abs(together - 0.8 * 0.64 * 0.5) < 0.015  # one draw decides over both
+    factors = plan.jitter[jittered]
+    assert factors[:, :3].min() >= 0.2 and factors[:, :3].max() < 1.8
+    assert factors[:, 3].min() >= -72 and factors[:, 3].max() < 72
+    assert np.abs(factors.mean(axis=0) - [1, 1, 1, 0]).max() < 1.0
+    assert np.abs(factors.std(axis=0) / [1.6, 1.6, 1.6, 144] - 12**-0.5).max() < 0.005
+    sigmas = plan.blur_sigma[blurred]
+    assert sigmas.min() >= 0.1 and sigmas.max() < 2.0 and abs(sigmas.mean() - 1.05) < 0.02
+    assert not plan.flip.any()
+    assert set(np.unique(plan.crop_y)) == set(range(17))
+    assert set(np.unique(plan.crop_x)) == set(range(60))
+
+
+def test_views_are_augmented_independently():
+    plan = draw(ClipSpec(), np.full(MANY, 100))
+    values = np.concatenate([plan.crop_y, plan.crop_x, plan.blur_sigma], axis=1)
+    correlation = np.corrcoef(values.T) - np.eye(values.shape[1])
+    correlation[[6, 7, 8], [6, 7, 8]] = 0
+    assert np.abs(correlation).max() < 0.035
+
+
+def test_finetuning_flips_and_jitters_but_does_not_blur():
+    plan = draw(ClipSpec(mode="finetune"), np.full(MANY, 100))
+    assert plan.view_clip == (0,)
+    assert abs(plan.flip.mean() - 0.5) < 0.015
+    assert abs((plan.jitter != (1, 1, 1, 0)).any(axis=2).mean() - 0.64) < 0.015
+    assert not plan.blur_sigma.any()
+
+
+@pytest.mark.parametrize("segments", [1, 2, 4])
+def test_permutations_are_uniform_with_the_identity(segments):
+    spec = ClipSpec(num_segments=segments)
+    permutation = draw(spec, np.full(MANY, 50)).permutation
+    assert (np.sort(permutation, axis=1) == np.arange(segments)).all()
+    counts = Counter(map(tuple, permutation.tolist()))
+    orders = {1: 1, 2: 2, 4: 24}[segments]
+    assert len(counts) == orders and tuple(range(segments)) in counts
+    expected = MANY / orders
+    chi_square = sum((n - expected) ** 2 / expected for n in counts.values())
+    assert chi_square < {1: 1, 2: 10.8, 4: 49.7}[segments]  # p = 0.001
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_row_depends_on_seed_epoch_and_video_alone(data):
+    mode = data.draw(st.sampled_from(["pretrain", "finetune", "evaluate"]))
+    spec = ClipSpec(mode=mode, clips_per_video=3)
+    videos = np.array(data.draw(st.lists(st.integers(0, 10**9), min_size=1, max_size=12)))
+    lengths = np.array([1 + video % 200 for video in videos])
+    whole = draw(spec, lengths, seed=5, epoch=7, videos=videos)
+    order = np.array(data.draw(st.permutations(range(len(videos)))))
+    shuffled = draw(spec, lengths[order], seed=5, epoch=7, videos=videos[order])
+    assert_same_plan(whole[order], shuffled)
+    cut = data.draw(st.integers(0, len(videos)))
+    assert_same_plan(ClipPlan.concatenate([whole[:cut], whole[cut:]]), whole)
+
+
+def test_another_seed_epoch_or_video_draws_other_values():
+    base = draw(ClipSpec(), [500] * 50)
+    for other in (
+        draw(ClipSpec(), [500] * 50, seed=2),
+        draw(ClipSpec(), [500] * 50, epoch=1),
+        draw(ClipSpec(), [500] * 50, videos=range(50, 100)),
+    ):
+        assert (base.frames[:, 0, 0] == other.frames[:, 0, 0]).mean() < 0.2
+        assert (base.crop_x == other.crop_x).mean() < 0.1
+
+
+def test_changing_one_setting_changes_nothing_else():
+    base = draw(ClipSpec(), np.full(200, 100))
+    other = draw(ClipSpec(jitter_probability=0.0, num_segments=4), np.full(200, 100))
+    assert np.array_equal(base.frames, other.frames)
+    assert np.array_equal(base.crop_x, other.crop_x)
+    assert np.array_equal(base.blur_sigma, other.blur_sigma)
+    assert (other.jitter == (1, 1, 1, 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["pretrain", "evaluate"])
+def test_a_plan_survives_a_file(mode):
+    plan = draw(ClipSpec(mode=mode), [40, 50])
+    file = BytesIO()
+    np.savez(file, **plan.to_arrays())
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        assert_same_plan(ClipPlan.from_arrays(arrays), plan)
+
+
+def test_a_plan_of_512_samples_takes_below_20_ms():
+    num_frames, videos = np.full(512, 300), np.arange(512)
+    durations = []
+    for epoch in range(7):
+        started = time.process_time()
+        draw(ClipSpec(), num_frames, epoch=epoch, videos=videos)
+        durations.append(time.process_time() - started)
+    assert min(durations) < 0.020
+
+
+def test_an_empty_plan_is_fine():
+    plan = draw(ClipSpec(), np.zeros(0, np.int64))
+    assert len(plan) == 0 and plan.frames.shape == (0, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": "train"}, "mode is 'train'; choose pretrain"),
+        ({"frames_per_clip": 15}, "15 is not divisible by num_segments 2"),
+        ({"frame_stride": 0}, "frame_stride is 0"),
+        ({"frames_per_clip": 16.0}, "frames_per_clip is 16.0"),
+        ({"crop_size": 130}, "crop_size 130 is larger than the resized frame 128x171"),
+        ({"jitter_probability": 1.5}, "jitter_probability is 1.5"),
+        ({"brightness": (1.0, 0.5)}, r"brightness is \(1.0, 0.5\)"),
+        ({"blur_sigma": (0.1, 40.0)}, "blur_sigma 40.0 reaches beyond the crop"),
+    ],
+)
+def test_a_spec_that_cannot_work_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        replace(ClipSpec(), **values)
+
+
+def test_bad_seeds_and_empty_videos_are_refused():
+    with pytest.raises(InputError, match="seed -1"):
+        draw(ClipSpec(), [10], seed=-1)
+    with pytest.raises(InputError, match="video 1 has no frames"):
+        draw(ClipSpec(), [10, 0])
