@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fastdual.checkpoint import write_atomically
-from fastdual.console import PLAIN_INTERVAL_SECONDS
 from fastdual.train import StepReport
+
+# A log file is no place for a moving bar: there, a line is printed this often at most.
+_PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class RunLog:
@@ -82,7 +84,7 @@ class ProgressLine:
             self._bar.update(self._task, completed=report.step, description=describe(report))
             return
         is_last = report.step == report.total_steps
-        if is_last or time.monotonic() - self._last_plain >= PLAIN_INTERVAL_SECONDS:
+        if is_last or time.monotonic() - self._last_plain >= _PLAIN_INTERVAL_SECONDS:
             self._last_plain = time.monotonic()
             place = f"step {report.step}/{report.total_steps}"
             print(f"{place} {describe(report)}", file=sys.stderr, flush=True)

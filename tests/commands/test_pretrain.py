@@ -1,0 +1,261 @@
+"""`fastdual pretrain` as its users meet it: what it prints, what it writes, and how it refuses."""
+
+import resource
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+
+from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
+from fastdual.commands.pretrain import command
+from fastdual.config import PretrainConfig, resolve
+from fastdual.loaders.index import VideoIndex
+from fastdual.model import create_model
+from fastdual.recipe import read_toml
+from fastdual.runfolder import RunFolder
+from tests.loaders.clips import encode
+from tests.runs import QUICK, arguments, invoke, read_log, start, write_index, write_videos
+
+NUM_VIDEOS = 8
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS)
+
+
+@pytest.fixture(autouse=True)
+def cache_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def assert_refused(args: list[str], *words: str, code: int = 2) -> None:
+    """One line that says the words, the right exit code, no traceback, and no run folder made."""
+    run = Path(args[args.index("--run") + 1])
+    before = sorted(run.rglob("*")) if run.is_dir() else None
+    result = invoke(args)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.stderr
+    for word in words:
+        assert word in error[0]
+    assert (sorted(run.rglob("*")) if run.is_dir() else None) == before
+
+
+def test_options_are_few_and_frozen() -> None:
+    flags = {name for p in command.params if isinstance(p, click.Option) for name in p.opts}
+    assert flags == {
+        "--run", "--recipe", "--set", "--show-config", "--resume", "--device", "--epochs",
+        "--batch-size", "--seed", "--root",
+    }  # fmt: skip
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    result = invoke(arguments(index, run, "--epochs", "2", "--seed", "5"))
+    assert result.exit_code == 0, result.output
+    for words in (
+        "data      all 8 videos; 2 batches of 4 an epoch",
+        "8 frames at stride 1, 32x32, 2 segments",
+        "model     tiny",
+        "compute   cpu",
+        "fp32, not compiled",
+        "schedule.epochs = 3 (--set)",
+        "run       starts at step 0 of 6 (3 epochs)",
+        "step 6/6 epoch 3.0 loss",
+        "data wait",
+        "left",
+    ):
+        assert words in result.stderr, words
+    newest = find_checkpoint(run)
+    assert result.stdout.splitlines() == [
+        f"checkpoint  {newest}",
+        f"next        fastdual retrieve {run} {index}",
+    ]
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    events = read_log(run, "train")
+    assert [event["step"] for event in events] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "clip", "rank", "coherence", "rank_accuracy", "clip_top1"} <= set(events[0])
+    model, config = load_model(run)
+    assert (config.run.seed, config.schedule.epochs) == (5, 3)
+    assert sum(weight.numel() for weight in model.parameters()) == 967_887
+    stored = resolve([("file", read_toml(run / "config.toml"))]).config
+    assert stored == config
+    assert "seed = 5  # --seed" in (run / "config.toml").read_text()
+
+
+def test_settings_win_over_flags_and_flags_over_the_recipe(index: Path, tmp_path: Path) -> None:
+    args = ["pretrain", str(index), "--run", str(tmp_path / "run"), "--recipe", "tiny"]
+    result = invoke([*args, "--epochs", "7", "--set", "run.seed=3", "--seed", "4", "--show-config"])
+    assert result.exit_code == 0, result.output
+    shown = tomllib.loads(result.stdout)
+    assert (shown["schedule"]["epochs"], shown["run"]["seed"]) == (7, 3)
+    assert 'backbone = "tiny"  # recipe tiny' in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_show_config_prints_is_a_recipe_for_the_same_config(tmp_path: Path) -> None:
+    args = ["pretrain", "videos", "--run", str(tmp_path / "run"), "--show-config"]
+    first = invoke([*args, "--recipe", "tiny", "--set", "optimiser.max_gradient_norm=2"]).stdout
+    (tmp_path / "mine.toml").write_text(first)
+    second = invoke([*args, "--recipe", str(tmp_path / "mine.toml")]).stdout
+    assert tomllib.loads(first) == tomllib.loads(second)
+
+
+def test_a_folder_is_indexed_and_its_train_split_is_taken(tmp_path: Path) -> None:
+    write_videos(tmp_path / "videos" / "train" / "a", count=4)
+    write_videos(tmp_path / "videos", count=6)
+    table = ["path,split"] + [f"video{n:02d}.mp4,{'train' if n < 4 else 'test'}" for n in range(6)]
+    (tmp_path / "videos" / "videos.csv").write_text("\n".join(table))
+    run = tmp_path / "run"
+    one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
+    result = invoke(arguments(tmp_path / "videos" / "videos.csv", run, **one))
+    assert result.exit_code == 0, result.output
+    assert "4 videos of the split 'train' (6 in the index); 1 batches of 4" in result.stderr
+    more = tmp_path / "all"
+    result = invoke(arguments(tmp_path / "videos", more, data__split="all", **one))
+    assert result.exit_code == 0, result.output
+    assert "all 10 videos; 2 batches of 4" in result.stderr
+
+
+def test_a_missing_an_empty_and_an_unusable_folder_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert_refused(arguments(tmp_path / "absent", run), "absent", "does not exist")
+    (tmp_path / "empty").mkdir()
+    assert_refused(arguments(tmp_path / "empty", run), "empty")
+    (tmp_path / "broken").mkdir()
+    for name in ("a.mp4", "b.avi"):
+        (tmp_path / "broken" / name).write_bytes(b"not a video" * 100)
+    assert_refused(arguments(tmp_path / "broken", run), "broken")
+    (tmp_path / "bad.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    assert_refused(arguments(tmp_path / "bad.h5", run), "bad.h5")
+
+
+def test_an_index_whose_videos_moved_is_refused_until_root_names_them(tmp_path: Path) -> None:
+    index = write_index(tmp_path / "data", count=4)
+    (tmp_path / "data" / "videos").rename(tmp_path / "moved")
+    run = tmp_path / "run"
+    one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
+    assert_refused(arguments(index, run, **one), "--root")
+    result = invoke(arguments(index, run, "--root", str(tmp_path / "moved"), **one))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optimiser__learning_rat": 1}, ["unknown key", "did you mean optimiser.learning_rate?"]),
+        ({"clip__num_segments": 3}, ["num_segments 3", "divides"]),
+        ({"data__batch_size": 9}, ["data.batch_size = 9", "8 videos", "--batch-size 8"]),
+        ({"data__split": "trian"}, ["no split 'trian'"]),
+        ({"model__backbone": "resnet"}, ["resnet", "tiny"]),
+        ({"run__device": "tpu"}, ["'tpu'", "auto, cpu, cuda"]),
+        ({"run__precision": "bf16"}, ["fp32 only", "run.precision=fp32"]),
+        ({"data__decode": "nvdec"}, ["nvdec", "CUDA"]),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_before_anything_is_written(
+    index: Path, tmp_path: Path, settings: dict[str, Any], words: list[str]
+) -> None:
+    assert_refused(arguments(index, tmp_path / "run", **settings), *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(index: Path, tmp_path: Path) -> None:
+    args = ["pretrain", str(index), "--run", str(tmp_path / "run"), "--recipe", "tiny"]
+    assert_refused([*args, "--device", "cuda"], "'cuda'", "0 CUDA devices", "--device cpu")
+
+
+def test_a_recipe_that_is_not_there_or_not_toml_is_refused(index: Path, tmp_path: Path) -> None:
+    args = ["pretrain", str(index), "--run", str(tmp_path / "run"), "--recipe"]
+    assert_refused([*args, "papr"], "'papr'", "paper-simclr, tiny")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[data\n")
+    assert_refused([*args, str(bad)], "bad.toml", "not valid TOML")
+
+
+def test_several_processes_are_refused_for_now(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_refused(arguments(index, tmp_path / "run"), "WORLD_SIZE = 2", "not supported yet")
+
+
+def test_a_run_folder_that_is_a_file_or_busy_is_refused(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert_refused(arguments(index, tmp_path / "file"), "is a file")
+    config = resolve([], [f"{key}={value}" for key, value in QUICK.items()])
+    with RunFolder(tmp_path / "run").claimed(config):
+        args = arguments(index, tmp_path / "run", "--resume")
+        assert_refused(args, "another process is training")
+
+
+def test_a_checkpoint_of_another_model_is_refused(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = arguments(index, run, "--resume")
+    assert invoke(args).exit_code == 0
+    newest = find_checkpoint(run)
+    state = torch.load(newest, weights_only=True)
+    other: PretrainConfig = resolve([], ["model.backbone=tiny", "model.clip_dim=9"]).config
+    save_checkpoint(newest, {**state, "model": create_model(other).state_dict()})
+    result = invoke(args)
+    assert result.exit_code == 2
+    assert "weights of another model: clip_head.2.weight is [9, 128] there" in result.stderr
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
+    index: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    every = {"run__checkpoint_every_steps": 1}
+    assert invoke(arguments(index, run, **every, schedule__epochs=2)).exit_code == 0
+    kept = {path: path.read_bytes() for path in list_checkpoints(run / "checkpoints")}
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("epochs = 2 ", "epochs = 3 "))
+
+    process = start(arguments(index, run, "--resume", **every))
+    # Less than a checkpoint, more than everything else that a run writes.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "the checkpoint could not be written" in stderr
+    assert "Traceback" not in stderr
+    left = {p: p.read_bytes() for p in (run / "checkpoints").iterdir()}
+    assert left == kept
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_with_a_remedy(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = invoke(arguments(index, run, optimiser__learning_rate=1e38))
+    assert result.exit_code == 1
+    assert "is not finite" in result.stderr
+    assert "optimiser.learning_rate" in result.stderr
+    assert len(list(run.glob("plan-step-*.npz"))) == 1
+    assert list_checkpoints(run / "checkpoints") == []
+
+
+def test_a_video_that_breaks_during_the_run_is_named_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = write_index(tmp_path / "data", count=8)
+    victim = VideoIndex.load(index).path(3)
+    victim.write_bytes(bytes(victim.stat().st_size))
+    run = tmp_path / "run"
+    result = invoke(arguments(index, run))
+    assert result.exit_code == 0, result.output
+    assert str(victim) in caplog.text
+    assert victim.name in (run / "quarantine.jsonl").read_text()
+
+
+def test_a_video_of_one_frame_trains_like_any_other(tmp_path: Path) -> None:
+
+    encode(tmp_path / "videos" / "one.mp4", 1)
+    write_videos(tmp_path / "videos", count=3)
+    one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
+    result = invoke(arguments(tmp_path / "videos", tmp_path / "run", **one))
+    assert result.exit_code == 0, result.output

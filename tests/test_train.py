@@ -1,0 +1,198 @@
+"""The training loop on real batches."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastdual.config import PretrainConfig, resolve
+from fastdual.distributed import World
+from fastdual.execution import choose_execution
+from fastdual.loaders.errors import FailureError
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipBatch
+from fastdual.loaders.plan import ClipPlan
+from fastdual.model import create_model
+from fastdual.objective import StepOutput
+from fastdual.pretrain import create_loader, create_training
+from fastdual.runfolder import RunFolder
+from fastdual.train import StepReport, Training, take_step, train
+from tests.runs import QUICK, write_index
+
+NUM_VIDEOS = 10
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    return VideoIndex.load(write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS))
+
+
+@pytest.fixture
+def make_training(index: VideoIndex, tmp_path: Path) -> Iterator[Any]:
+    made: list[Training] = []
+
+    def make(**settings: Any) -> Training:
+        values = QUICK | {key.replace("__", "."): value for key, value in settings.items()}
+        config: PretrainConfig = resolve([], [f"{k}={v}" for k, v in values.items()]).config
+        execution = choose_execution(config.run)
+        torch.manual_seed(config.run.seed)
+        folder = RunFolder(tmp_path / "run")
+        loader = create_loader(index, None, config, execution, World(), folder)
+        made.append(create_training(create_model(config), loader, config, execution))
+        return made[-1]
+
+    yield make
+    for training in made:
+        training.loader.close()
+
+
+class ListKeeper:
+    """Keeps everything in lists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reports: list[StepReport] = []
+        self.saved_steps: list[int] = []
+
+    def report(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def save(self, training: Training) -> None:
+        self.saved_steps.append(training.step)
+
+    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
+        return RunFolder(self.folder).save_plan(plan, step=step)
+
+
+def run(training: Training, keeper: ListKeeper, **changes: Any) -> bool:
+    pace = {"log_every_steps": 2, "checkpoint_every_steps": 3, "should_stop": lambda: False}
+    return train(training, keeper, **(pace | changes))
+
+
+def test_reports_and_checkpoints_come_at_their_steps_and_at_the_end(
+    make_training: Any, tmp_path: Path
+) -> None:
+    keeper = ListKeeper(tmp_path)
+    training = make_training(schedule__epochs=4)  # 10 videos in batches of 4: 2 steps an epoch
+    assert run(training, keeper)
+    assert training.total_steps == training.step == 8
+    assert [report.step for report in keeper.reports] == [2, 3, 4, 6, 8]
+    assert keeper.saved_steps == [3, 6, 8]
+    assert [r.epoch for r in keeper.reports] == [1.0, 1.5, 2.0, 3.0, 4.0]
+    for report in keeper.reports:
+        assert 0 <= report.data_wait_share <= 1
+        assert report.clips_per_second > 0
+        assert all(math.isfinite(value) for value in report.metrics.values())
+    assert [r.learning_rate for r in keeper.reports] == pytest.approx([3e-3] * 3 + [3e-4] * 2)
+
+
+def test_asked_to_stop_it_saves_after_the_step_and_says_that_it_is_not_complete(
+    make_training: Any, tmp_path: Path
+) -> None:
+    keeper = ListKeeper(tmp_path)
+    training = make_training(schedule__epochs=4)
+    assert not run(training, keeper, should_stop=lambda: training.step == 5)
+    assert training.step == keeper.saved_steps[-1] == keeper.reports[-1].step == 5
+    assert (training.loader.epoch, training.loader.step) == (2, 1)
+
+
+def test_a_batch_is_computed_once_with_all_its_views_in_one_forward(make_training: Any) -> None:
+    training = make_training()
+    shapes = []
+    training.model.register_forward_hook(lambda _, args, out: shapes.append(args[0].shape))
+    take_step(training, next(iter(training.loader)))
+    assert shapes == [(4 * 4, 3, 8, 32, 32)]
+
+
+def test_the_network_learns_the_pretext_task(make_training: Any, tmp_path: Path) -> None:
+    keeper = ListKeeper(tmp_path)
+    settings = {"optimiser__name": "adamw", "optimiser__learning_rate": 0.002}
+    run(make_training(schedule__epochs=30, **settings), keeper, log_every_steps=10)
+    first, last = keeper.reports[0].metrics, keeper.reports[-1].metrics
+    assert last["loss"] < 0.7 * first["loss"]
+
+
+def test_gradients_are_scaled_to_the_largest_norm_allowed(make_training: Any) -> None:
+    training = make_training(
+        optimiser__max_gradient_norm=0.5, optimiser__momentum=0, optimiser__weight_decay=0
+    )
+    before = [weight.detach().clone() for weight in training.model.parameters()]
+    output = take_step(training, next(iter(training.loader)))
+    assert output.metrics["gradient_norm"] > 0.5
+    moved = [w.detach() - b for w, b in zip(training.model.parameters(), before, strict=True)]
+    norm = torch.nn.utils.get_total_norm(moved).item()
+    assert norm == pytest.approx(0.5 * 0.003, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_plan(
+    make_training: Any, tmp_path: Path
+) -> None:
+    training, keeper = make_training(schedule__epochs=5), ListKeeper(tmp_path)
+    compute, seen = training.compute, []
+
+    def explode(batch: ClipBatch) -> StepOutput:
+        seen.append(batch.plan)
+        output = compute(batch)
+        return replace(output, loss=output.loss / (0.0 if len(seen) == 5 else 1.0))
+
+    training.compute = explode
+    with pytest.raises(FailureError, match="step 4: loss is not finite") as caught:
+        run(training, keeper, log_every_steps=7)
+    assert keeper.saved_steps == [3]
+    file = tmp_path / "plan-step-00000004.npz"
+    assert str(file) in str(caught.value)
+    with np.load(file) as arrays:
+        for name, value in vars(seen[4]).items():
+            assert np.array_equal(arrays[name], value), name
+
+
+class RefuseToWait(TorchDispatchMode):
+    """Fails on every operation that brings a value from the device to the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        assert not any(word in name for word in ("_local_scalar_dense", "nonzero", "equal.")), name
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_never_reads_a_value_back(make_training: Any) -> None:
+    # Without ranking: on a CPU, where it costs nothing, that checks the values of the permutation.
+    training = make_training(optimiser__max_gradient_norm=1.0, loss__objective="clip")
+    batch = next(iter(training.loader))
+    with RefuseToWait():
+        output = take_step(training, batch)
+        with pytest.raises(AssertionError, match="_local_scalar_dense"):
+            float(output.loss.detach())
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_never_waits_for_it(make_training: Any) -> None:
+    training = make_training(run__device="cuda", run__compile="off", model__backbone="r2plus1d")
+    batches = iter(training.loader)
+    take_step(training, next(batches))
+    batch = next(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        take_step(training, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
+    from fastdual.runlog import RunLog
+
+    lines = [json.dumps({"event": "train", "step": step}) for step in (1, 2, 3)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"event": "tr']))
+    log = RunLog(tmp_path, start_step=2)
+    log.event("start", step=2, loss=math.nan)
+    log.close()
+    kept = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(e["event"], e["step"]) for e in kept] == [("train", 1), ("train", 2), ("start", 2)]
+    assert kept[-1]["loss"] is None
