@@ -166,7 +166,8 @@ def _shuffle_rank_bwd_kernel(
     is_match, is_other, _, violation = _violations(
         similarity, sample, number, valid, temperature, ROWS
     )
-    slope = 1.0 / (1.0 + tl.exp(-violation))
+    small = tl.exp(-tl.abs(violation))
+    slope = tl.where(violation > 0, 1.0, small) / (1.0 + small)  # sigmoid, without overflow
     if HAS_CLIP:
         slope = tl.where(violation > clip, 0.0, slope)
     slope = tl.where(is_other, slope, 0.0) * (tl.load(upstream_ptr) * scale_of_mean / temperature)
