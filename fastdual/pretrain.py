@@ -262,12 +262,6 @@ def describe_run(
     videos = f"all {len(index)} videos" if split is None else f"{len(index.split(split))} videos"
     chosen = "" if split is None else f" of the split {split!r} ({len(index)} in the index)"
     num_weights = sum(weight.numel() for weight in training.model.parameters())
-    given = [
-        f"{key} = {value!r} ({resolved.sources[key]})"
-        for key, value in config.to_dict().items()
-        if not resolved.sources[key].startswith(("default", "recipe", "run "))
-    ]
-    recipes = sorted({o for o in resolved.sources.values() if o.startswith(("recipe", "run "))})
     where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
     return [
         f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} an epoch",
@@ -277,6 +271,20 @@ def describe_run(
         f"model     {config.model.backbone}, {num_weights:,} weights; objective "
         f"{config.loss.objective}",
         f"compute   {execution.describe()}",
-        f"settings  {', '.join(recipes) or 'defaults'}{''.join('; ' + text for text in given)}",
+        f"settings  {describe_origins(resolved)}",
         f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",
     ]
+
+
+def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
+    """The recipe, and every value that the command line gave, by what gave it."""
+    recipes, given = [], []
+    for key, origin in resolved.sources.items():
+        value = resolved.config.to_dict()[key]
+        if origin == "--set":
+            given.append(f"{key}={value}")
+        elif origin.startswith("--"):
+            given.append(f"{origin} {value}")
+        elif origin != "default" and origin not in recipes:
+            recipes.append(origin)
+    return ", ".join(recipes) + "".join(f"; {text}" for text in given)

@@ -4,7 +4,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fastdual.checkpoint import write_atomically
+from fastdual.loaders.errors import FailureError
 from fastdual.train import StepReport
 
 # A log file is no place for a moving bar: there, a line is printed this often at most.
@@ -30,18 +32,22 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, *, start_step: int) -> None:
-        path = folder / "log.jsonl"
-        if path.exists():
-            lines = path.read_text().splitlines()
-            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
-            write_atomically(path, kept.encode())
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115, closed by close()
-        self._board: Any = _summary_writer(folder / "tensorboard", start_step + 1)
+        self._path = folder / "log.jsonl"
+        with self._failures():
+            if self._path.exists():
+                lines = self._path.read_text().splitlines()
+                kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
+                write_atomically(self._path, kept.encode())
+            # Unbuffered: a line is written whole when it is due, or fails then and there.
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115, closed by close()
+            self._board: Any = _summary_writer(folder / "tensorboard", start_step + 1)
 
     def event(self, name: str, *, step: int, **values: Any) -> None:
         """Write one JSON line: event, step, Unix time and values; what is not finite is null."""
         line = {"event": name, "step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+        text = json.dumps({key: _finite(value) for key, value in line.items()})
+        with self._failures():
+            self._file.write(f"{text}\n".encode())
 
     def report(self, report: StepReport) -> None:
         """Log a reading of the training loop."""
@@ -52,13 +58,25 @@ class RunLog:
             "data_wait_share": report.data_wait_share,
         }
         self.event("train", step=report.step, epoch=report.epoch, **values)
-        for name, value in values.items():
-            self._board.add_scalar(f"train/{name}", value, report.step)
+        with self._failures():
+            for name, value in values.items():
+                self._board.add_scalar(f"train/{name}", value, report.step)
 
     def close(self) -> None:
         """Flush both and let go of them."""
         self._file.close()
-        self._board.close()
+        with self._failures():
+            self._board.close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FailureError(
+                f"{self._path.parent}: the log could not be written: {error.strerror}; free some "
+                "space and go on with --resume"
+            ) from error
 
 
 class ProgressLine:

@@ -1,5 +1,6 @@
 """`fastdual pretrain`: from a folder of videos or an index to a pretrained backbone."""
 
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,11 @@ def command(
         world = read_world()
         with video_progress("indexing") as progress:
             index = open_index(data, root=root, progress=progress)
-        result = pretrain(
-            index, folder, config, world=world, announce=lambda line: click.echo(line, err=True)
-        )
+        announce = functools.partial(click.echo, err=True)
+        result = pretrain(index, folder, config, world=world, announce=announce)
     click.echo(f"checkpoint  {result.checkpoint}")
     if result.signal_number is not None:
-        click.echo(f"stopped by a signal at step {result.step} of {result.total_steps}")
+        click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
         click.echo(f"go on with  fastdual pretrain {data} --run {run_path} --resume")
         raise click.exceptions.Exit(128 + result.signal_number)
     click.echo(f"next        fastdual retrieve {run_path} {data}")
