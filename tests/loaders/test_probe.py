@@ -10,11 +10,12 @@ import pytest
 
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.picture import clockwise_rotation
-from fastdual.loaders.probe import Probe, probe_file
+from fastdual.loaders.probe import Probe, _decode, _sound_keyframes, probe_file
 from fastdual.loaders.video import (
     Keyframes,
     VideoError,
     decode_all,
+    demux,
     open_video,
     read_frames,
 )
@@ -78,6 +79,21 @@ def test_bytes_read_like_the_file(clip: Path) -> None:
 def test_short_groups_are_used_for_seeking(tmp_path: Path) -> None:
     probe = probe_file(encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"}))
     assert probe.keyframes.frames.tolist() == [8, 16, 24, 32]
+
+
+@pytest.mark.parametrize("name", ["h264-open-gop.mkv", "mpeg4-b-frames.avi"])
+def test_leading_pictures_of_an_open_group_do_not_stop_seeking(tmp_path: Path, name: str) -> None:
+    probe = probe_file(encode(tmp_path / name, 20, **FORMATS[name]))
+    assert probe.keyframes.frames.tolist() == list(range(0, 20, FORMATS[name]["gop"]))[1:]
+
+
+def test_a_seek_that_gives_other_pictures_is_not_trusted(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"})
+    with open_video(path, smooth=False) as video:
+        decoded = _decode(video)
+    assert len(_sound_keyframes(path, decoded).frames) == 4
+    decoded.checksums[17] += 1  # as if the frame after keyframe 16 had looked otherwise
+    assert len(_sound_keyframes(path, decoded).frames) == 0
 
 
 def test_a_wrong_seek_table_still_gives_the_right_frames(tmp_path: Path) -> None:
@@ -198,6 +214,17 @@ def damaged(path: Path, kind: str) -> Path:
         middle = slice((start + end) // 2, (start + end) // 2 + 400)
         body[middle] = bytes(400)
         path.write_bytes(body)
+    elif kind == "picture damaged":
+        old = encode(path.with_name("good.avi"), 20, codec="mpeg4", height=240, width=320)
+        body = bytearray(old.read_bytes())
+        body[len(body) // 2 : len(body) // 2 + 40] = bytes(40)
+        path.write_bytes(body)
+    elif kind == "last packets gone":
+        options = {"movflags": "faststart"}
+        fast = encode(path, 20, gop=5, container_options=options)
+        with open_video(fast) as video:
+            places = sorted(packet.pos + packet.size for packet in demux(video) if packet.size)
+        fast.write_bytes(fast.read_bytes()[: places[11]])
     elif kind == "encrypted":
         key = {"encryption_key": "0123456789abcdef" * 2, "encryption_kid": "0" * 31 + "1"}
         encode(path, 20, container_options={"encryption_scheme": "cenc-aes-ctr", **key})
@@ -218,6 +245,8 @@ def damaged(path: Path, kind: str) -> Path:
         ("cut short", "is truncated or damaged: packet 1[0-9] is incomplete"),
         ("no table", "is not a video, or its header is damaged"),
         ("zeros inside", r"frame \d+ (cannot be decoded|is damaged)"),
+        ("picture damaged", r"frame \d+ is damaged"),
+        ("last packets gone", "is truncated: 12 of 20 frames are there"),
         ("encrypted", "is encrypted"),
         ("playlist", "is not a video|is a playlist"),
     ],
