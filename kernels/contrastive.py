@@ -72,9 +72,9 @@ def compute_gradients(
     """Gradients of query, key and temperature; see streaming.compute_gradients."""
     arguments = problem, partials, statistics, upstream, count, needs
     if runs_triton(problem.query):
-        from fastdual.kernels import contrastive_triton
+        from fastdual.kernels import contrastive_triton_bwd
 
-        return contrastive_triton.compute_gradients(*arguments, dtype=dtype)
+        return contrastive_triton_bwd.compute_gradients(*arguments, dtype=dtype)
     return streaming.compute_gradients(*arguments, dtype=dtype)
 
 
@@ -126,7 +126,7 @@ def _(
         query.new_empty((num_rows,) if reduction == "none" else (), dtype=dtype),
         query.new_empty((), dtype=dtype),
         query.new_empty((3, num_rows if metrics else 0), dtype=torch.bool),
-        query.new_empty((4, num_rows), dtype=dtype),
+        query.new_empty((2 if positives == "sum" else 4, num_rows), dtype=dtype),
         query.new_empty(num_rows if normalize else 0, dtype=dtype),
         query.new_empty(0 if key is None or not normalize else key.shape[0], dtype=dtype),
     )

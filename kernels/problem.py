@@ -58,7 +58,7 @@ class Merged(NamedTuple):
     loss: Tensor  # 0-d, or [N] for reduction "none"
     num_valid: Tensor  # 0-d: rows that have a positive
     hits: Tensor  # [3, N] bool: top1, top5, valid; [3, 0] without metrics
-    statistics: Tensor  # [4, N]; see streaming.statistics_of
+    statistics: Tensor  # [2, N] for "sum", [4, N] for "mean"; see streaming.statistics_of
 
 
 # Fields of Partials. Log-sum-exps are of the negatives' and of the positives' logits; -inf: there

@@ -133,7 +133,7 @@ def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
 def statistics_of(
     negative_lse: Tensor, positive_lse: Tensor, count: Tensor, positives: str
 ) -> Tensor:
-    """Four numbers a row [4, N]: (a, b, r, u), from which a logit l gives the loss's slope w.
+    """A few numbers a row, from which a logit l gives the loss's slope w: (a, b), and (r, u) for "mean".
 
     A negative has w = e^(l - b), b being the log-sum-exp of all candidates. At a positive the
     textbook's softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used
@@ -142,37 +142,31 @@ def statistics_of(
     for n = 1, where the first term is 0 and would only add rounding. A row without positives has a
     = b = inf, so every w is 0.
     """
-    valid = count > 0
     all_lse = torch.logaddexp(negative_lse, positive_lse)
     log_beta = negative_lse - all_lse
-    zero = torch.zeros_like(count)
     if positives == "sum":
-        at_positive, ratio, uniform = positive_lse - log_beta, zero, zero
+        rows = [positive_lse - log_beta, all_lse]
+        padding = [torch.inf, torch.inf]
     else:
-        at_positive, ratio = positive_lse - count.log(), log_beta.exp() / count
-        uniform = torch.where(count > 1, 1 / count, zero)
-    inf = torch.full_like(count, torch.inf)
-    return torch.stack(
-        [
-            torch.where(valid, at_positive, inf),
-            torch.where(valid, all_lse, inf),
-            torch.where(valid, ratio, zero),
-            torch.where(valid, uniform, zero),
-        ]
-    )
+        uniform = (1 / count).masked_fill(count == 1, 0)
+        rows = [positive_lse - count.log(), all_lse, log_beta.exp() / count, uniform]
+        padding = [torch.inf, torch.inf, 0.0, 0.0]
+    stand_in = count.new_tensor(padding)[:, None]
+    return torch.where(count > 0, torch.stack(rows), stand_in)
 
 
 def _slopes(
     problem: Problem, logits: Tensor, masks: tuple[Tensor, Tensor], stats: Tensor
 ) -> Tensor:
-    """d loss / d logit of a tile, with the stats [4, rows] of its rows; see statistics_of."""
+    """d loss / d logit of a tile, with the statistics of its rows; see statistics_of."""
     positive, negative = masks
-    at_positive, at_negative, ratio, uniform = stats[:, :, None].unbind()
+    at_positive, at_negative, *others = stats[:, :, None].unbind()
     away = logits - torch.where(positive, at_positive, at_negative)
     share = away.exp()
     if problem.positives == "sum":
         slopes = torch.where(positive, -share, share)
     else:
+        ratio, uniform = others
         slopes = torch.where(positive, uniform * away.expm1() - share * ratio, share)
     return slopes.masked_fill(~(positive | negative), 0)
 

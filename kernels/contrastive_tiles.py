@@ -1,0 +1,170 @@
+"""Pieces that the forward and the backward kernels of the contrastive softmax share; needs triton."""
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+
+import functools
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastdual.kernels.problem import NORM_FLOOR, Problem
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+FLOOR = tl.constexpr(NORM_FLOOR)
+
+
+@triton.jit
+def load_labels(labels_ptr, index, count, absent: tl.constexpr):
+    """Ids or groups [BLOCK]; negative ones, and those past the end, become `absent`."""
+    labels = tl.load(labels_ptr + index, mask=index < count, other=-1)
+    return tl.where(labels >= 0, labels, absent)
+
+
+@triton.jit
+def load_tile(x_ptr, index, dims, count, D, stride_row, stride_dim):
+    offsets = index.to(tl.int64)[:, None] * stride_row + dims.to(tl.int64)[None, :] * stride_dim
+    return tl.load(x_ptr + offsets, mask=(index < count)[:, None] & (dims < D)[None, :], other=0.0)
+
+
+@triton.jit
+def similarities(
+    own, own_ptr, own_index, num_own, own_stride_row, own_stride_dim,
+    other_ptr, other_index, num_other, other_stride_row, other_stride_dim, D,
+    SQUARES: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Dot products [OWN, OTHER], the other side's tile, and if SQUARES its squared lengths [OTHER].
+
+    SINGLE: one tile spans all of D, and `own` is that tile of the own side, loaded once.
+    """
+    squares = tl.zeros([other_index.shape[0]], tl.float32)
+    dims = tl.arange(0, BLOCK_D)
+    if SINGLE:
+        other = load_tile(
+            other_ptr, other_index, dims, num_other, D, other_stride_row, other_stride_dim
+        )
+        products = tl.dot(own, tl.trans(other), input_precision=PRECISION)
+        if SQUARES:
+            wide = other.to(tl.float32)
+            squares = tl.sum(wide * wide, 1)
+    else:
+        products = tl.zeros([own_index.shape[0], other_index.shape[0]], tl.float32)
+        other = tl.zeros([other_index.shape[0], BLOCK_D], other_ptr.dtype.element_ty)
+        for start in range(0, D, BLOCK_D):
+            own_part = load_tile(
+                own_ptr, own_index, start + dims, num_own, D, own_stride_row, own_stride_dim
+            )
+            other = load_tile(
+                other_ptr, other_index, start + dims, num_other, D,
+                other_stride_row, other_stride_dim,
+            )  # fmt: skip
+            products = tl.dot(own_part, tl.trans(other), products, input_precision=PRECISION)
+            if SQUARES:
+                wide = other.to(tl.float32)
+                squares += tl.sum(wide * wide, 1)
+    return products, other, squares
+
+
+@triton.jit
+def base2_scale(temperature_ptr, temperature_value):
+    """log2(e) / temperature."""
+    if temperature_ptr is not None:
+        return LOG2_E / tl.load(temperature_ptr).to(tl.float32)
+    else:
+        return LOG2_E / temperature_value
+
+
+@triton.jit
+def length_scale(squares):
+    return 1.0 / tl.maximum(tl.sqrt(squares), FLOOR)
+
+
+@triton.jit
+def base2_softplus(x):
+    """log2(1 + 2^x) to full relative precision, also where 2^x is far below 1."""
+    small = tl.exp2(-tl.abs(x))
+    one_plus = 1.0 + small
+    # log(1 + e) * e / ((1 + e) - 1) undoes the rounding of 1 + e (Kahan).
+    rounded = tl.where(one_plus == 1.0, 1.0, one_plus - 1.0)
+    log1p = tl.where(one_plus == 1.0, small * LOG2_E, tl.log2(one_plus) * small / rounded)
+    return tl.maximum(x, 0.0) + log1p
+
+
+class Tile(NamedTuple):
+    """Block sizes of a launch, and how it is compiled."""
+
+    own: int  # rows (or candidates) of a program
+    other: int  # of the side that it streams over, at a time
+    dim: int  # of the embedding, at a time
+    num_warps: int
+    num_stages: int
+
+    def launch_options(self) -> dict[str, int]:
+        return {
+            "BLOCK_OWN": self.own,
+            "BLOCK_OTHER": self.other,
+            "BLOCK_D": self.dim,
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+        }
+
+
+# Few rows want many small programs. TODO
+SMALL = 1024
+
+
+def _tile_dim(dim: int) -> int:
+    """One tile spans D up to 256; beyond, D is taken in steps of 128."""
+    return max(16, triton.next_power_of_2(dim)) if dim <= 256 else 128
+
+
+def forward_tile(dtype: torch.dtype, num_own: int, dim: int) -> Tile:
+    block_d = _tile_dim(dim)
+    if dtype == torch.float32:
+        return Tile(32, 64, min(block_d, 64), 4, 2)
+    if num_own <= SMALL:
+        return Tile(32, 64, block_d, 4, 3)
+    return Tile(128, 128 if block_d <= 128 else 64, block_d, 8, 3)
+
+
+def backward_tile(dtype: torch.dtype, num_own: int, dim: int) -> Tile:
+    block_d = _tile_dim(dim)
+    if dtype == torch.float32:
+        return Tile(32, 32, block_d, 4, 2)
+    if num_own <= SMALL:
+        return Tile(32, 64, block_d, 4, 2)
+    return Tile(128, 64, block_d, 8, 2)
+
+
+@functools.cache
+def _num_multiprocessors(device: torch.device) -> int:
+    """Of the GPU; a small number where kernels are interpreted, so that work is split there too."""
+    if device.type != "cuda":
+        return 2
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def split(
+    device: torch.device, num_blocks: int, num_other: int, block: int, *, min_tiles: int
+) -> tuple[int, int]:
+    """Parts that the streamed side is cut into, and how much of it a part has, in whole blocks.
+
+    Two programs a multiprocessor are aimed at; a problem of many rows has them without any cut. A
+    part of fewer than `min_tiles` tiles would not repay its share of the merge.
+    """
+    tiles = triton.cdiv(num_other, block)
+    wanted = max(1, 2 * _num_multiprocessors(device) // num_blocks)
+    tiles_a_part = max(triton.cdiv(tiles, wanted), min_tiles)
+    return triton.cdiv(tiles, tiles_a_part), tiles_a_part * block
+
+
+def labels_of(problem: Problem) -> list[Tensor | None]:
+    """Ids of rows and candidates, then their groups; kernels take them as contiguous."""
+    if problem.query_groups is None or problem.column_groups is None:
+        groups: tuple[Tensor | None, Tensor | None] = None, None
+    else:
+        groups = problem.query_groups, problem.column_groups
+    labels = problem.query_ids, problem.column_ids, *groups
+    return [label if label is None else label.contiguous() for label in labels]
