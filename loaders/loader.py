@@ -113,30 +113,32 @@ class ClipLoader:
         if prefetch < 1 or (num_workers is not None and num_workers < 1):
             raise InputError(f"prefetch {prefetch} and num_workers {num_workers} must be positive")
         check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
-        self._device = _full_device(device)
-        self._index, self._rank, self._world_size = index, rank, world_size
-        self._order = EpochOrder(
+        full_device = _full_device(device)
+        order = EpochOrder(
             index.split(split),
             global_batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
             drop_last=drop_last,
         )
-        self.decode_choice = choose_backend(decode, self._device.type)
+        choice = choose_backend(decode, full_device.type)
+        self._device, self._order, self.decode_choice = full_device, order, choice
+        self._index, self._rank, self._world_size = index, rank, world_size
         self._seed, self._endless, self._prefetch = seed, shuffle, prefetch
         self._epoch, self._step = 0, 0
         self.data_wait_seconds = 0.0
+        # The thread may hold nothing of the loader, or the loader could not be collected.
         self._make_assembler: Callable[[], Assembler] = lambda: Assembler(
             index,
             spec,
-            self._order,
+            order,
             seed=seed,
-            device=self._device,
-            choice=self.decode_choice,
+            device=full_device,
+            choice=choice,
             dtype=dtype,
             num_workers=num_workers or available_cpus(),
             timeout_seconds=timeout_seconds,
-            quarantine=Quarantine(index, self._order.num_videos, quarantine_path),
+            quarantine=Quarantine(index, order.num_videos, quarantine_path),
         )
         self._producer: Producer | None = None
 
@@ -208,7 +210,13 @@ class ClipLoader:
 
     def _next(self) -> ClipBatch:
         if self._producer is None:
-            spans = self._spans(self._epoch, self._step)
+            spans = _spans(
+                self._order,
+                (self._epoch, self._step),
+                rank=self._rank,
+                world_size=self._world_size,
+                endless=self._endless,
+            )
             self._producer = Producer(self._make_assembler, spans, self._device, self._prefetch)
             weakref.finalize(self, self._producer.stop)  # also at the interpreter's exit
         started = time.perf_counter()
@@ -221,20 +229,6 @@ class ClipLoader:
             if not self._endless:
                 self.close()
         return self._to_batch(assembled)
-
-    def _spans(self, epoch: int, step: int) -> Iterator[Span]:
-        """This rank's parts of the batches from (epoch, step) on.
-
-        Training goes on into the next epoch, so that its first batch is ready in time.
-        """
-        while True:
-            for number in range(step, len(self)):
-                bounds = self._order.span(number)
-                part = rank_span(*bounds, rank=self._rank, world_size=self._world_size)
-                yield Span(epoch, number, *part)
-            if not self._endless:
-                return
-            epoch, step = epoch + 1, 0
 
     def _to_batch(self, assembled: Assembled) -> ClipBatch:
         plan = assembled.plan
@@ -253,6 +247,23 @@ class ClipLoader:
         if self._device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _spans(
+    order: EpochOrder, place: tuple[int, int], *, rank: int, world_size: int, endless: bool
+) -> Iterator[Span]:
+    """A rank's parts of the batches from the place (epoch, step) on.
+
+    Training goes on into the next epoch, so that its first batch is ready in time.
+    """
+    epoch, step = place
+    while True:
+        for number in range(step, order.batches_per_epoch):
+            part = rank_span(*order.span(number), rank=rank, world_size=world_size)
+            yield Span(epoch, number, *part)
+        if not endless:
+            return
+        epoch, step = epoch + 1, 0
 
 
 def _full_device(device: str | torch.device) -> torch.device:

@@ -1,0 +1,251 @@
+"""Frame i is the same picture in every backend; what a backend cannot do is known and said."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastdual.loaders.decode import (
+    FrameReader,
+    choose_backend,
+    colour_matrix,
+    unique_frames,
+    why_not_dali,
+)
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.graph import MEAN, STD, ClipGraph, encoded_inputs
+from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
+from fastdual.loaders.pool import TaskFailure
+from tests.loaders.clips import encode, read_number
+
+DIFFERENCE = 2.0  # of 255, mean absolute, after resizing
+# Whole frames: neighbours at the start, the end and in the middle; crop of the paper's frame.
+SPEC = ClipSpec(
+    mode="evaluate", frames_per_clip=4, num_segments=1, frame_stride=1, clips_per_video=5
+)
+TOP, LEFT = 8, 30
+
+
+def plan_for(index: VideoIndex, video: int) -> ClipPlan:
+    numbers = np.array([video])
+    lengths = index.num_frames[numbers]
+    return draw_plan(SPEC, seed=0, epoch=0, videos=numbers, num_frames=lengths)
+
+
+def read_by_pyav(reader: FrameReader, plan: ClipPlan) -> np.ndarray:
+    """[K, T, crop, crop, 3] of the plan's frames, cropped as the graph crops them."""
+    (wanted,), order = unique_frames(plan)
+    ticket = reader.submit(int(plan.videos[0]), wanted)
+    frames = reader.result(ticket)
+    assert not isinstance(frames, TaskFailure), frames
+    clips = frames[order[0], TOP : TOP + 112, LEFT : LEFT + 112].astype(np.float64)
+    reader.release(ticket)
+    return clips
+
+
+def read_by_dali(index: VideoIndex, plan: ClipPlan, space: int, device: str = "cpu") -> np.ndarray:
+    """The same pictures decoded inside the DALI graph."""
+    wanted, order = unique_frames(plan)
+    matrix = colour_matrix(space)
+    assert matrix is not None
+    inputs = encoded_inputs(
+        SPEC,
+        [np.fromfile(index.path(int(plan.videos[0])), np.uint8)],
+        wanted,
+        index.rotation[plan.videos].astype(np.int64),
+        matrix[None],
+    )
+    graph = ClipGraph(
+        SPEC, source="encoded", device=torch.device(device), max_batch_size=1, num_threads=1
+    )
+    views = torch.stack(graph.run(plan, order, inputs), dim=1)[0].cpu().double()
+    return (views * torch.tensor(STD) + torch.tensor(MEAN)).numpy()
+
+
+def colour_space(reader: FrameReader, index: VideoIndex, video: int) -> int:
+    number = reader._pool.result(reader.submit_colour(video))
+    assert isinstance(number, int)
+    return number
+
+
+def assert_backends_agree(index: VideoIndex, videos: list[int], device: str = "cpu") -> None:
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    try:
+        for video in videos:
+            plan = plan_for(index, video)
+            ours = read_by_pyav(reader, plan)
+            theirs = read_by_dali(index, plan, colour_space(reader, index, video), device)
+            by_frame = np.abs(ours - theirs).mean(axis=(2, 3, 4))
+            assert by_frame.max() < DIFFERENCE, (index.paths[video], by_frame.round(2).tolist())
+    finally:
+        reader.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of several codecs whose frames show their own numbers."""
+    folder = tmp_path_factory.mktemp("videos")
+    size = {"height": 96, "width": 128}
+    encode(folder / "h264.mp4", 60, gop=12, b_frames=2, **size)
+    encode(folder / "mpeg4.avi", 60, codec="mpeg4", gop=12, **size)
+    encode(folder / "mjpeg.avi", 30, codec="mjpeg", pixels="yuvj420p", **size)
+    encode(folder / "vp8.webm", 60, codec="libvpx", gop=12, **size)
+    for name, turn in (
+        ("vp9.mp4", 0),
+        ("vp9-90.mp4", 90),
+        ("vp9-180.mp4", 180),
+        ("vp9-270.mp4", 270),
+    ):
+        encode(folder / name, 60, codec="libvpx-vp9", gop=12, rotation=turn, **size)
+    encode(folder / "vp9-odd.webm", 60, codec="libvpx-vp9", gop=12, height=97, width=136)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    return build_index(folder, tmp_path_factory.mktemp("index") / "x.h5", num_workers=1)
+
+
+def test_pyav_shows_the_numbered_frames_upright(index: VideoIndex):
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    for video in range(len(index)):
+        frames = np.array([0, 1, 7, 11, 12, 13, 26, 29])
+        ticket = reader.submit(video, frames)
+        pictures = reader.result(ticket)
+        assert pictures.shape == (8, 128, 171, 3), index.paths[video]
+        if index.rotation[video] == 0:
+            assert [read_number(p) for p in pictures] == frames.tolist(), index.paths[video]
+    reader.close()
+
+
+def test_rotated_files_come_out_upright(index: VideoIndex):
+    """A quarter turn of the upright file's picture, whichever backend decodes."""
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    straight = index.paths.index("vp9.mp4")
+    full = ClipSpec(mode="evaluate", resize_height=128, resize_width=128)
+    square = FrameReader(index, full, num_workers=1, timeout_seconds=60)
+    pictures = {}
+    for name in ("vp9.mp4", "vp9-90.mp4", "vp9-180.mp4", "vp9-270.mp4"):
+        ticket = square.submit(index.paths.index(name), np.array([37]))
+        pictures[name] = np.array(square.result(ticket))[0].astype(int)
+    turns = {name: int(index.rotation[index.paths.index(name)]) // 90 for name in pictures}
+    assert sorted(turns.values()) == [0, 1, 2, 3] and index.rotation[straight] == 0
+    for name, turn in turns.items():
+        clockwise = np.rot90(pictures["vp9.mp4"], -turn)
+        assert np.abs(pictures[name] - clockwise).mean() < 3, name
+    reader.close()
+    square.close()
+
+
+def test_dali_and_pyav_agree_on_every_codec_turn_and_size(index: VideoIndex):
+    videos = [v for v in range(len(index)) if why_not_dali("dali-cpu", index, v) is None]
+    assert {index.codecs[v] for v in videos} == {"vp8", "vp9", "mjpeg"}
+    assert {int(index.rotation[v]) for v in videos} == {0, 90, 180, 270}
+    assert_backends_agree(index, videos)
+
+
+@pytest.mark.parametrize("space", [1, 9])
+def test_a_stated_colour_matrix_is_kept_by_both_backends(space, tmp_path: Path):
+    options = {"colorspace": {1: "bt709", 9: "bt2020nc"}[space]}
+    encode(tmp_path / "videos" / "x.webm", 20, codec="libvpx-vp9", options=options)
+    index = build_index(tmp_path / "videos", tmp_path / "x.h5", num_workers=1)
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    assert colour_space(reader, index, 0) == space
+    reader.close()
+    assert_backends_agree(index, [0])
+
+
+def test_dali_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
+    for path in sorted((shared_data / "zoo").rglob("*")):
+        if path.suffix in (".webm", ".mkv", ".avi", ".mov") or "vp9" in path.name:
+            target = tmp_path / "zoo" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    index = build_index(tmp_path / "zoo", tmp_path / "zoo.h5")
+    videos = [v for v in range(len(index)) if why_not_dali("dali-cpu", index, v) is None]
+    assert len(videos) == 14
+    assert_backends_agree(index, videos)
+
+
+def test_each_wanted_frame_is_decoded_once():
+    plan = draw_plan(
+        ClipSpec(frames_per_clip=4, frame_stride=2),
+        seed=1,
+        epoch=0,
+        videos=np.array([0, 1]),
+        num_frames=np.array([6, 1]),
+    )
+    wanted, order = unique_frames(plan)
+    for row in range(2):
+        assert (np.diff(wanted[row]) > 0).all()
+        assert np.array_equal(wanted[row][order[row]], plan.frames[row])
+    assert wanted[1].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "backend"),
+    [
+        ("auto", "cpu", "pyav"),
+        ("auto", "cuda", "nvdec"),
+        ("pyav", "cuda", "pyav"),
+        ("dali-cpu", "cpu", "dali-cpu"),
+    ],
+)
+def test_the_backend_is_chosen_and_the_reason_told(requested, device, backend):
+    choice = choose_backend(requested, device)
+    assert choice.backend == backend and choice.reason
+    assert ("as asked" in choice.reason) == (requested != "auto")
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "message"),
+    [
+        ("decord", "cpu", "decode is 'decord'; choose one of auto, nvdec, dali-cpu, pyav"),
+        ("nvdec", "cpu", "needs a CUDA device"),
+        ("dali-cpu", "cuda", "runs on a CPU"),
+    ],
+)
+def test_a_backend_that_the_device_lacks_is_refused(requested, device, message):
+    with pytest.raises(InputError, match=message):
+        choose_backend(requested, device)
+
+
+def test_files_that_dali_cannot_decode_are_known_with_a_reason(index: VideoIndex):
+    h264, vp9 = index.paths.index("h264.mp4"), index.paths.index("vp9.mp4")
+    assert why_not_dali("dali-cpu", index, h264) == "DALI decodes no h264 on a CPU"
+    assert why_not_dali("dali-cpu", index, vp9) is None
+    assert why_not_dali("pyav", index, vp9) == "pyav is the decoder"
+    assert why_not_dali("nvdec", index, h264) is None
+    assert why_not_dali("nvdec", index, vp9) == "NVDEC refuses vp9 of 128x96"
+    mpeg2 = replace(index, codecs=("mpeg2video",) * len(index))
+    assert why_not_dali("nvdec", mpeg2, 0) == "NVDEC decodes no mpeg2video"
+
+
+def test_colour_matrices():
+    assert np.array_equal(colour_matrix(2), np.eye(3))
+    assert np.array_equal(colour_matrix(5), np.eye(3))
+    for space in (1, 9):
+        assert np.allclose(colour_matrix(space).sum(axis=1), 1)  # grey stays grey
+    assert colour_matrix(1)[0, 0] > 1.05
+    assert colour_matrix(8) is None  # YCgCo
+
+
+@pytest.mark.gpu
+def test_nvdec_and_pyav_agree(index: VideoIndex):
+    videos = [v for v in range(len(index)) if why_not_dali("nvdec", index, v) is None]
+    assert {index.codecs[v] for v in videos} >= {"h264", "mpeg4"}
+    assert_backends_agree(index, videos, "cuda:0")
+
+
+@pytest.mark.gpu
+def test_nvdec_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
+    index = build_index(shared_data / "zoo", tmp_path / "zoo.h5")
+    videos = [v for v in range(len(index)) if why_not_dali("nvdec", index, v) is None]
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    known = [v for v in videos if colour_matrix(colour_space(reader, index, v)) is not None]
+    reader.close()
+    assert_backends_agree(index, known, "cuda:0")

@@ -1,0 +1,508 @@
+"""ClipLoader end to end: right clips, the same in all circumstances, bad files survived."""
+
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipSpec, draw_plan
+from fastdual.loaders.video import read_frames
+from tests.loaders.augment_reference import reference_views
+from tests.loaders.clips import encode
+
+NUM_VIDEOS = 13
+SPEC = ClipSpec(frames_per_clip=4, frame_stride=3, resize_height=40, resize_width=57, crop_size=32)
+EVALUATE = ClipSpec(
+    mode="evaluate",
+    frames_per_clip=4,
+    resize_height=40,
+    resize_width=57,
+    crop_size=32,
+    clips_per_video=3,
+)
+
+
+def write_videos(folder: Path) -> None:
+    """13 videos in 2 classes, H.264 and VP9, of different lengths."""
+    for number in range(NUM_VIDEOS):
+        codec, suffix = (("libvpx-vp9", "webm"), ("libx264", "mp4"))[number % 2]
+        path = folder / f"class{number % 3 == 0:d}" / f"v{number:02}.{suffix}"
+        encode(path, 10 + number, codec=codec, gop=6)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder)
+    return build_index(folder, tmp_path_factory.mktemp("index") / "x.h5", num_workers=1)
+
+
+@pytest.fixture
+def own_index(index: VideoIndex, tmp_path: Path) -> VideoIndex:
+    """The same index over a copy of the files, for tests that damage them."""
+    for path in index.paths:
+        target = tmp_path / "videos" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((index.root / path).read_bytes())
+    saved = tmp_path / "x.h5"
+    index.save(saved)
+    return VideoIndex.load(saved, root=tmp_path / "videos")
+
+
+def load(index: VideoIndex, count: int, **options) -> list[ClipBatch]:
+    """The first batches of a loader, over epoch borders."""
+    options = {"batch_size": 4, "num_workers": 1, "seed": 3, **options}
+    spec = options.pop("spec", SPEC)
+    state = options.pop("state", None)
+    with ClipLoader(index, spec, **options) as loader:
+        if state is not None:
+            loader.load_state_dict(state)
+        batches: list[ClipBatch] = []
+        while len(batches) < count:
+            batches.extend(islice(loader, count - len(batches)))
+    return batches
+
+
+def join(batches: list[ClipBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.cat([b.clips for b in batches]),
+        torch.cat([b.permutation for b in batches]),
+        torch.cat([b.video_ids for b in batches]),
+        torch.cat([b.labels for b in batches]),
+    )
+
+
+def assert_same(ours: list[ClipBatch], theirs: list[ClipBatch]) -> None:
+    for one, other in zip(join(ours), join(theirs), strict=True):
+        assert torch.equal(one, other)
+
+
+def break_file(index: VideoIndex, video: int) -> None:
+    path = index.path(video)
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def order_of(index: VideoIndex, epoch: int = 0) -> list[int]:
+    """The epoch's order for batches of 4 and seed 3."""
+    order = EpochOrder(len(index), global_batch_size=4, seed=3)
+    return order.at(epoch, 0, len(index)).tolist()
+
+
+# ---- right clips
+
+
+def test_a_batch_is_the_reference_of_its_plan(index: VideoIndex):
+    for batch in load(index, 2):
+        assert batch.clips.shape == (4, 4, 3, 4, 32, 32) and batch.clips.dtype == torch.float32
+        for row, video in enumerate(batch.video_ids.tolist()):
+            frames = np.arange(index.num_frames[video])
+            pictures = read_frames(index.path(video), frames, size=(40, 57))
+            truth = reference_views(pictures, batch.plan[row : row + 1], SPEC)
+            ours = batch.clips[row].permute(0, 2, 3, 4, 1).double().numpy()
+            assert np.abs(ours - truth).max() < 1e-5
+
+
+def test_a_batch_says_what_it_shows(index: VideoIndex):
+    batches = load(index, 3)
+    ids = [batch.video_ids.tolist() for batch in batches]
+    assert [video for part in ids for video in part] == order_of(index)[:12]
+    for batch in batches:
+        plan = draw_plan(
+            SPEC,
+            seed=3,
+            epoch=0,
+            videos=batch.video_ids.numpy(),
+            num_frames=index.num_frames[batch.video_ids.numpy()],
+        )
+        assert np.array_equal(batch.plan.frames, plan.frames)
+        assert np.array_equal(batch.permutation.numpy(), plan.permutation)
+        assert batch.labels.tolist() == index.labels[batch.video_ids.numpy()].tolist()
+
+
+def test_memory_is_channels_last(index: VideoIndex):
+    (batch,) = load(index, 1)
+    flat = batch.clips.flatten(0, 1)
+    assert flat.data_ptr() == batch.clips.data_ptr()
+    assert flat.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_the_rounded_batch(index: VideoIndex, dtype: torch.dtype):
+    (full,), (half,) = load(index, 1), load(index, 1, dtype=dtype)
+    assert torch.equal(half.clips, full.clips.to(dtype))
+
+
+def test_finetuning_gives_one_view(index: VideoIndex):
+    spec = ClipSpec(
+        mode="finetune", frames_per_clip=4, resize_height=40, resize_width=57, crop_size=32
+    )
+    (batch,) = load(index, 1, spec=spec)
+    assert batch.clips.shape == (4, 1, 3, 4, 32, 32) and batch.permutation is None
+
+
+# ---- evaluation: in order, everything once
+
+
+def test_evaluation_yields_every_video_in_order_and_a_short_last_batch(index: VideoIndex):
+    loader = ClipLoader(
+        index, EVALUATE, batch_size=5, shuffle=False, drop_last=False, num_workers=1
+    )
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [len(batch.clips) for batch in batches] == [5, 5, 3]
+    assert torch.cat([b.video_ids for b in batches]).tolist() == list(range(NUM_VIDEOS))
+    assert batches[0].clips.shape == (5, 3, 3, 4, 32, 32)
+    assert loader.epoch == 1 and loader.step == 0
+    again = list(loader)
+    assert torch.equal(again[2].clips, batches[2].clips)
+    loader.close()
+
+
+def test_ranks_share_a_short_last_batch_even_where_a_part_is_empty(index: VideoIndex):
+    options = {"spec": EVALUATE, "batch_size": 12, "shuffle": False, "drop_last": False}
+    parts = [load(index, 2, rank=rank, world_size=4, **options) for rank in range(4)]
+    assert [len(part[1].clips) for part in parts] == [0, 0, 0, 1]
+    ids = [video for step in range(2) for part in parts for video in part[step].video_ids.tolist()]
+    assert ids == list(range(NUM_VIDEOS))
+
+
+# ---- the same batch in all circumstances
+
+
+def test_workers_and_batch_split_change_no_bit(index: VideoIndex):
+    base = load(index, 3)
+    assert_same(load(index, 3), base)
+    assert_same(load(index, 3, num_workers=3, prefetch=1), base)
+    assert_same(load(index, 6, batch_size=2), base)
+    assert_same(load(index, 1, batch_size=12), base)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_show_the_global_batch(index: VideoIndex, world_size: int):
+    base = load(index, 4)
+    parts = [load(index, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in range(4):
+        assert_same([part[step] for part in parts], [base[step]])
+
+
+def test_dali_and_pyav_serve_one_batch_side_by_side(index: VideoIndex):
+    """VP9 files go through DALI, H.264 files through PyAV, and every row is at its place."""
+    pyav, dali = load(index, 3), load(index, 3, decode="dali-cpu")
+    assert torch.equal(join(pyav)[2], join(dali)[2])
+    assert_same(load(index, 6, decode="dali-cpu", batch_size=2), dali)
+    for ours, theirs in zip(dali, pyav, strict=True):
+        for row, video in enumerate(ours.video_ids.tolist()):
+            if index.codecs[video] == "h264":
+                assert torch.equal(ours.clips[row], theirs.clips[row])
+            else:
+                assert not torch.equal(ours.clips[row], theirs.clips[row])
+                difference = (ours.clips[row] - theirs.clips[row]).abs().mean()
+                assert difference < 2 / 57  # 2 of 255, normalised
+
+
+# ---- state
+
+
+def test_resuming_goes_on_with_the_same_batches(index: VideoIndex):
+    base = load(index, 8)
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
+        iterator = iter(loader)
+        next(iterator), next(iterator)
+        state = json.loads(json.dumps(loader.state_dict()))
+        assert (state["epoch"], state["step"]) == (0, 2)
+        next(iterator)
+        end = loader.state_dict()
+        assert (end["epoch"], end["step"]) == (1, 0)
+    assert_same(load(index, 6, state=state), base[2:])
+    assert_same(load(index, 5, state=end), base[3:])
+    parts = [load(index, 6, state=state, rank=rank, world_size=2) for rank in range(2)]
+    for step in range(6):
+        assert_same([part[step] for part in parts], [base[2 + step]])
+
+
+def test_resuming_reads_nothing_of_what_was_seen(own_index: VideoIndex, caplog):
+    base = load(own_index, 3, spec=EVALUATE, shuffle=False)
+    for video in range(8):
+        own_index.path(video).unlink()
+    with ClipLoader(own_index, EVALUATE, batch_size=4, seed=3, shuffle=False) as loader:
+        loader.load_state_dict({**loader.state_dict(), "step": 2})
+        batches = list(loader)
+    assert len(batches) == 1 and torch.equal(batches[0].clips, base[2].clips)
+    assert not caplog.records
+
+
+def test_leaving_a_loop_and_coming_back_goes_on(index: VideoIndex):
+    base = load(index, 3)
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
+        first = [batch for batch, _ in zip(loader, range(1), strict=False)]
+        rest = list(loader)
+    # zip took one more batch than it gave: that one counts as seen
+    assert torch.equal(first[0].clips, base[0].clips)
+    assert len(rest) in (1, 2) and torch.equal(rest[-1].clips, base[2].clips)
+
+
+def test_epochs_differ_and_follow_each_other(index: VideoIndex):
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
+        epochs = [[b.video_ids.tolist() for b in loader] for _ in range(3)]
+    shown = [[video for batch in epoch for video in batch] for epoch in epochs]
+    assert shown == [order_of(index, epoch)[:12] for epoch in range(3)]
+    assert len({tuple(order) for order in shown}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, "saved with seed 4, here it is 3; resume with the same"),
+        ({"batch_size": 8}, "saved with batch_size 8"),
+        ({"index": "0"}, "saved with index '0'"),
+        ({"step": 99}, "state is damaged: epoch 0, step 99"),
+    ],
+)
+def test_a_state_of_other_data_is_refused(index: VideoIndex, change, message):
+    loader = ClipLoader(index, SPEC, batch_size=4, seed=3)
+    with pytest.raises(InputError, match=message):
+        loader.load_state_dict({**loader.state_dict(), **change})
+
+
+# ---- bad videos
+
+
+@pytest.mark.parametrize("decode", ["pyav", "dali-cpu"])
+def test_a_bad_video_is_named_and_replaced_by_the_next_good_one(
+    own_index: VideoIndex, tmp_path: Path, caplog, decode
+):
+    base = load(own_index, 6, decode=decode)
+    order = order_of(own_index)
+    for place in (1, 2):  # one after the other: the substitute of the first is bad itself
+        break_file(own_index, order[place])
+    names = {own_index.paths[order[place]] for place in (1, 2)}
+    quarantine = tmp_path / "run" / "quarantine.jsonl"
+    shown = load(own_index, 6, decode=decode, quarantine_path=quarantine)
+    assert shown[0].video_ids.tolist() == [order[0], order[3], order[3], order[3]]
+    assert shown[0].plan.videos.tolist() == shown[0].video_ids.tolist()
+    for row in (0, 3):
+        assert torch.equal(shown[0].clips[row], base[0].clips[row])
+    lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert sorted(line["path"] for line in lines) == sorted(names)  # once, in two epochs
+    assert all(line["reason"] and line["video"] in order[1:3] for line in lines)
+    warned = [r.getMessage() for r in caplog.records if "cannot use the video" in r.getMessage()]
+    assert len(warned) == 2 and all(any(name in text for name in names) for text in warned)
+    # the batch that follows is as it was
+    assert torch.equal(shown[1].clips, base[1].clips)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_world_replaces_alike_also_after_a_resume(own_index: VideoIndex, world_size: int):
+    order = order_of(own_index)
+    for place in (3, 4, 9):
+        break_file(own_index, order[place])
+    base = load(own_index, 5)
+    assert [b.video_ids.tolist() for b in base[:3]] == [
+        [order[0], order[1], order[2], order[5]],
+        [order[5], order[5], order[6], order[7]],
+        [order[8], order[10], order[10], order[11]],
+    ]
+    parts = [load(own_index, 5, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in range(5):
+        assert_same([part[step] for part in parts], [base[step]])
+    with ClipLoader(own_index, SPEC, batch_size=4, seed=3) as loader:
+        state = {**loader.state_dict(), "step": 2}
+    resumed = [
+        load(own_index, 3, rank=rank, world_size=world_size, state=state)
+        for rank in range(world_size)
+    ]
+    for step in range(3):
+        assert_same([part[step] for part in resumed], [base[2 + step]])
+
+
+def test_too_many_bad_videos_stop_the_run(own_index: VideoIndex, tmp_path: Path):
+    for video in range(6):
+        break_file(own_index, video)
+    with pytest.raises(FailureError, match="5 of 13 videos failed, more than 4 are not tolerated"):
+        load(own_index, 9, quarantine_path=tmp_path / "quarantine.jsonl")
+
+
+def test_bad_videos_that_other_ranks_wrote_down_count(
+    own_index: VideoIndex, tmp_path: Path, caplog
+):
+    path = tmp_path / "quarantine.jsonl"
+    lines = [json.dumps({"path": f"other{number}", "reason": "x"}) for number in range(4)]
+    path.write_text("\n".join(lines) + "\nnot json\n")
+    break_file(own_index, 0)
+    with pytest.raises(FailureError, match="5 of 13 videos failed"):
+        load(own_index, 4, quarantine_path=path)
+
+
+def test_no_good_video_at_all_is_an_error(own_index: VideoIndex):
+    for video in range(3):
+        break_file(own_index, video)
+    few = replace(own_index, splits={"few": np.arange(3)})
+    with pytest.raises(FailureError, match="none of the videos can be decoded"):
+        load(few, 1, batch_size=2, split="few")
+
+
+def test_a_quarantine_list_that_cannot_be_written_is_an_error(
+    own_index: VideoIndex, tmp_path: Path
+):
+    break_file(own_index, 0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FailureError, match="cannot write the quarantine list .*file"):
+        load(own_index, 4, quarantine_path=tmp_path / "file" / "quarantine.jsonl")
+
+
+# ---- the background
+
+
+def children() -> set[int]:
+    task = Path(f"/proc/{os.getpid()}/task")
+    return {int(p) for t in task.iterdir() for p in (t / "children").read_text().split()}
+
+
+def test_closing_ends_thread_and_workers(index: VideoIndex):
+    before, threads = children(), threading.active_count()
+    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=2)
+    next(iter(loader))
+    assert len(children() - before) >= 1
+    loader.close()
+    loader.close()
+    assert children() == before
+    assert threading.active_count() <= threads
+    assert len(next(iter(loader)).clips) == 4  # and it can be used again
+    loader.close()
+
+
+def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
+    before = children()
+    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
+    next(iter(loader))
+    gone = weakref.ref(loader)
+    del loader
+    gc.collect()
+    assert gone() is None
+    assert children() == before
+
+
+def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path: Path):
+    saved = tmp_path / "x.h5"
+    index.save(saved)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from fastdual.loaders.index import VideoIndex\n"
+        "from fastdual.loaders.loader import ClipLoader\n"
+        "from fastdual.loaders.plan import ClipSpec\n"
+        "spec = ClipSpec(resize_height=40, resize_width=57, crop_size=32)\n"
+        "loader = ClipLoader(VideoIndex.load(Path(sys.argv[1])), spec, batch_size=4)\n"
+        "for batch in loader: break\n"
+        "print('seen', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "seen\n", "")
+
+
+def test_an_error_in_the_background_reaches_the_reader_again_and_again(index: VideoIndex):
+    damaged = replace(index)
+    object.__setattr__(damaged, "codecs", ())  # as a bug of ours might
+    loader = ClipLoader(damaged, SPEC, batch_size=4, decode="dali-cpu")
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            next(iter(loader))
+    loader.close()
+
+
+def test_waiting_is_measured_and_batches_are_made_ahead(index: VideoIndex):
+    with ClipLoader(index, SPEC, batch_size=4, num_workers=1) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        first = loader.data_wait_seconds
+        assert first > 0.05  # workers and graph start
+        time.sleep(1.5)
+        next(iterator)
+        assert loader.data_wait_seconds - first < 0.05
+
+
+# ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 14}, "a batch of 14 is larger than the data: 13 videos"),
+        ({"batch_size": 5, "world_size": 2}, "batch size 5 does not divide over 2 processes"),
+        ({"split": "nope"}, "no split 'nope'"),
+        ({"device": "tpu"}, "device 'tpu'"),
+        ({"decode": "nvdec"}, "decode nvdec needs a CUDA device"),
+        ({"dtype": torch.float64}, "dtype is torch.float64"),
+        ({"prefetch": 0}, "prefetch 0"),
+        ({"num_workers": 0}, "num_workers 0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(index: VideoIndex, options, message):
+    with pytest.raises(InputError, match=message):
+        ClipLoader(index, SPEC, **{"batch_size": 4, **options})
+
+
+def test_a_batch_checks_itself(index: VideoIndex):
+    (batch,) = load(index, 1)
+    with pytest.raises(ValueError, match=r"as many rows as video_ids"):
+        ClipBatch(batch.clips[:2], batch.permutation, batch.video_ids, batch.labels, batch.plan)
+    assert repr(batch) == "ClipBatch(clips=(4, 4, 3, 4, 32, 32) torch.float32 on cpu)"
+
+
+def test_the_choice_of_decoder_is_told(index: VideoIndex):
+    loader = ClipLoader(index, SPEC, batch_size=4)
+    assert loader.decode_choice.backend == "pyav" and "PyAV" in loader.decode_choice.reason
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "fastdual.loaders")
+
+
+# ---- on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decode", ["pyav", "nvdec"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gpu_shows_what_the_cpu_shows(index: VideoIndex, decode, dtype):
+    ours = load(index, 6, device="cuda:0", decode=decode, dtype=dtype)
+    for one, other in zip(ours, load(index, 6), strict=True):
+        assert one.clips.is_cuda and one.clips.dtype == dtype
+        assert torch.equal(one.video_ids.cpu(), other.video_ids)
+        assert torch.equal(one.permutation.cpu(), other.permutation)
+        limit = 2 / 57 if decode == "nvdec" else 0.01
+        assert (one.clips.float().cpu() - other.clips).abs().mean() < limit
+        flat = one.clips.flatten(0, 1)
+        assert flat.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.gpu
+def test_a_batch_on_the_gpu_is_safe_on_another_stream(index: VideoIndex):
+    """The consumer's kernels may run long after the batch is dropped: its memory must wait."""
+    base = [batch.clips.sum() for batch in load(index, 6, device="cuda:0")]
+    sums = []
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, device="cuda:0", num_workers=2) as loader:
+        while len(sums) < 6:
+            for batch in loader:
+                torch.cuda._sleep(50_000_000)
+                sums.append(batch.clips.sum())
+    assert torch.equal(torch.stack(sums[:6]), torch.stack(base))
