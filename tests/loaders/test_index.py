@@ -130,6 +130,22 @@ def test_splits(videos: Path, tmp_path: Path) -> None:
         index.split("val")
 
 
+def test_official_lists_make_an_index(shared_data: Path, tmp_path: Path) -> None:
+    names = ["v_ApplyEyeMakeup_g01_c01", "v_ApplyEyeMakeup_g08_c01", "v_YoYo_g25_c05"]
+    for name in names:
+        folder = tmp_path / "UCF-101" / name.split("_")[1]
+        encode(folder / f"{name}.avi", 4, codec="mpeg4")
+    lists = shared_data / "splits" / "ucf101"
+    index = build_index(tmp_path / "UCF-101", tmp_path / "x.h5", annotations=lists)
+    assert [Path(path).stem for path in index.paths] == names
+    assert index.groups == ("g01", "g08", "g25") and index.labels.tolist() == [0, 0, 100]
+    assert index.split("ucf101-1/train").tolist() == [1, 2]
+    assert index.split("ucf101-1/test").tolist() == [0]
+    assert len(index.class_names) == 101 and len(index.quarantine) == 13320 - 3
+    assert {reason for _, reason in index.quarantine} == {"the file is missing"}
+    assert VideoIndex.load(tmp_path / "x.h5").fingerprint == index.fingerprint
+
+
 def test_a_shared_group_needs_consent(videos: Path, tmp_path: Path) -> None:
     lines = "path,group,split\nrun/0.mp4,g1,train\nrun/2.mp4,g1,test\n"
     (tmp_path / "l.csv").write_text(lines)
@@ -230,7 +246,7 @@ def test_a_video_that_takes_too_long_is_quarantined_and_tried_next_time(
     videos: Path, tmp_path: Path
 ) -> None:
     slow = {"codec": "mjpeg", "pixels": "yuvj420p", "height": 1072, "width": 1920}
-    encode(videos / "run" / "long.avi", 200, **slow)  # type: ignore[arg-type]
+    encode(videos / "run" / "long.avi", 60, **slow)  # type: ignore[arg-type]
     index = build_index(videos, tmp_path / "x.h5", timeout_seconds=0.15, num_workers=1)
     assert ("run/long.avi", "took longer than 0.15 s") in index.quarantine
     assert "run/long.avi" in build_index(videos, tmp_path / "x.h5").paths
