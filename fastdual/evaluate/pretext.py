@@ -70,9 +70,37 @@ def held_out_loader(
     )
 
 
+@dataclass(frozen=True)
+class HeldOutEmbeddings:
+    """What a network makes of the four views of N videos, on the CPU.
+
+    Attributes:
+        clips: [N, 2, D] clip embeddings of views 0 and 1.
+        features: [N, 2, F] pooled backbone features of views 0 and 1.
+        segments: [N, 4, S, D'] segment embeddings; those of view 3 as the network saw them.
+        permutation: [N, S]; segment i of view 3 is segment permutation[i] of view 2.
+    """
+
+    clips: Tensor
+    features: Tensor
+    segments: Tensor
+    permutation: Tensor
+
+    @property
+    def moved(self) -> Tensor:
+        """[N] whether the segments of view 3 did change places."""
+        return (self.permutation != torch.arange(self.permutation.shape[1])).any(dim=1)
+
+    def segment_similarity(self) -> Tensor:
+        """[N, S, S] cosine of segment i of view 0 and segment j of view 3 put back into order."""
+        order = self.permutation.argsort(dim=1)[:, :, None].expand_as(self.segments[:, 3])
+        unshuffled = self.segments[:, 3].gather(1, order)
+        return self.segments[:, 0] @ unshuffled.transpose(1, 2)
+
+
 @torch.inference_mode()
-def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMetrics:
-    """Measure one pass of a loader of pretraining views; the model is put in evaluation mode.
+def held_out_embeddings(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutEmbeddings:
+    """Embed one pass of a loader of pretraining views; the model is in evaluation mode meanwhile.
 
     Args:
         model: on the loader's device.
@@ -80,28 +108,31 @@ def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMe
     """
     was_training = model.training
     model.eval()
-    clips, features, segments, permutations = [], [], [], []
+    parts = []
     seen: set[int] = set()
     for batch in loader:
         fresh = _unseen_rows(batch.video_ids, seen)
         if not len(fresh):
             continue
-        clip, segment, pooled = _embed_views(model, batch.clips[fresh])
-        clips.append(clip[:, :2].cpu())
-        features.append(pooled[:, :2].cpu())
-        segments.append(segment.cpu())
         assert batch.permutation is not None, "the loader must yield the pretraining views"
-        permutations.append(batch.permutation[fresh].cpu())
+        clips, segments, pooled = _embed_views(model, batch.clips[fresh])
+        part = (clips[:, :2], pooled[:, :2], segments, batch.permutation[fresh])
+        parts.append([tensor.cpu() for tensor in part])
     model.train(was_training)
-    order = torch.cat(permutations)
-    moved = (order != torch.arange(order.shape[1])).any(dim=1)
+    return HeldOutEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMetrics:
+    """Measure one pass of a loader of pretraining views; arguments as `held_out_embeddings`."""
+    held_out = held_out_embeddings(model, loader)
+    segments, permutation, moved = held_out.segments, held_out.permutation, held_out.moved
     return HeldOutMetrics(
-        rank_accuracy=_rank_accuracy(torch.cat(segments), order),
-        shuffled_rank_accuracy=_rank_accuracy(torch.cat(segments)[moved], order[moved]),
+        rank_accuracy=_rank_accuracy(segments, permutation),
+        shuffled_rank_accuracy=_rank_accuracy(segments[moved], permutation[moved]),
         rank_chance=1 / (2 * model.num_segments - 1),
-        clip_top1=_two_view_top1(torch.cat(clips)),
-        same_video_recall=_same_video_recall(torch.cat(features)),
-        num_videos=len(seen),
+        clip_top1=_two_view_top1(held_out.clips),
+        same_video_recall=_same_video_recall(held_out.features),
+        num_videos=len(permutation),
     )
 
 

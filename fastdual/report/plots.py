@@ -1,0 +1,226 @@
+"""PNG pictures: training curves, a map of the features, similarities of segments.
+
+Drawn on matplotlib's own Figure objects: no display is needed and no global state is changed.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from fastdual.checkpoint import write_atomically
+from fastdual.evaluate.features import FeatureSet
+from fastdual.loaders.errors import FailureError
+from fastdual.report.projection import Projection
+from fastdual.report.runs import RunCurves
+
+_DPI = 140
+# Metric in the log, title of its panel, whether it is a share; in reading order.
+_PANELS = (
+    ("loss", "loss, total", False),
+    ("clip", "clip contrast", False),
+    ("coherence", "temporal coherence", False),
+    ("rank", "shuffle-rank", False),
+    ("learning_rate", "learning rate", False),
+    ("clip_top1", "clip contrast, top-1", True),
+    ("coherence_top1", "temporal coherence, top-1", True),
+    ("rank_accuracy", "rank accuracy", True),
+)
+_SMOOTHED_FROM = 40  # readings; fewer are drawn as they are
+_LEGEND_CLASSES = 24
+_SPLIT_MARKERS = ("o", "^", "s", "D")
+_SHOWN_VIDEOS = 8
+
+Array = NDArray[np.float64]
+
+
+def training_curves(runs: Sequence[RunCurves]) -> Figure:
+    """Every loss and accuracy against the epoch, one panel each, one colour a run."""
+    panels = [panel for panel in _PANELS if any(panel[0] in run.values for run in runs)]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.5 * columns, 2.7 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for ax, (metric, title, is_share) in zip(axes, panels, strict=False):
+        for number, run in enumerate(runs):
+            if metric in run.values:
+                _draw_curve(ax, run.epochs, run.values[metric], _colour(number))
+        ax.set(title=title, xlabel="epoch", xlim=(0, None))
+        if is_share:
+            ax.set_ylim(0, 1)
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        elif metric == "learning_rate":
+            ax.set_ylim(0, None)
+            ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        else:
+            ax.set_ylabel("nats")
+        ax.grid(alpha=0.25)
+    handles = [
+        axes[0].plot([], [], color=_colour(number), label=run.name)[0]
+        for number, run in enumerate(runs)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _draw_curve(ax: Axes, epochs: Array, values: Array, colour: Any) -> None:
+    if len(values) < _SMOOTHED_FROM:
+        ax.plot(epochs, values, color=colour, linewidth=1.6, marker=".", markersize=4)
+        return
+    ax.plot(epochs, values, color=colour, linewidth=0.7, alpha=0.3)
+    ax.plot(epochs, _running_mean(values, len(values) // 20), color=colour, linewidth=1.8)
+
+
+def _running_mean(values: Array, half_width: int) -> Array:
+    """Mean over the readings at most `half_width` away; nan readings are left out."""
+    means = np.full(len(values), np.nan)
+    for i in range(len(values)):
+        window = values[max(0, i - half_width) : i + half_width + 1]
+        if np.isfinite(window).any():
+            means[i] = np.nanmean(window)
+    return means
+
+
+def feature_map(features: FeatureSet, projections: Sequence[Projection], *, title: str) -> Figure:
+    """Each video as a point, in the colour of its class and with the marker of its split."""
+    figure = Figure(figsize=(5.2 * len(projections) + 2.2, 5.4), layout="constrained")
+    axes = figure.subplots(1, len(projections), squeeze=False).flatten()
+    for ax, projection in zip(axes, projections, strict=True):
+        _draw_points(ax, features, projection)
+    handles = _map_legend(axes[0], features)
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_points(ax: Axes, features: FeatureSet, projection: Projection) -> None:
+    labels = features.labels[projection.rows]
+    for marker, rows in _rows_by_marker(features):
+        shown = np.isin(projection.rows, rows)
+        ax.scatter(
+            projection.points[shown, 0],
+            projection.points[shown, 1],
+            c=[_class_colour(label) for label in labels[shown]],
+            marker=marker,
+            s=26,
+            alpha=0.8,
+            linewidths=0.4,
+            edgecolors="white",
+        )
+    ax.set(title=projection.title, xlabel=projection.x_label, ylabel=projection.y_label)
+    if projection.has_scale:
+        ax.grid(alpha=0.2)
+    else:
+        ax.set(xticks=[], yticks=[])
+
+
+def _rows_by_marker(features: FeatureSet) -> list[tuple[str, NDArray[np.int64]]]:
+    """Splits with a marker each, and at last the rows of none; a row gets its first split's."""
+    parts, taken = [], np.zeros(len(features), dtype=bool)
+    for marker, name in zip(_SPLIT_MARKERS, _shown_splits(features), strict=False):
+        rows = features.splits[name]
+        parts.append((marker, rows[~taken[rows]]))
+        taken[rows] = True
+    parts.append(("P", np.flatnonzero(~taken)))
+    return parts
+
+
+def _shown_splits(features: FeatureSet) -> list[str]:
+    names = [name for name in features.splits if len(features.splits[name])]
+    return sorted(names, key=lambda name: (not name.endswith("train"), name))[: len(_SPLIT_MARKERS)]
+
+
+def _map_legend(ax: Axes, features: FeatureSet) -> list[Any]:
+    handles = []
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 6}
+    classes = np.unique(features.labels[features.labels >= 0])
+    for label in classes[:_LEGEND_CLASSES]:
+        name = features.class_names[label]
+        colour = _class_colour(label)
+        handles += ax.plot([], [], marker="o", color=colour, label=_shorten(name), **style)
+    if len(classes) > _LEGEND_CLASSES:
+        more = f"and {len(classes) - _LEGEND_CLASSES} more classes"
+        handles += ax.plot([], [], marker="", label=more, **style)
+    splits = _shown_splits(features)
+    if len(splits) > 1:
+        for marker, name in zip(_SPLIT_MARKERS, splits, strict=False):
+            label = f"split {_shorten(name)}"
+            handles += ax.plot([], [], marker=marker, color="0.35", label=label, **style)
+    return handles
+
+
+def segment_similarity(similarity: Array, *, title: str) -> Figure:
+    """Does the matching segment win? Mean over videos, then single videos.
+
+    Args:
+        similarity: [N, S, S] cosine of segment i of a clip and segment j of its shuffled twin, put
+            back into order, so that matches lie on the diagonal; S > 1.
+        title: of the whole picture.
+    """
+    singles = similarity[:_SHOWN_VIDEOS]
+    columns = 4
+    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.55)), dtype=object)
+    wins = (similarity.argmax(axis=2) == np.arange(similarity.shape[1])).mean()
+    ax = left.subplots()
+    image = _draw_matrix(ax, similarity.mean(axis=0))
+    ax.set_title(f"mean of {len(similarity)} videos; the match wins in {wins:.0%} of rows")
+    ax.set_xlabel("segment of the shuffled clip, put back into order")
+    ax.set_ylabel("segment of the clip")
+    grid = right.subplots(-(-_SHOWN_VIDEOS // columns), columns, squeeze=False).flatten()
+    for number, ax in enumerate(grid):
+        if number >= len(singles):
+            ax.remove()
+            continue
+        _draw_matrix(ax, singles[number])
+        ax.set_title(f"video {number + 1}", fontsize=9)
+    right.colorbar(image, ax=right.axes, label="cosine similarity", shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_matrix(ax: Axes, matrix: Array) -> Any:
+    size = len(matrix)
+    image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    ax.set_xticks(range(size), [str(i + 1) for i in range(size)])
+    ax.set_yticks(range(size), [str(i + 1) for i in range(size)])
+    if size <= 4:
+        for (row, column), value in np.ndenumerate(matrix):
+            ink = "white" if abs(value) > 0.6 else "black"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+    return image
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whole or not at all.
+
+    Raises:
+        FailureError: it could not be written.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI)
+    try:
+        write_atomically(path, stream.getvalue())
+    except OSError as error:
+        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+
+
+def _colour(number: int) -> Any:
+    return colormaps["tab10"](number % 10)
+
+
+def _class_colour(label: int) -> Any:
+    return "0.6" if label < 0 else colormaps["tab20"](label % 20)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"

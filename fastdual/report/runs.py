@@ -1,0 +1,58 @@
+"""What a run logged, as arrays to draw."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.loaders.errors import InputError
+
+_MAX_LOG_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """Readings of a run's training.
+
+    Attributes:
+        name: the run folder's name.
+        epochs: [M] rising.
+        values: [M] by metric; nan where a reading lacks it or was not finite.
+    """
+
+    name: str
+    epochs: NDArray[np.float64]
+    values: dict[str, NDArray[np.float64]]
+
+
+def read_curves(run: Path) -> RunCurves:
+    """Read `log.jsonl` of a run folder; the last line of a run that was killed may be cut.
+
+    Raises:
+        InputError: no log there, or one without a single reading.
+    """
+    path = run / "log.jsonl"
+    if not path.is_file():
+        raise InputError(f"{run}: no run folder, it holds no log.jsonl; give the folder of --run")
+    if path.stat().st_size > _MAX_LOG_BYTES:
+        raise InputError(f"{path}: larger than {_MAX_LOG_BYTES} bytes, so no log of a run")
+    readings = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(event, dict) and event.get("event") == "train":
+            readings.append(event)
+    if not readings:
+        raise InputError(f"{path}: no reading of the training yet; wait for the first one")
+    names = dict.fromkeys(key for reading in readings for key in reading if key != "event")
+    values = {name: np.array([_number(r.get(name)) for r in readings]) for name in names}
+    return RunCurves(run.resolve().name, values.pop("epoch"), values)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
