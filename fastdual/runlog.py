@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from fastdual.checkpoint import write_atomically
 from fastdual.loaders.errors import FailureError
@@ -90,26 +92,30 @@ class ProgressLine:
     def __init__(self, *, total_steps: int, start_step: int) -> None:
         console = Console(file=sys.stderr)
         self._last_plain = -math.inf
-        self._bar: Progress | None = None
+        self._live: Live | None = None
         if console.is_terminal:
             columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("", total=total_steps, completed=start_step)
+            self._live = Live(self._bar, console=console)
 
     def show(self, report: StepReport) -> None:
         """Show a reading; the last one of a run is always shown."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=report.step, description=describe(report))
+        speed, metrics = describe_speed(report), describe_metrics(report.metrics)
+        if self._live is not None:
+            self._bar.update(self._task, completed=report.step, description=speed)
+            # Below the bar, where a narrow terminal can break the line.
+            self._live.update(Group(self._bar, Text(metrics)))
             return
         is_last = report.step == report.total_steps
         if is_last or time.monotonic() - self._last_plain >= _PLAIN_INTERVAL_SECONDS:
             self._last_plain = time.monotonic()
             place = f"step {report.step}/{report.total_steps}"
-            print(f"{place} {describe(report)}", file=sys.stderr, flush=True)
+            print(f"{place} {speed} | {metrics}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "ProgressLine":
-        if self._bar is not None:
-            self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
@@ -118,17 +124,16 @@ class ProgressLine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
-def describe(report: StepReport) -> str:
-    """A reading in one line: losses, accuracies, speed, data wait, time left."""
+def describe_speed(report: StepReport) -> str:
+    """Epoch, throughput, data wait and time left."""
     left = timedelta(seconds=round(report.seconds_left))
     return (
-        f"epoch {report.epoch:.1f} {describe_metrics(report.metrics)} | "
-        f"{report.clips_per_second:.1f} clips/s, data wait {report.data_wait_share:.0%}, "
-        f"{left} left"
+        f"epoch {report.epoch:.1f}, {report.clips_per_second:.1f} clips/s, "
+        f"data wait {report.data_wait_share:.0%}, {left} left"
     )
 
 

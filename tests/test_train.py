@@ -111,6 +111,28 @@ def test_a_batch_is_computed_once_with_all_its_views_in_one_forward(make_trainin
     assert shapes == [(4 * 4, 3, 8, 32, 32)]
 
 
+def test_every_view_meets_the_loss_in_its_own_place(make_training: Any) -> None:
+    training = make_training()
+    training.model.eval()  # so that views can be embedded one by one
+    batch = next(iter(training.loader))
+    with torch.no_grad():
+        views = [training.model(batch.clips[:, view]) for view in range(4)]
+        clip, segments = (torch.stack(parts, dim=1) for parts in zip(*views, strict=True))
+        expected = training.objective(clip, segments, batch.permutation, batch.video_ids)
+        output = training.compute(batch)
+    for name, value in expected.metrics.items():
+        torch.testing.assert_close(output.metrics[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_random_numbers_go_on_where_the_state_was_taken(make_training: Any) -> None:
+    training = make_training()
+    state = training.state_dict()
+    drawn = torch.rand(5)
+    torch.rand(100)
+    training.load_state_dict(state)
+    assert torch.equal(torch.rand(5), drawn)
+
+
 def test_the_network_learns_the_pretext_task(make_training: Any, tmp_path: Path) -> None:
     keeper = ListKeeper(tmp_path)
     settings = {"optimiser__name": "adamw", "optimiser__learning_rate": 0.002}

@@ -59,10 +59,8 @@ def command(
     from fastdual.runfolder import RunFolder, resolve_config
 
     given = {_KEYS[name]: value for name, value in flags.items() if value is not None}
-    folder = RunFolder(run_path)
-    config = resolve_config(
-        folder, recipe=recipe, flags=given, settings=settings, resume=resume or show_config
-    )
+    folder, resume = RunFolder(run_path), resume or show_config
+    config = resolve_config(folder, recipe=recipe, flags=given, settings=settings, resume=resume)
     if show_config:
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return

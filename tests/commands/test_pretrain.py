@@ -1,6 +1,12 @@
 """`fastdual pretrain` as its users meet it: what it prints, what it writes, and how it refuses."""
 
+import contextlib
+import os
+import re
 import resource
+import subprocess
+import sys
+import termios
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,7 +74,9 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
         "settings  recipe paper-simclr; data.batch_size=4; ",
         "; --seed 5; ",
         "run       starts at step 0 of 6 (3 epochs)",
-        "step 6/6 epoch 3.0 loss",
+        "step 6/6 epoch 3.0, ",
+        " clips/s, ",
+        "| loss ",
         "data wait",
         "left",
     ):
@@ -209,6 +217,20 @@ def test_a_checkpoint_of_another_model_is_refused(index: Path, tmp_path: Path) -
     assert "weights of another model: clip_head.2.weight is [9, 128] there" in result.stderr
 
 
+def test_a_checkpoint_of_another_torch_is_gone_on_with_and_said(
+    index: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    args = arguments(index, run, "--resume")
+    assert invoke(args).exit_code == 0
+    newest = find_checkpoint(run)
+    state = torch.load(newest, weights_only=True)
+    save_checkpoint(newest, {**state, "versions": {**state["versions"], "torch": "1.0"}})
+    result = invoke(args)
+    assert result.exit_code == 0
+    assert "was written under torch 1.0" in result.stderr
+
+
 def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
     index: Path, tmp_path: Path
 ) -> None:
@@ -260,3 +282,21 @@ def test_a_video_of_one_frame_trains_like_any_other(tmp_path: Path) -> None:
     one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
     result = invoke(arguments(tmp_path / "videos", tmp_path / "run", **one))
     assert result.exit_code == 0, result.output
+
+
+def test_on_a_terminal_the_bar_keeps_its_place_at_any_width(index: Path, tmp_path: Path) -> None:
+    main, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 70))
+    command = [sys.executable, "-m", "fastdual", *arguments(index, tmp_path / "run")]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux ends a terminal's output with an error
+            while part := os.read(main, 4096):
+                shown += part
+        os.close(main)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    for words in ("6/6", "epoch 3.0, ", "rank accuracy", "checkpoint  "):
+        assert words in text, words
