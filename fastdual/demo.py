@@ -164,10 +164,10 @@ CLASSES: dict[str, tuple[Callable[[Array, Array], Array], Motion]] = {
 
 
 def _texture(rng: np.random.Generator, size: int) -> Array:
-    """A random colour texture [size, size, 3] in 0..1 with detail at several scales."""
-    image = np.zeros((size, size, 3))
-    for cells, weight in ((4, 0.5), (12, 0.3), (40, 0.2)):
-        grid = rng.random((cells + 1, cells + 1, 3))
+    """A pale random texture [size, size, 3] around one colour, with detail at several scales."""
+    image = np.broadcast_to(rng.uniform(0.3, 0.7, 3), (size, size, 3)).copy()
+    for cells, weight in ((4, 0.2), (12, 0.12), (40, 0.08)):
+        grid = rng.uniform(-1, 1, (cells + 1, cells + 1, 3))
         at = np.linspace(0, cells - 1e-6, size)
         low, part = at.astype(int), (at % 1)[:, None]
         rows = grid[low] * (1 - part[..., None]) + grid[low + 1] * part[..., None]
@@ -189,7 +189,7 @@ def render_video(
     shape, motion = CLASSES[name]
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     x, y, size, angle = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))
-    radius = rng.uniform(0.16, 0.24) * min(height, width)
+    radius = rng.uniform(0.2, 0.28) * min(height, width)
     centre_x = width / 2 + x * (width / 2 - 1.2 * radius)
     centre_y = height / 2 + y * (height / 2 - 1.2 * radius)
     angle = angle + rng.uniform(-0.2, 0.2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fastdual.console import track
+from fastdual.commands.progress import video_progress
 from fastdual.demo import CLASSES, DemoSet, write_demo
 
 DEFAULTS = DemoSet()
@@ -38,7 +38,9 @@ def command(
     """
     demo = DemoSet(train_scenes=train_scenes, test_scenes=test_scenes, frames=frames, seed=seed)
     videos = folder / "videos" if train else folder
-    track(write_demo(videos, demo), "demo videos")
+    with video_progress("writing") as progress:
+        for done, total in write_demo(videos, demo):
+            progress(done, total, 0)
     click.echo(f"{videos}: {len(CLASSES)} classes, table in {videos / 'videos.csv'}")
     if train:
         from fastdual.demo_run import run_demo
