@@ -60,6 +60,8 @@ def contrastive_loss_with_metrics(
     Raises:
         ValueError: If an argument does not fit.
     """
+    if gather is not None:
+        check_choice("gather", gather, ("all", "ring"))
     if _takes_reference(backend, query):
         result = _reference_contrast(
             query,

@@ -77,6 +77,8 @@ def clip_loss(
     which gets a gradient.
     """
     check_like("text", text, "image", image)
+    if not isinstance(logit_scale, Tensor) and not logit_scale > 0:
+        raise ValueError(f"logit_scale is {logit_scale!r}, must be above 0")
     ids = local_numbers(len(image), device=image.device)
     temperature = 1.0 / logit_scale
     if isinstance(temperature, Tensor):

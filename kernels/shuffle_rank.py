@@ -17,7 +17,6 @@ Legend: B samples, S segments, D embedding size.
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastdual.kernels.backend import runs_triton
@@ -68,7 +67,8 @@ def _eager_fwd(
     pairs = _eager_pairs(x, shuffled, permutation, temperature, normalize)
     batch, segments, _ = x.shape
     violation = pairs.violation if clip is None else pairs.violation.clamp(max=clip)
-    loss = torch.where(pairs.is_other, F.softplus(violation), 0.0).sum()
+    softplus = torch.logaddexp(violation, torch.zeros_like(violation))
+    loss = torch.where(pairs.is_other, softplus, 0.0).sum()
     # A match beats all others where every violation is below zero.
     first = (~pairs.is_other | (pairs.violation < 0)).all(dim=2)
     rows = batch * 2 * segments
