@@ -111,6 +111,16 @@ def test_a_batch_is_computed_once_with_all_its_views_in_one_forward(make_trainin
     assert shapes == [(4 * 4, 3, 8, 32, 32)]
 
 
+def test_a_step_takes_the_rate_of_its_own_number(make_training: Any) -> None:
+    training = make_training()
+    training.rate = lambda step: 0.001 * (step + 1)
+    batch = next(iter(training.loader))
+    for training.step in (0, 4):
+        take_step(training, batch)
+        rates = [group["lr"] for group in training.optimiser.param_groups]
+        assert rates == [0.001 * (training.step + 1)]
+
+
 def test_every_view_meets_the_loss_in_its_own_place(make_training: Any) -> None:
     training = make_training()
     training.model.eval()  # so that views can be embedded one by one
