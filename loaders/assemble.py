@@ -283,6 +283,9 @@ class Assembler:
             places = torch.tensor(numbers, device=self._device)
         for view, values in enumerate(views):
             chunk.batch.clips[places, view] = values.to(self._dtype)
+        if self._device.type == "cuda":
+            # What was fed and what came out lies in memory that is used again from here on.
+            torch.cuda.current_stream().synchronize()
 
     def _graph(self, source: Source) -> ClipGraph:
         if source not in self._graphs:
@@ -292,7 +295,6 @@ class Assembler:
                 device=self._device,
                 max_batch_size=self._chunk_rows,
                 num_threads=self._num_threads,
-                half=self._device.type == "cuda" and self._dtype != torch.float32,
             )
         return self._graphs[source]
 

@@ -31,7 +31,7 @@ _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
-def clip_pipeline(spec: ClipSpec, *, source: Source, device: str, dtype: Any) -> tuple[Any, ...]:
+def clip_pipeline(spec: ClipSpec, *, source: Source, device: str) -> tuple[Any, ...]:
     """The recipe for one video: decode or take frames, then make each view.
 
     Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or those
@@ -45,7 +45,7 @@ def clip_pipeline(spec: ClipSpec, *, source: Source, device: str, dtype: Any) ->
         frames = frames.gpu() if device == "gpu" else frames
     else:
         frames = _decode(device)
-    views = [_augment(spec, frames, view, dtype) for view in range(_num_chains(spec))]
+    views = [_augment(spec, frames, view, device) for view in range(_num_chains(spec))]
     if spec.mode == "pretrain":
         views.append(fn.sequence_rearrange(views[2], new_order=_value("shuffled_order")))
     return tuple(views)
@@ -70,12 +70,14 @@ def _decode(device: str) -> Any:
     return frames
 
 
-def _augment(spec: ClipSpec, frames: Any, view: int, dtype: Any) -> Any:
+def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
     """One view: its frames, crop, colour, blur, flip and normalisation."""
-    size = (spec.crop_size, spec.crop_size)
     clip = fn.sequence_rearrange(frames, new_order=_value(f"order{view}"))
     clip = fn.crop(
-        clip, crop=size, crop_pos_y=_value(f"crop_y{view}"), crop_pos_x=_value(f"crop_x{view}")
+        clip,
+        crop=(spec.crop_size, spec.crop_size),
+        crop_pos_y=_value(f"crop_y{view}"),
+        crop_pos_x=_value(f"crop_x{view}"),
     )
     if spec.mode != "evaluate":
         jitter = _value(f"jitter{view}")
@@ -94,9 +96,29 @@ def _augment(spec: ClipSpec, frames: Any, view: int, dtype: Any) -> Any:
     if spec.mode == "pretrain" and _value(f"blurred{view}"):
         clip = fn.filter(clip, _value(f"blur_column{view}"), border="reflect_101")
         clip = fn.filter(clip, _value(f"blur_row{view}"), border="reflect_101")
-    return fn.crop_mirror_normalize(
-        clip, mirror=_value(f"flip{view}"), mean=MEAN, std=STD, dtype=dtype, output_layout="FHWC"
+    if spec.mode == "finetune" and _value(f"flip{view}"):
+        clip = fn.flip(clip, horizontal=1)
+    return _normalise(spec, clip, device)
+
+
+def _normalise(spec: ClipSpec, clip: Any, device: str) -> Any:
+    """Subtract ImageNet's mean and divide by its deviation, channel by channel.
+
+    On a CPU crop_mirror_normalize takes five times as long as `normalize` over rows of pixels.
+    """
+    if device == "gpu":
+        return fn.crop_mirror_normalize(
+            clip, mean=MEAN, std=STD, dtype=types.FLOAT, output_layout="FHWC"
+        )
+    size = spec.crop_size
+    rows = fn.normalize(
+        fn.reshape(clip, shape=[-1, size * 3]),
+        axes=[0],
+        mean=np.tile(np.array(MEAN, np.float32), size)[None],
+        stddev=np.tile(np.array(STD, np.float32), size)[None],
+        dtype=types.FLOAT,
     )
+    return fn.reshape(rows, shape=[-1, size, size, 3], layout="FHWC")
 
 
 def _value(name: str) -> Any:
@@ -117,7 +139,6 @@ class ClipGraph:
         device: where the graph runs; a CUDA device also receives the result.
         max_batch_size: videos of one call at most.
         num_threads: DALI's worker threads.
-        half: compute the output in float16 rather than float32.
     """
 
     def __init__(
@@ -128,14 +149,12 @@ class ClipGraph:
         device: torch.device,
         max_batch_size: int,
         num_threads: int,
-        half: bool = False,
     ) -> None:
         self._spec, self._device = spec, device
         self._pipeline = clip_pipeline(
             spec,
             source=source,
             device="gpu" if device.type == "cuda" else "cpu",
-            dtype=types.FLOAT16 if half else types.FLOAT,
             batch_size=max_batch_size,
             num_threads=num_threads,
             device_id=device.index if device.type == "cuda" else None,
@@ -152,7 +171,7 @@ class ClipGraph:
             decoded: the input "frames", or what `encoded_inputs` returns.
 
         Returns:
-            V views [B, T, H, W, C] in DALI's memory, ready on the current stream.
+            V views [B, T, H, W, C], float32, in DALI's memory, ready on the current stream.
 
         Raises:
             RuntimeError: DALI could not decode one of the videos.
@@ -183,7 +202,8 @@ def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
         inputs[f"order{view}"] = clips.reshape(len(plan), -1).astype(np.int32)
         inputs[f"crop_y{view}"] = (plan.crop_y[:, view] / margin_y).astype(np.float32)
         inputs[f"crop_x{view}"] = (plan.crop_x[:, view] / margin_x).astype(np.float32)
-        inputs[f"flip{view}"] = plan.flip[:, view].astype(np.int32)
+        if spec.mode == "finetune":
+            inputs[f"flip{view}"] = plan.flip[:, view]
         if spec.mode != "evaluate":
             inputs[f"jitter{view}"] = plan.jitter[:, view].astype(np.float32)
             inputs[f"jittered{view}"] = (plan.jitter[:, view] != (1, 1, 1, 0)).any(axis=1)

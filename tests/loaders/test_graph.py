@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from nvidia.dali import types
 from torch import Tensor
 
 from fastdual.loaders.decode import unique_frames
@@ -136,7 +135,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
 
 def test_the_graph_has_no_random_operator():
     pipeline = clip_pipeline(
-        ClipSpec(), source="encoded", device="cpu", dtype=types.FLOAT, batch_size=1, num_threads=1
+        ClipSpec(), source="encoded", device="cpu", batch_size=1, num_threads=1
     )
     pipeline.build()
     operators = pipeline.serialize()  # names every operator's schema
