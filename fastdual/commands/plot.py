@@ -12,8 +12,13 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("runs", type=_PATH, nargs=-1, required=True)
-@click.option("-o", "--output", type=_PATH, help="Folder [default: plots in the first run's].")
+@click.argument("sources", type=_PATH, nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    help="Folder [default: plots, in the first run or beside the first file].",
+)
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
 @click.option("--split", default="test", show_default=True, help="Split of the segment picture.")
 @click.option("--clips-per-video", type=click.IntRange(min=1), default=4, show_default=True)
@@ -22,7 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 def command(
-    runs: tuple[Path, ...],
+    sources: tuple[Path, ...],
     output: Path | None,
     data: Path | None,
     split: str,
@@ -32,39 +37,39 @@ def command(
     workers: int | None,
     root: Path | None,
 ) -> None:
-    """Draw the losses and accuracies of RUNS against the epoch, all runs in one picture.
+    """Draw SOURCES: run folders, and files of features.
 
-    With --data, also a map of each run's features of those videos (principal components, t-SNE)
+    Runs: their losses and accuracies against the epoch, all in one picture. Features: a map of the
+    videos by principal components and t-SNE. With --data, also a map of those videos for each run,
     and how alike the segments of a clip are to those of its shuffled twin.
 
     \b
-      fastdual plot runs/a runs/b -o plots
+      fastdual plot runs/a runs/b features.h5 -o plots
       fastdual plot runs/a --data x.h5
     """
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.features import FeatureSet, is_features_file
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
-    from fastdual.report.draw import draw_network, draw_training_curves
+    from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
+    from fastdual.report.runs import distinct_names
 
-    folder = output or runs[0] / "plots"
-    click.echo(draw_training_curves(runs, folder))
+    files = [source for source in sources if is_features_file(source)]
+    runs = [source for source in sources if source not in files]
+    folder = output or (sources[0].parent if sources[0] in files else sources[0]) / "plots"
+    if runs:
+        click.echo(draw_training_curves(runs, folder))
+    for file, name in zip(files, distinct_names(files), strict=True):
+        click.echo(draw_feature_map(FeatureSet.load(file), folder, name=name))
     if data is None:
         return
     index = open_index(data, root=root)
-    index.split(split)
     options = EmbedOptions(clips_per_video=clips_per_video, decode=decode, num_workers=workers)
-    for run in runs:
+    for run, name in zip(runs, distinct_names(runs), strict=True):
         network = load_network(run, device=str(choose_device(device)))
         with video_progress("embedding") as progress:
             drawn = draw_network(
-                network,
-                index,
-                folder,
-                name=run.resolve().name,
-                split=split,
-                options=options,
-                progress=progress,
+                network, index, folder, name=name, split=split, options=options, progress=progress
             )
-        for path in drawn:
-            click.echo(path)
+        click.echo("\n".join(map(str, drawn)))

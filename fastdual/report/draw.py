@@ -14,7 +14,7 @@ from fastdual.loaders.errors import FailureError
 from fastdual.loaders.index import VideoIndex
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
-from fastdual.report.runs import read_curves
+from fastdual.report.runs import distinct_names, read_curves
 
 
 def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
@@ -24,15 +24,16 @@ def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
         InputError: a folder without a log.
         FailureError: the picture could not be written.
     """
-    figure = training_curves([read_curves(run) for run in runs])
+    names = distinct_names(runs)
+    figure = training_curves([read_curves(*run) for run in zip(runs, names, strict=True)])
     return _save(figure, folder / "training.png")
 
 
 def draw_feature_map(features: FeatureSet, folder: Path, *, name: str) -> Path:
-    """Principal components and t-SNE of features, into `NAME-features.png`."""
+    """Principal components and t-SNE of features, into `NAME-map.png`."""
     title = f"{name}: features of {len(features)} videos, {features.settings['backbone']}"
     figure = feature_map(features, project(features.features), title=title)
-    return _save(figure, folder / f"{name}-features.png")
+    return _save(figure, folder / f"{name}-map.png")
 
 
 def draw_segment_similarity(
@@ -74,6 +75,7 @@ def draw_network(
     progress: Progress | None = None,
 ) -> list[Path]:
     """The map of features of all videos and the segment similarities of a held-out split."""
+    index.split(split)  # must be there before an hour is spent on the map
     features = embed(network, index, options=options, progress=progress)
     segments = draw_segment_similarity(
         network,

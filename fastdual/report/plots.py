@@ -109,7 +109,7 @@ def _draw_points(ax: Axes, features: FeatureSet, projection: Projection) -> None
         ax.scatter(
             projection.points[shown, 0],
             projection.points[shown, 1],
-            c=[_class_colour(label) for label in labels[shown]],
+            c=[_class_colour(features, label) for label in labels[shown]],
             marker=marker,
             s=26,
             alpha=0.8,
@@ -145,7 +145,7 @@ def _map_legend(ax: Axes, features: FeatureSet) -> list[Any]:
     classes = np.unique(features.labels[features.labels >= 0])
     for label in classes[:_LEGEND_CLASSES]:
         name = features.class_names[label]
-        colour = _class_colour(label)
+        colour = _class_colour(features, label)
         handles += ax.plot([], [], marker="o", color=colour, label=_shorten(name), **style)
     if len(classes) > _LEGEND_CLASSES:
         more = f"and {len(classes) - _LEGEND_CLASSES} more classes"
@@ -218,8 +218,10 @@ def _colour(number: int) -> Any:
     return colormaps["tab10"](number % 10)
 
 
-def _class_colour(label: int) -> Any:
-    return "0.6" if label < 0 else colormaps["tab20"](label % 20)
+def _class_colour(features: FeatureSet, label: int) -> Any:
+    """Ten well separated colours where they suffice, twenty otherwise; grey without a label."""
+    palette = colormaps["tab10" if len(features.class_names) <= 10 else "tab20"]
+    return "0.6" if label < 0 else palette(label % palette.N)
 
 
 def _shorten(name: str) -> str:

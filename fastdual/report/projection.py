@@ -91,7 +91,7 @@ def _tsne(rows: NDArray[np.float64]) -> Projection:
         points=points,
         rows=chosen,
         title=f"{title}, perplexity {perplexity:.0f}",
-        x_label="near videos are alike",
-        y_label="far distances mean little",
+        x_label="t-SNE 1 (no unit)",
+        y_label="t-SNE 2 (no unit)",
         has_scale=False,
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class RunCurves:
     """Readings of a run's training.
 
     Attributes:
-        name: the run folder's name.
+        name: what the run is called in a picture.
         epochs: [M] rising.
         values: [M] by metric; nan where a reading lacks it or was not finite.
     """
@@ -28,7 +29,18 @@ class RunCurves:
     values: dict[str, NDArray[np.float64]]
 
 
-def read_curves(run: Path) -> RunCurves:
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A short name for each path: its last part, and as many before it as tell all apart."""
+    parts = [path.resolve().with_suffix("").parts[1:] for path in paths]
+    names: list[str] = []
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["-".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
+def read_curves(run: Path, name: str) -> RunCurves:
     """Read `log.jsonl` of a run folder; the last line of a run that was killed may be cut.
 
     Raises:
@@ -51,7 +63,7 @@ def read_curves(run: Path) -> RunCurves:
         raise InputError(f"{path}: no reading of the training yet; wait for the first one")
     names = dict.fromkeys(key for reading in readings for key in reading if key != "event")
     values = {name: np.array([_number(r.get(name)) for r in readings]) for name in names}
-    return RunCurves(run.resolve().name, values.pop("epoch"), values)
+    return RunCurves(name, values.pop("epoch"), values)
 
 
 def _number(value: object) -> float:

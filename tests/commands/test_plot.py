@@ -1,6 +1,7 @@
 """`fastdual plot` as it is typed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from tests.evaluate.small import small_checkpoint, small_index_file
+from tests.evaluate.test_features import feature_set
 from tests.report.test_report import write_log
 
 QUICK = ["--clips-per-video", "1", "--workers", "1", "--device", "cpu"]
@@ -36,9 +38,18 @@ def test_data_adds_the_map_and_the_segments(run_folder: Path, tmp_path: Path) ->
     output = tmp_path / "pictures"
     done = run(run_folder, "-o", output, "--data", small_index_file(), *QUICK)
     assert done.exit_code == 0, done.output
-    names = ["training.png", "first-features.png", "first-segments.png"]
+    names = ["training.png", "first-map.png", "first-segments.png"]
     assert done.stdout.split() == [str(output / name) for name in names]
     assert sorted(path.name for path in output.iterdir()) == sorted(names)
+
+
+def test_features_are_drawn_beside_their_file(run_folder: Path, tmp_path: Path) -> None:
+    made = replace(feature_set(20), settings={"backbone": "tiny"})
+    made.save(tmp_path / "some.h5")
+    done = run(tmp_path / "some.h5", run_folder)
+    assert done.exit_code == 0, done.output
+    names = ["training.png", "some-map.png"]
+    assert done.stdout.split() == [str(tmp_path / "plots" / name) for name in names]
 
 
 def test_mistakes_are_one_line_and_exit_2(run_folder: Path, tmp_path: Path) -> None:

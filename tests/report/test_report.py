@@ -14,7 +14,7 @@ from fastdual.loaders.errors import FailureError, InputError
 from fastdual.report.draw import draw_feature_map, draw_training_curves
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
-from fastdual.report.runs import RunCurves, read_curves
+from fastdual.report.runs import RunCurves, distinct_names, read_curves
 from tests.evaluate.test_features import feature_set
 
 
@@ -42,7 +42,7 @@ def panel_titles(figure: Figure) -> list[str]:
 
 
 def test_log_of_a_killed_run_is_read_up_to_its_broken_line(tmp_path: Path) -> None:
-    curves = read_curves(write_log(tmp_path / "a", 3, broken_line=True))
+    curves = read_curves(write_log(tmp_path / "a", 3, broken_line=True), "a")
     assert curves.name == "a"
     assert curves.epochs.tolist() == [0.0, 0.5, 1.0]
     assert curves.values["loss"].tolist() == [8.0, 4.0, 8 / 3]
@@ -63,12 +63,19 @@ def test_folder_without_readings_is_named(
     if content is not None:
         (tmp_path / "log.jsonl").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_curves(tmp_path)
+        read_curves(tmp_path, "x")
+
+
+def test_names_are_as_long_as_it_takes_to_tell_paths_apart() -> None:
+    assert distinct_names([Path("x/a"), Path("x/b.h5")]) == ["a", "b"]
+    assert distinct_names([Path("x/run"), Path("y/run"), Path("y/b")]) == ["x-run", "y-run", "y-b"]
+    assert distinct_names([Path("x/run"), Path("x/run")]) == ["run", "run"]
+    assert distinct_names([]) == []
 
 
 @pytest.mark.parametrize("readings", [1, 5, 300])
 def test_curves_of_two_runs_share_their_panels(tmp_path: Path, readings: int) -> None:
-    runs = [read_curves(write_log(tmp_path / name, readings)) for name in "ab"]
+    runs = [read_curves(write_log(tmp_path / name, readings), name) for name in "ab"]
     figure = training_curves(runs)
     assert panel_titles(figure) == ["loss, total", "clip contrast", "clip contrast, top-1"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
@@ -137,7 +144,7 @@ def test_map_names_classes_and_splits(tmp_path: Path) -> None:
     assert entries == ["run", "wave", "split train", "split ucf101-1/test"]
     drawn = sum(len(c.get_offsets()) for c in figure.axes[0].collections)  # type: ignore[arg-type]
     assert drawn == 30
-    assert draw_feature_map(features, tmp_path, name="r").name == "r-features.png"
+    assert draw_feature_map(features, tmp_path, name="r").name == "r-map.png"
 
 
 def test_many_classes_and_unlabelled_videos_fit(tmp_path: Path) -> None:
