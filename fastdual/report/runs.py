@@ -31,7 +31,9 @@ class RunCurves:
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """A short name for each path: its last part, and as many before it as tell all apart."""
-    parts = [path.resolve().with_suffix("").parts[1:] for path in paths]
+    parts = [
+        (*path.resolve().parts[1:-1], path.resolve().name.removesuffix(".h5")) for path in paths
+    ]
     names: list[str] = []
     for depth in range(1, max(map(len, parts), default=1) + 1):
         names = ["-".join(part[-depth:]) for part in parts]

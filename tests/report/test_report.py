@@ -67,7 +67,7 @@ def test_folder_without_readings_is_named(
 
 
 def test_names_are_as_long_as_it_takes_to_tell_paths_apart() -> None:
-    assert distinct_names([Path("x/a"), Path("x/b.h5")]) == ["a", "b"]
+    assert distinct_names([Path("x/lr0.1"), Path("x/b.h5")]) == ["lr0.1", "b"]
     assert distinct_names([Path("x/run"), Path("y/run"), Path("y/b")]) == ["x-run", "y-run", "y-b"]
     assert distinct_names([Path("x/run"), Path("x/run")]) == ["run", "run"]
     assert distinct_names([]) == []
