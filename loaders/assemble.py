@@ -28,6 +28,7 @@ from fastdual.loaders.decode import (
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.graph import ClipGraph, Source, encoded_inputs
 from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.packed import read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
 from fastdual.loaders.quarantine import Quarantine
@@ -186,7 +187,7 @@ class Assembler:
         if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
             row.ticket = self._reader.submit(video, row.wanted)
             return
-        row.encoded = self._files.submit(np.fromfile, self._index.path(video), np.uint8)
+        row.encoded = self._files.submit(read_encoded, self._index.source(video))
         if video not in self._colour_matrices and video not in self._colour_tickets:
             self._colour_tickets[video] = self._reader.submit_colour(video)
 

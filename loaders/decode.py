@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.errors import InputError
+from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.video_index import VideoIndex
@@ -123,16 +124,16 @@ def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ColourTask:
-    """Ask a worker for the colour matrix that a file states (libav's number)."""
+    """Ask a worker for the colour matrix that a video states (libav's number)."""
 
-    path: str
+    source: Path | PackedBytes
 
 
 @dataclass(frozen=True)
 class ReadTask:
     """What a worker needs to decode the wanted frames of one video."""
 
-    path: str
+    source: Path | PackedBytes
     frames: Ints
     keyframes: tuple[Ints, Ints, Ints] | None
     size: tuple[int, int]
@@ -144,11 +145,11 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | int:
     from fastdual.loaders.video import Keyframes, open_video, read_frames
 
     if isinstance(task, ColourTask):
-        with open_video(Path(task.path)) as video:
+        with open_video(task.source) as video:
             return int(video.stream.codec_context.colorspace)
     keyframes = None if task.keyframes is None else Keyframes(*task.keyframes)
     return read_frames(
-        Path(task.path),
+        task.source,
         task.frames,
         keyframes=keyframes,
         size=task.size,
@@ -176,13 +177,13 @@ class FrameReader:
             near = np.unique(np.searchsorted(keyframes.frames, frames, side="right") - 1)
             near = near[near >= 0]
             table = (keyframes.frames[near], keyframes.pts[near], keyframes.offsets[near])
-        path = os.fspath(self._index.path(video))
+        source = self._index.source(video)
         rotation = int(self._index.rotation[video])
-        return self._pool.submit(ReadTask(path, frames, table, self._size, rotation))
+        return self._pool.submit(ReadTask(source, frames, table, self._size, rotation))
 
     def submit_colour(self, video: int) -> int:
         """Queue the question which colour matrix a file states, and return a ticket."""
-        return self._pool.submit(ColourTask(os.fspath(self._index.path(video))))
+        return self._pool.submit(ColourTask(self._index.source(video)))
 
     def colour_matrix(self, ticket: int) -> NDArray[np.float64] | None:
         """Wait for the answer and forget the ticket; None also where the file cannot be read."""

@@ -38,14 +38,15 @@ def open_index(
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> VideoIndex:
-    """Return the index of DATA: an index file, or a folder or CSV file that is indexed now.
+    """Return the index of DATA: an index file or a pack, or a folder or CSV file indexed now.
 
     The index of a folder is kept in the user's cache; the next time only files that are new or
     changed are probed. Several processes may ask at once: one builds, the others wait for it.
 
     Args:
-        data: Index file, folder of videos, or CSV file.
-        root: Folder of the videos, if they were moved away from where the index says.
+        data: Index file, pack, folder of videos, or CSV file.
+        root: Folder of the videos, if they were moved away from where the index says; for a pack,
+            the folder of its shards.
         num_workers, timeout_seconds, progress: See `build_index`.
 
     Raises:
@@ -53,7 +54,7 @@ def open_index(
     """
     data = Path(data)
     if not data.exists():
-        raise InputError(f"{data} does not exist: name an index file or a folder of videos")
+        raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
     if data.is_file() and data.suffix.lower() != ".csv":
         index = VideoIndex.load(data, root=root)
         index.check_files()
@@ -104,7 +105,7 @@ def verify_index(
     with ProcessPool(
         "fastdual.loaders.probe:probe_file", num_workers=workers, timeout_seconds=timeout_seconds
     ) as pool:
-        tasks = (index.path(video) for video in range(len(index)))
+        tasks = (index.source(video) for video in range(len(index)))
         for video, (_, found) in enumerate(pool.imap(tasks, window=4 * workers)):
             if isinstance(found, TaskFailure):
                 wrong.append((index.paths[video], found.reason))

@@ -50,7 +50,10 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
     body = _read_checked(path)
     try:
         with h5py.File(io.BytesIO(body), "r") as file:
-            return _decode(file, path.absolute().parent, root)
+            fields = read_fields(file)
+            fields["root"] = _root(file, path.absolute().parent) if root is None else root
+            fields["root"] = fields["root"].absolute()
+            return fields
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"the index {path} is corrupt ({error}); build it again") from error
 
@@ -75,11 +78,16 @@ def write_atomically(path: Path, contents: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _digest(body: bytes) -> str:
@@ -114,48 +122,56 @@ def _to_hdf5(index: VideoIndex, folder: Path) -> bytes:
     with h5py.File(stream, "w", userblock_size=_USER_BLOCK) as file:
         file.attrs["root"] = np.void(os.fsencode(index.root))
         file.attrs["root_relative"] = np.void(os.fsencode(os.path.relpath(index.root, folder)))
-        file.attrs["fingerprint"] = index.fingerprint
-        file.attrs["probed_by"] = index.probed_by
-        for name in TEXTS:
-            _write_texts(file, name, getattr(index, name))
-        for name in (*ARRAYS, "keyframe_offsets", *KEYFRAMES):
-            file[name] = getattr(index, name)
-        splits = sorted(index.splits)
-        _write_texts(file, "splits", splits)
-        for number, name in enumerate(splits):
-            file[f"splits/{number}"] = index.splits[name]
-        _write_texts(file, "quarantine/paths", [path for path, _ in index.quarantine])
-        _write_texts(file, "quarantine/reasons", [reason for _, reason in index.quarantine])
-        file["quarantine/stamps"] = index.quarantine_stamps
+        write_fields(file, index)
     return stream.getvalue()
 
 
-def _decode(file: Any, folder: Path, root: Path | None) -> dict[str, Any]:
-    values: dict[str, Any] = {name: _read_texts(file, name) for name in TEXTS}
+def write_fields(file: Any, index: VideoIndex) -> None:
+    """Put what an index knows of its videos into an open HDF5 file: all but where they lie."""
+    file.attrs["fingerprint"] = index.fingerprint
+    file.attrs["probed_by"] = index.probed_by
+    for name in TEXTS:
+        write_texts(file, name, getattr(index, name))
+    for name in (*ARRAYS, "keyframe_offsets", *KEYFRAMES):
+        file[name] = getattr(index, name)
+    splits = sorted(index.splits)
+    write_texts(file, "splits", splits)
+    for number, name in enumerate(splits):
+        file[f"splits/{number}"] = index.splits[name]
+    write_texts(file, "quarantine/paths", [path for path, _ in index.quarantine])
+    write_texts(file, "quarantine/reasons", [reason for _, reason in index.quarantine])
+    file["quarantine/stamps"] = index.quarantine_stamps
+
+
+def read_fields(file: Any) -> dict[str, Any]:
+    """Return what `write_fields` wrote: the fields of the VideoIndex but `root`."""
+    values: dict[str, Any] = {name: read_texts(file, name) for name in TEXTS}
     for name in (*ARRAYS, "keyframe_offsets", *KEYFRAMES):
         values[name] = file[name][()]
-    names = _read_texts(file, "splits")
+    names = read_texts(file, "splits")
     values["splits"] = {name: file[f"splits/{n}"][()] for n, name in enumerate(names)}
     pairs = zip(
-        _read_texts(file, "quarantine/paths"), _read_texts(file, "quarantine/reasons"), strict=True
+        read_texts(file, "quarantine/paths"), read_texts(file, "quarantine/reasons"), strict=True
     )
     values["quarantine"] = tuple(pairs)
     values["quarantine_stamps"] = file["quarantine/stamps"][()]
     values["probed_by"] = str(file.attrs["probed_by"])
-    if root is None:
-        root = Path(os.path.normpath(folder / os.fsdecode(bytes(file.attrs["root_relative"]))))
-        if not root.is_dir():
-            root = Path(os.fsdecode(bytes(file.attrs["root"])))
-    values["root"] = root.absolute()
     return values
 
 
-def _write_texts(file: Any, name: str, texts: tuple[str, ...] | list[str]) -> None:
+def _root(file: Any, folder: Path) -> Path:
+    root = Path(os.path.normpath(folder / os.fsdecode(bytes(file.attrs["root_relative"]))))
+    return root if root.is_dir() else Path(os.fsdecode(bytes(file.attrs["root"])))
+
+
+def write_texts(file: Any, name: str, texts: tuple[str, ...] | list[str]) -> None:
+    """Store texts as bytes and offsets."""
     parts = [os.fsencode(text) for text in texts]  # file names need not be UTF-8
     file[f"{name}/bytes"] = np.frombuffer(b"".join(parts), np.uint8)
     file[f"{name}/offsets"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
 
 
-def _read_texts(file: Any, name: str) -> tuple[str, ...]:
+def read_texts(file: Any, name: str) -> tuple[str, ...]:
+    """Return what `write_texts` stored."""
     blob, offsets = file[f"{name}/bytes"][()].tobytes(), file[f"{name}/offsets"][()].tolist()
     return tuple(os.fsdecode(blob[a:b]) for a, b in zip(offsets, offsets[1:], strict=False))

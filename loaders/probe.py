@@ -18,11 +18,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.picture import clockwise_rotation
 from fastdual.loaders.video import (
     Keyframes,
     OpenVideo,
     SeekError,
+    Source,
     VideoError,
     decode_all,
     decode_from,
@@ -74,17 +76,17 @@ class _Decoded:
     num_packets: int = 0
 
 
-def probe_file(path: Path) -> Probe:
-    """Decode a file from start to end and describe it.
+def probe_file(source: Source) -> Probe:
+    """Decode a video from start to end and describe it.
 
     Raises:
         VideoError: It is not usable; the message says why.
     """
-    with open_video(path, smooth=False) as video:
+    with open_video(source, smooth=False) as video:
         decoded = _decode(video)
         _refuse_missing_packets(video, decoded)
         if decoded.num_frames == 0:
-            raise VideoError(_why_no_frames(path))
+            raise VideoError(_why_no_frames(source))
         fps = _frame_rate(video)
         duration = _duration(decoded, fps, video.stream.time_base)
         codec = video.stream.codec_context.codec.canonical_name
@@ -95,7 +97,7 @@ def probe_file(path: Path) -> Probe:
         rotation=decoded.rotation,
         codec=codec,
         duration_seconds=duration,
-        keyframes=_sound_keyframes(path, decoded),
+        keyframes=_sound_keyframes(source, decoded),
     )
 
 
@@ -137,10 +139,13 @@ def _refuse_missing_packets(video: OpenVideo, decoded: _Decoded) -> None:
         raise VideoError(f"is truncated: {decoded.num_packets} of {stated} frames are there")
 
 
-def _why_no_frames(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(1 << 20)
-    if b"encv" in head:
+def _why_no_frames(source: Source) -> str:
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            head = file.read(1 << 20)
+    else:
+        head = source.read() if isinstance(source, PackedBytes) else bytes(source)
+    if b"encv" in head[: 1 << 20]:
         return "is encrypted, or the header of an encrypted video without its pictures"
     return "holds no pictures (a header without video data)"
 
@@ -171,7 +176,7 @@ def _duration(decoded: _Decoded, fps: tuple[int, int], time_base: Fraction | Non
     return count * fps[1] / fps[0] if fps[0] else 0.0
 
 
-def _sound_keyframes(path: Path, decoded: _Decoded) -> Keyframes:
+def _sound_keyframes(source: Source, decoded: _Decoded) -> Keyframes:
     """The keyframes after the first one, if seeking to them leads to the right pictures."""
     places = [
         (number, pts, decoded.packets[pts])
@@ -181,17 +186,17 @@ def _sound_keyframes(path: Path, decoded: _Decoded) -> Keyframes:
         and pts in decoded.packets
     ]
     tried = np.unique(np.linspace(0, len(places) - 1, _TRIED_SEEKS).round().astype(int))
-    if places and not all(_seek_is_sound(path, places[i], decoded) for i in tried):
+    if places and not all(_seek_is_sound(source, places[i], decoded) for i in tried):
         places = []
     table: NDArray[np.int64] = np.array(places, np.int64).reshape(-1, 3)
     return Keyframes(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
 
 
-def _seek_is_sound(path: Path, place: tuple[int, int, int], decoded: _Decoded) -> bool:
+def _seek_is_sound(source: Source, place: tuple[int, int, int], decoded: _Decoded) -> bool:
     number, pts, offset = place
     count = min(_CHECKED_FRAMES, decoded.num_frames - number)
     try:
-        with open_video(path, smooth=False) as video:
+        with open_video(source, smooth=False) as video:
             for frame, expected in zip(
                 decode_from(video, pts, offset), range(number, number + count), strict=False
             ):

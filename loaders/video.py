@@ -21,10 +21,11 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from fastdual.loaders.errors import FailureError
+from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.picture import FrameWriter
 
-Source = Path | bytes | bytearray | memoryview
-"""A file, or its bytes."""
+Source = Path | PackedBytes | bytes | bytearray | memoryview
+"""A file, its place in a pack, or its bytes."""
 
 _MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond every camera
 _MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
@@ -70,17 +71,17 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
     """Open a video file, or its bytes, for decoding on one thread.
 
     Args:
-        source: A file or its bytes.
+        source: A file, its place in a pack, or its bytes.
         smooth: False leaves the deblocking filter out: the same frames with other pixels, a third
             cheaper in H.264; for those who count and compare but do not look.
 
     Raises:
-        VideoError: It is not a video, has no video stream, or claims an absurd frame size.
+        VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
+            pack was altered.
     """
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise VideoError("is not a regular file")  # a pipe would keep us waiting
-    # With "file:" and the whitelist no file name or playlist makes libav open anything else.
-    name: Any = f"file:{source.absolute()}" if isinstance(source, Path) else io.BytesIO(source)
+    name = _to_input(source)
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
     try:
         container = av.open(name, options=options, metadata_errors="replace")
@@ -97,6 +98,18 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
         yield OpenVideo(container, stream)
     finally:
         container.close()
+
+
+def _to_input(source: Source) -> Any:
+    if isinstance(source, Path):
+        # With "file:" and the whitelist no file name or playlist makes libav open anything else.
+        return f"file:{source.absolute()}"
+    if not isinstance(source, PackedBytes):
+        return io.BytesIO(source)
+    try:
+        return source.open()
+    except FailureError as error:
+        raise VideoError(str(error)) from error
 
 
 def _choose_stream(container: Any) -> Any:
@@ -218,7 +231,7 @@ def read_frames(
     """Decode the wanted frames, and as few others as the keyframes allow.
 
     Args:
-        source: A file or its bytes.
+        source: A file, its place in a pack, or its bytes.
         frames: [F] frame numbers, strictly increasing.
         keyframes: The video's seek table; None decodes from the start.
         size: (height, width) of the upright result; None keeps the size of the first frame.

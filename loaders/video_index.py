@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders import index_file
+from fastdual.loaders import index_file, pack_file
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index_file import ARRAYS, KEYFRAMES
+from fastdual.loaders.packed import Packed, PackedBytes
 
 if TYPE_CHECKING:
     from fastdual.loaders.video import Keyframes
 
 _CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an even sample
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
+_NOT_CONTENTS |= {"packed"}  # a copy of the same bytes: a run may go on with the pack of its index
 # In the paths joined by NUL: an empty one, an absolute one, or one with a part "." or "..".
 _ESCAPES = re.compile(r"(^|\0)(/|\0|$)|(^|[\0/])\.\.?([\0/]|$)")
 
@@ -51,6 +53,8 @@ class VideoIndex:
         quarantine: (path, reason) of the videos that cannot be used.
         quarantine_stamps: [Q, 2] their sizes and times.
         probed_by: Version of the prober and of libav.
+        packed: Where the videos lie in a pack; None where they are files. `root` is then the pack
+            itself, and `path` a name for messages.
     """
 
     root: Path
@@ -74,6 +78,7 @@ class VideoIndex:
     quarantine: tuple[tuple[str, str], ...] = ()
     quarantine_stamps: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     probed_by: str = ""
+    packed: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -82,8 +87,15 @@ class VideoIndex:
         _check(self)
 
     def path(self, video: int) -> Path:
-        """Return where a video lies."""
+        """Return where a video lies; of a packed one this is just its name."""
         return self.root / self.paths[video]
+
+    def source(self, video: int) -> Path | PackedBytes:
+        """Return what a video is read from: its file, or its place in a pack."""
+        if self.packed is None:
+            return self.path(video)
+        length, suffix = int(self.file_bytes[video]), Path(self.paths[video]).suffix
+        return self.packed.place(video, length, suffix)
 
     def keyframes(self, video: int) -> Keyframes | None:
         """Return a video's seek table, or None if it must be decoded from the start."""
@@ -125,6 +137,9 @@ class VideoIndex:
         Raises:
             InputError: Names the first file and the remedy.
         """
+        if self.packed is not None:
+            self.packed.check_files(self.file_bytes)
+            return
         step = -(-len(self) // _CHECKED_FILES) or 1
         missing, changed = [], []
         videos = range(0, len(self), step)
@@ -153,6 +168,8 @@ class VideoIndex:
         Raises:
             FailureError: It cannot be written, for instance because the disk is full.
         """
+        if self.packed is not None:
+            raise ValueError("the index of a pack is saved in the pack")
         path = Path(path).absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,11 +179,18 @@ class VideoIndex:
 
     @classmethod
     def load(cls, path: Path, *, root: Path | None = None) -> Self:
-        """Read an index; `root` replaces the folder stored in it.
+        """Read an index or the index of a pack.
+
+        Args:
+            path: The index file or the pack.
+            root: Replaces the folder of the videos that the index states; for a pack, the folder
+                of its shards.
 
         Raises:
             InputError: It is missing, foreign, truncated, altered or of another version.
         """
+        if pack_file.is_pack(Path(path)):
+            return cls(**pack_file.read(Path(path), root))
         return cls(**index_file.read(Path(path), root))
 
 
@@ -206,4 +230,6 @@ def _check(index: VideoIndex) -> None:
         require(videos.ndim == 1 and videos.dtype == "i8", f"the split {name!r} is wrong")
         inside = len(videos) == 0 or (videos[0] >= 0 and videos[-1] < count)
         require(inside and np.all(np.diff(videos) > 0), f"the split {name!r} is not sorted")
+    if index.packed is not None:
+        require(index.packed.fits(index.file_bytes), "the places of the packed videos are wrong")
     require(not _ESCAPES.search("\0".join(index.paths)), "a path leads out of the root")

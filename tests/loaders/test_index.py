@@ -401,7 +401,7 @@ def test_processes_that_open_a_folder_together_agree(videos: Path) -> None:
 
 
 def test_opening_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist: name an index file or a folder"):
+    with pytest.raises(InputError, match="does not exist: name an index, a pack or a folder"):
         open_index(tmp_path / "absent")
 
 
