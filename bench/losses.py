@@ -1,0 +1,192 @@
+"""Time, memory and launches of the losses: eager, torch.compile of it, ours, other libraries.
+
+    python -m bench.losses [--dtype bfloat16] [--rows 64 1024] [--dims 128] [--out PATH]
+
+Every provider's loss and gradients are compared with float64 before it is timed; one that disagrees
+is reported and not timed. Without a CUDA device sizes are small and one thread works: figures that
+show where time and memory go, and say nothing about a GPU.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench import plot_losses
+from bench.cases import CASES, Case, Inputs, Loss
+from bench.common import (
+    RESULTS,
+    Row,
+    count_launches,
+    describe_machine,
+    measured_matmul_tflops,
+    peak_memory_mib,
+    time_interleaved,
+    write_rows,
+)
+from bench.peers import PeerMissingError
+
+# Relative to the largest entry. bfloat16: the logits of a baseline are rounded to 8 bits, and at a
+# temperature of 0.07 the exponentials of those are off by some percent.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# The whole matrix in float64 up to here; beyond, ours in float64, which streams without kernels.
+MAX_ROWS_OF_REFERENCE = 4096
+MODES = ("forward", "backward", "both")
+
+
+class Contestant:
+    """One provider on its own copy of the inputs; backward uses what forward left behind."""
+
+    def __init__(self, loss: Loss, inputs: Inputs) -> None:
+        self.loss = loss
+        self.inputs = tuple(
+            x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in inputs
+        )
+        self.wanted = [x for x in self.inputs if x.requires_grad]
+        self.value: Tensor | None = None
+
+    def forward(self) -> None:
+        self.value = self.loss(*self.inputs)
+
+    def backward(self) -> tuple[Tensor, ...]:
+        assert self.value is not None
+        grads = torch.autograd.grad(self.value, self.wanted)
+        self.value = None
+        return grads
+
+    def both(self) -> tuple[Tensor, ...]:
+        self.forward()
+        assert self.value is not None
+        return self.value.detach(), *self.backward()
+
+
+def compiled(loss: Loss) -> Loss:
+    """torch.compile at its best: for this shape alone, with no limit on how many came before."""
+    torch.compiler.reset()
+    return torch.compile(loss, dynamic=False)
+
+
+def providers(case: Case) -> Iterator[tuple[str, Callable[[], Loss]]]:
+    yield "eager", lambda: case.baseline
+    yield "torch.compile", lambda: compiled(case.baseline)
+    yield "fastdual", lambda: case.ours
+    yield from case.load_peers.items()
+
+
+def largest_error(ours: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
+    """Of the loss and every gradient, relative to the largest entry of each."""
+    return max(
+        float((a.double() - b).abs().max() / b.abs().max())
+        for a, b in zip(ours, truth, strict=True)
+    )
+
+
+def admit(
+    case: Case, inputs: Inputs, dtype: torch.dtype
+) -> tuple[dict[str, Contestant], dict[str, Row]]:
+    """The providers that run here and agree with float64, and a row of facts for every provider."""
+    exact = case.truth if len(inputs[0]) <= MAX_ROWS_OF_REFERENCE else case.ours
+    truth = Contestant(exact, tuple(x.double() if x.is_floating_point() else x for x in inputs))
+    expected = truth.both()
+    contestants, facts = {}, {}
+    for name, load in providers(case):
+        try:
+            contestant = Contestant(load(), inputs)
+            error = largest_error(contestant.both(), expected)
+        except PeerMissingError as missing:
+            facts[name] = {"status": str(missing)}
+        except torch.OutOfMemoryError:
+            facts[name] = {"status": "out of memory"}
+        else:
+            agrees = error <= TOLERANCE[dtype]
+            facts[name] = {"status": "ok" if agrees else "disagrees", "max_error": f"{error:.2e}"}
+            if agrees:
+                contestants[name] = contestant
+    return contestants, facts
+
+
+def measure(
+    case: Case, num_rows: int, dim: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[Row]:
+    """Rows of one size: one a provider and mode, or one saying why a provider is out."""
+    torch.manual_seed(num_rows + dim)
+    inputs = case.make_inputs(num_rows, dim, dtype, device)
+    contestants, facts = admit(case, inputs, dtype)
+    timings = time_interleaved(
+        {name: (c.forward, c.backward) for name, c in contestants.items()}, device=device
+    )
+    flops = dict(
+        zip(MODES, (case.forward_flops(num_rows, dim) * f for f in (1, 2, 3)), strict=True)
+    )
+    for name, fact in facts.items():
+        size = {"loss": case.name, "provider": name, "rows": num_rows, "dim": dim}
+        size["dtype"] = str(dtype).removeprefix("torch.")
+        if name not in contestants:
+            yield {**size, "mode": "", **fact}
+            continue
+        contestant = contestants[name]
+        # In this order: backward consumes what forward leaves.
+        for mode, timing in zip(MODES, timings[name], strict=True):
+            run = getattr(contestant, mode)
+            peak = peak_memory_mib(run, device)
+            if mode == "backward":
+                contestant.forward()
+            launches = None if mode == "forward" else count_launches(run, device)
+            yield {
+                **size,
+                "mode": mode,
+                **fact,
+                "median_ms": round(timing.median_ms, 4),
+                "p20_ms": round(timing.p20_ms, 4),
+                "p80_ms": round(timing.p80_ms, 4),
+                "peak_mib": round(peak, 3),
+                "launches": launches,
+                "tflops": round(flops[mode] / timing.median_ms / 1e9, 4),
+            }
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.losses", description=__doc__)
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--rows", type=int, nargs="+")
+    parser.add_argument("--dims", type=int, nargs="+")
+    parser.add_argument("--losses", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--out", type=Path, help="results without extension")
+    arguments = parser.parse_args()
+    on_cuda = arguments.device.startswith("cuda")
+    arguments.dtype = arguments.dtype or ("bfloat16" if on_cuda else "float32")
+    arguments.rows = arguments.rows or (
+        [64, 128, 512, 2048, 8192, 16384, 65536] if on_cuda else [64, 1024, 4096]
+    )
+    arguments.dims = arguments.dims or ([64, 128, 256, 512] if on_cuda else [128])
+    arguments.out = arguments.out or RESULTS / f"losses_{'cuda' if on_cuda else 'cpu'}"
+    if not on_cuda:
+        torch.set_num_threads(1)
+        print("On a CPU: small sizes, one thread, and no word about a GPU.", file=sys.stderr)
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    machine = describe_machine(device) | {
+        "roofline_tflops": f"{measured_matmul_tflops(device, dtype):.3f}"
+    }
+    rows: list[Row] = []
+    for name in arguments.losses:
+        for dim in arguments.dims:
+            for num_rows in arguments.rows:
+                for row in measure(CASES[name], num_rows, dim, dtype, device):
+                    rows.append(row | machine)
+                    print(plot_losses.one_line(row), flush=True)
+                write_rows(rows, arguments.out)
+    plot_losses.draw(rows, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
