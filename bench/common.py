@@ -129,7 +129,10 @@ def _run(phases: Phases, device: torch.device) -> list[float]:
             phase()
             marks.append(time.perf_counter())
         return [1e3 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(len(phases) + 1)]
+    events: list[Any] = [
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(len(phases) + 1)
+    ]
     events[0].record()
     for phase, event in zip(phases, events[1:], strict=True):
         phase()
@@ -181,7 +184,7 @@ def count_launches(run: Callable[[], Any], device: torch.device) -> int | None:
     with _silent_stderr(), torch.profiler.profile(activities=activities) as profile:
         run()
         torch.cuda.synchronize(device)
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+    return len([event for event in profile.events() if event.device_type.name == "CUDA"])
 
 
 def measured_matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
