@@ -1,5 +1,5 @@
-"""Pieces that the forward and the backward kernels of the contrastive softmax share; needs triton."""
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+"""What the forward and the backward kernels of the contrastive softmax share; needs triton."""
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import functools
 from typing import NamedTuple
@@ -18,9 +18,51 @@ FLOOR = tl.constexpr(NORM_FLOOR)
 
 @triton.jit
 def load_labels(labels_ptr, index, count, absent: tl.constexpr):
-    """Ids or groups [BLOCK]; negative ones, and those past the end, become `absent`."""
-    labels = tl.load(labels_ptr + index, mask=index < count, other=-1)
-    return tl.where(labels >= 0, labels, absent)
+    """Ids or groups as two int32 halves [BLOCK]; negative and past the end they are `absent`.
+
+    `absent` is negative and another number on either side, so that its high half equals nothing.
+    """
+    labels = tl.load(labels_ptr + index, mask=index < count, other=-1).to(tl.int64)
+    low = tl.where(labels >= 0, labels.to(tl.int32), absent)
+    high = tl.where(labels >= 0, (labels >> 32).to(tl.int32), absent)
+    return low, high
+
+
+@triton.jit
+def is_special(
+    own_ids, own_groups, other_ids_ptr, other_groups_ptr, start, num_other, BLOCK: tl.constexpr
+):
+    """Whether a tile may hold a positive, an ignored pair or the end: 1, or 0 for negatives only.
+
+    Most tiles hold negatives only, and this is all that they pay for the masks. Low halves may be
+    equal by chance; `exact_masks` then finds nothing in the tile.
+    """
+    others = start + tl.arange(0, BLOCK)
+    other_ids, ids_high = load_labels(other_ids_ptr, others, num_other, -2)
+    near = own_ids[:, None] == other_ids[None, :]
+    if other_groups_ptr is not None:
+        other_groups, groups_high = load_labels(other_groups_ptr, others, num_other, -2)
+        near = near | (own_groups[:, None] == other_groups[None, :])
+    found = tl.max(tl.max(near.to(tl.int32), 1), 0)
+    return tl.where(start + BLOCK > num_other, 1, found)
+
+
+@triton.jit
+def exact_masks(
+    own_ids, own_ids_high, own_groups, own_groups_high,
+    other_ids_ptr, other_groups_ptr, others, num_other,
+):  # fmt: skip
+    """Positive pairs and ignored pairs [OWN, OTHER]; those past the end are ignored."""
+    ids, ids_high = load_labels(other_ids_ptr, others, num_other, -2)
+    positive = (own_ids[:, None] == ids[None, :]) & (own_ids_high[:, None] == ids_high[None, :])
+    ignored = (own_ids[:, None] != own_ids[:, None]) | (others >= num_other)[None, :]
+    if other_groups_ptr is not None:
+        groups, groups_high = load_labels(other_groups_ptr, others, num_other, -2)
+        ignored = ignored | (
+            (own_groups[:, None] == groups[None, :])
+            & (own_groups_high[:, None] == groups_high[None, :])
+        )
+    return positive & ~ignored, ignored
 
 
 @triton.jit
@@ -111,31 +153,41 @@ class Tile(NamedTuple):
         }
 
 
-# Few rows want many small programs. TODO
-SMALL = 1024
+# Up to so many rows, programs are too few to fill a GPU, and small ones share the work better.
+FEW_ROWS = 1024
+
+
+def is_heavy(problem: Problem, *, metrics: bool = False) -> bool:
+    """Whether options keep more numbers of a row in registers than the plain loss does."""
+    return metrics or problem.normalize or problem.positives == "mean"
+
+
+def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool) -> Tile:
+    """Chosen by registers and spills of the compiled kernels: bench/results/kernels_aot.csv."""
+    if dtype == torch.float32:
+        return Tile(32, 32, min(_tile_dim(dim), 64), 4, 2)
+    if num_own <= FEW_ROWS or dim > 256:
+        return Tile(32, 32 if heavy else 64, _tile_dim(dim), 4, 3 if dim <= 128 else 2)
+    return Tile(128, 32 if heavy else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
+
+
+def backward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool) -> Tile:
+    """As forward_tile; the float32 gradient of the tile's own rows is in registers besides."""
+    block_d = _tile_dim(dim)
+    if dtype == torch.float32:
+        if dim > 256:
+            return Tile(16, 32, 64, 4, 2)
+        return Tile(32 if dim <= 128 else 16, 32, block_d, 8, 2)
+    if num_own <= FEW_ROWS or dim > 256:
+        return Tile(32, 32, block_d, 8 if block_d == 256 else 4, 2)
+    if dim > 128:
+        return Tile(32 if heavy else 64, 32, block_d, 8, 2)
+    return Tile(64, 32, block_d, 8, 3) if heavy else Tile(128, 64, block_d, 8, 3)
 
 
 def _tile_dim(dim: int) -> int:
     """One tile spans D up to 256; beyond, D is taken in steps of 128."""
     return max(16, triton.next_power_of_2(dim)) if dim <= 256 else 128
-
-
-def forward_tile(dtype: torch.dtype, num_own: int, dim: int) -> Tile:
-    block_d = _tile_dim(dim)
-    if dtype == torch.float32:
-        return Tile(32, 64, min(block_d, 64), 4, 2)
-    if num_own <= SMALL:
-        return Tile(32, 64, block_d, 4, 3)
-    return Tile(128, 128 if block_d <= 128 else 64, block_d, 8, 3)
-
-
-def backward_tile(dtype: torch.dtype, num_own: int, dim: int) -> Tile:
-    block_d = _tile_dim(dim)
-    if dtype == torch.float32:
-        return Tile(32, 32, block_d, 4, 2)
-    if num_own <= SMALL:
-        return Tile(32, 64, block_d, 4, 2)
-    return Tile(128, 64, block_d, 8, 2)
 
 
 @functools.cache

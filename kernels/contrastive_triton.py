@@ -1,4 +1,4 @@
-"""Forward kernels of the contrastive softmax and their launchers; imported on first use, needs triton.
+"""Forward kernels of the contrastive softmax and their launchers; needs triton.
 
 contrastive.py holds the formula, streaming.py the same steps in torch, where the slopes are
 derived. Differences here: logits and log-sum-exps are in base 2 (one exp2 an element), rows and
@@ -9,7 +9,7 @@ bit.
 Legend: N rows (query), M candidates (key), D embedding size. In the backward a program *owns* some
 rows (or candidates), whose gradient it adds up, and *streams* over the other side.
 """
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import torch
 import triton
@@ -20,7 +20,10 @@ from fastdual.kernels.contrastive_tiles import (
     LN_2,
     base2_scale,
     base2_softplus,
+    exact_masks,
     forward_tile,
+    is_heavy,
+    is_special,
     labels_of,
     length_scale,
     load_labels,
@@ -63,27 +66,28 @@ def _contrastive_fwd_kernel(
     temperature_ptr, fields_ptr, query_scale_ptr, key_scale_ptr,
     temperature_value, N, M, D, columns_a_part,
     stride_qn, stride_qd, stride_km, stride_kd,
-    METRICS: tl.constexpr, NORMALIZE: tl.constexpr, EVEN: tl.constexpr, SINGLE: tl.constexpr,
+    IS_SUM: tl.constexpr, METRICS: tl.constexpr, NORMALIZE: tl.constexpr, SINGLE: tl.constexpr,
     PRECISION: tl.constexpr, NUM_FIELDS: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """fields[part, :, rows] of one block of rows against one part of the candidates; see problem.py."""
+    """fields[part, :, rows] of a block of rows against a part of the candidates: problem.py."""
     part = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
-    query_ids = load_labels(query_ids_ptr, rows, N, -1)
+    ids, ids_high = load_labels(query_ids_ptr, rows, N, -1)
+    groups, groups_high = ids, ids_high
     if query_groups_ptr is not None:
-        query_groups = load_labels(query_groups_ptr, rows, N, -1)
+        groups, groups_high = load_labels(query_groups_ptr, rows, N, -1)
     dims = tl.arange(0, BLOCK_D)
     query = load_tile(query_ptr, rows, dims, N, D, stride_qn, stride_qd)
     row_factor = tl.zeros([BLOCK_OWN], tl.float32) + base2_scale(temperature_ptr, temperature_value)
     if NORMALIZE:
-        squares = tl.sum(query.to(tl.float32) * query.to(tl.float32), 1)
+        lengths = tl.sum(query.to(tl.float32) * query.to(tl.float32), 1)
         for start in range(BLOCK_D, D, BLOCK_D):
             wide = load_tile(query_ptr, rows, start + dims, N, D, stride_qn, stride_qd)
-            squares += tl.sum(wide.to(tl.float32) * wide.to(tl.float32), 1)
+            lengths += tl.sum(wide.to(tl.float32) * wide.to(tl.float32), 1)
         limit = tl.where(part == 0, N, 0)  # one part of them stores
-        tl.store(query_scale_ptr + rows, length_scale(squares), mask=rows < limit)
-        row_factor *= length_scale(squares)
+        tl.store(query_scale_ptr + rows, length_scale(lengths), mask=rows < limit)
+        row_factor *= length_scale(lengths)
 
     nothing = tl.full([BLOCK_OWN], float("-inf"), tl.float32)
     negative_peak, positive_peak = nothing, nothing
@@ -95,7 +99,7 @@ def _contrastive_fwd_kernel(
     first = part * columns_a_part
     for start in tl.range(first, tl.minimum(first + columns_a_part, M), BLOCK_OTHER):
         columns = start + tl.arange(0, BLOCK_OTHER)
-        logits, _, squares = similarities(
+        logits, key, squares = similarities(
             query, query_ptr, rows, N, stride_qn, stride_qd,
             key_ptr, columns, M, stride_km, stride_kd, D, NORMALIZE, SINGLE, PRECISION, BLOCK_D,
         )  # fmt: skip
@@ -105,31 +109,31 @@ def _contrastive_fwd_kernel(
             if key_scale_ptr is not None:
                 limit = tl.where(tl.program_id(0) == 0, M, 0)
                 tl.store(key_scale_ptr + columns, length_scale(squares), mask=columns < limit)
-        key_ids = load_labels(key_ids_ptr, columns, M, -2)
-        positive = query_ids[:, None] == key_ids[None, :]
-        excluded = positive
-        if not EVEN:
-            excluded = excluded | (columns >= M)[None, :]
-        if query_groups_ptr is not None:
-            ignored = query_groups[:, None] == load_labels(key_groups_ptr, columns, M, -2)[None, :]
-            positive = positive & ~ignored
-            excluded = excluded | ignored
-        negatives = tl.where(excluded, float("-inf"), logits)
-        negative_peak, negative_mass = _online_lse(negative_peak, negative_mass, negatives)
-        # Most tiles hold no positive at all: one reduction tells, and saves the second exp2.
-        if tl.max(tl.max(positive.to(tl.int32), 1), 0) > 0:
+        special = is_special(ids, groups, key_ids_ptr, key_groups_ptr, start, M, BLOCK_OTHER)
+        if special > 0:
+            positive, ignored = exact_masks(
+                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M
+            )
             positives = tl.where(positive, logits, float("-inf"))
             positive_peak, positive_mass = _online_lse(positive_peak, positive_mass, positives)
-            positive_count += tl.sum(positive.to(tl.float32), 1)
-            positive_sum += tl.sum(tl.where(positive, logits, 0.0), 1)
+            if not IS_SUM:
+                positive_count += tl.sum(positive.to(tl.float32), 1)
+                positive_sum += tl.sum(tl.where(positive, logits, 0.0), 1)
+        # Apart from the above, so that less is in registers at a time.
+        if special > 0:
+            positive, ignored = exact_masks(
+                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M
+            )
+            logits = tl.where(positive | ignored, float("-inf"), logits)
+        negative_peak, negative_mass = _online_lse(negative_peak, negative_mass, logits)
         if METRICS:
             # Take out a row's largest negative while any row has one that belongs to its best five.
-            largest, at = tl.max(negatives, 1, return_indices=True)
+            largest, at = tl.max(logits, 1, return_indices=True)
             while tl.max((largest > top4).to(tl.int32), 0) > 0:
                 top0, top1, top2, top3, top4 = _insert(top0, top1, top2, top3, top4, largest)
                 lanes = tl.arange(0, BLOCK_OTHER)
-                negatives = tl.where(lanes[None, :] == at[:, None], float("-inf"), negatives)
-                largest, at = tl.max(negatives, 1, return_indices=True)
+                logits = tl.where(lanes[None, :] == at[:, None], float("-inf"), logits)
+                largest, at = tl.max(logits, 1, return_indices=True)
 
     field = part.to(tl.int64) * NUM_FIELDS
     inside = rows < N
@@ -137,8 +141,9 @@ def _contrastive_fwd_kernel(
     tl.store(
         fields_ptr + (field + 1) * N + rows, positive_peak + tl.log2(positive_mass), mask=inside
     )
-    tl.store(fields_ptr + (field + 2) * N + rows, positive_count, mask=inside)
-    tl.store(fields_ptr + (field + 3) * N + rows, positive_sum, mask=inside)
+    if not IS_SUM:
+        tl.store(fields_ptr + (field + 2) * N + rows, positive_count, mask=inside)
+        tl.store(fields_ptr + (field + 3) * N + rows, positive_sum, mask=inside)
     if METRICS:
         # The best positive is the peak of the positives' log-sum-exp.
         tl.store(fields_ptr + (field + 4) * N + rows, positive_peak, mask=inside)
@@ -201,7 +206,7 @@ def _contrastive_merge_kernel(
     fields_ptr, rows_ptr, loss_ptr, count_ptr, hits_ptr, statistics_ptr, N, P,
     IS_SUM: tl.constexpr, IS_MEAN: tl.constexpr, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """From all parts of a block of rows to losses, statistics and hits; see streaming.merge_partials.
+    """From all parts of a block of rows to losses, statistics, hits: streaming.merge_partials.
 
     loss[block] is the sum of the losses, count[block] the number of rows that have a positive;
     IS_MEAN says that this is the only block, and divides.
@@ -210,10 +215,8 @@ def _contrastive_merge_kernel(
     inside = rows < N
     negative_lse = _merge_lse(fields_ptr, 0, rows, N, P, NUM_FIELDS, BLOCK)
     positive_lse = _merge_lse(fields_ptr, 1, rows, N, P, NUM_FIELDS, BLOCK)
-    count = _merge_sum(fields_ptr, 2, rows, N, P, NUM_FIELDS, BLOCK)
-    valid = count > 0
-    # Stand-ins for rows without positives: finite, and cut off by `valid`.
-    count = tl.where(valid, count, 1.0)
+    valid = inside & (positive_lse > float("-inf"))
+    # A stand-in for rows without positives: finite, and cut off by `valid`.
     positive_lse = tl.where(valid, positive_lse, 0.0)
     gap = negative_lse - positive_lse
     loss = base2_softplus(gap)
@@ -221,6 +224,7 @@ def _contrastive_merge_kernel(
     if IS_SUM:
         at_positive = positive_lse + base2_softplus(-gap)
     else:
+        count = tl.maximum(_merge_sum(fields_ptr, 2, rows, N, P, NUM_FIELDS, BLOCK), 1.0)
         mean = _merge_sum(fields_ptr, 3, rows, N, P, NUM_FIELDS, BLOCK) / count
         loss += positive_lse - mean
         at_positive = positive_lse - tl.log2(count)
@@ -271,7 +275,7 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     query, key, own = problem.query, problem.columns, problem.key is None
     num_rows, dim = query.shape
     num_columns = key.shape[0]
-    tile = forward_tile(query.dtype, num_rows, dim)
+    tile = forward_tile(query.dtype, num_rows, dim, heavy=is_heavy(problem, metrics=metrics))
     num_blocks = triton.cdiv(num_rows, tile.own)
     parts, columns_a_part = split(query.device, num_blocks, num_columns, tile.other, min_tiles=2)
     num_fields = NUM_FIELDS_WITH_METRICS if metrics else NUM_FIELDS
@@ -284,7 +288,7 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
         key_scale if stores_key_scale else None,
         problem.temperature_value, num_rows, num_columns, dim, columns_a_part,
         *query.stride(), *key.stride(),
-        METRICS=metrics, NORMALIZE=problem.normalize, EVEN=num_columns % tile.other == 0,
+        IS_SUM=problem.positives == "sum", METRICS=metrics, NORMALIZE=problem.normalize,
         SINGLE=dim <= tile.dim, PRECISION=problem.precision, NUM_FIELDS=num_fields,
         **tile.launch_options(),
     )  # fmt: skip

@@ -1,10 +1,10 @@
-"""Backward kernels of the contrastive softmax and their launchers; imported on first use, needs triton.
+"""Backward kernels of the contrastive softmax and their launchers; needs triton.
 
 A program owns a block of one side (rows or candidates), whose gradient it adds up in registers, and
 streams over the other side; the logits are computed again. Where rows are their own candidates both
 slopes of a pair come from the one logit, so one launch does what otherwise takes two.
 """
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from fastdual.kernels.contrastive_tiles import (
     LN_2,
     backward_tile,
     base2_scale,
+    exact_masks,
+    is_heavy,
     labels_of,
     load_labels,
     load_tile,
@@ -32,8 +34,9 @@ HALF_SCALE = tl.constexpr(16384.0)
 
 
 @triton.jit
-def _slopes(logits, positive, a, b, ratio, uniform, IS_SUM: tl.constexpr):
-    """d loss / d logit [OWN, OTHER], where the four numbers of the rows broadcast to it."""
+def _slopes(logits, positive, a, b, ratio, uniform, axis: tl.constexpr, IS_SUM: tl.constexpr):
+    """d loss / d logit [OWN, OTHER]; the numbers of the rows are expanded along `axis`."""
+    a, b = tl.expand_dims(a, axis), tl.expand_dims(b, axis)
     away = logits - tl.where(positive, a, b)
     share = tl.exp2(away)
     if IS_SUM:
@@ -43,7 +46,8 @@ def _slopes(logits, positive, a, b, ratio, uniform, IS_SUM: tl.constexpr):
         x = away * LN_2
         tail = 1.0 + x / 3 * (1.0 + x / 4 * (1.0 + x / 5 * (1.0 + x / 6)))
         share_less_one = tl.where(tl.abs(x) < 0.25, x * (1.0 + x / 2 * tail), share - 1.0)
-        return tl.where(positive, uniform * share_less_one - share * ratio, share)
+        pull = tl.expand_dims(uniform, axis) * share_less_one
+        return tl.where(positive, pull - share * tl.expand_dims(ratio, axis), share)
 
 
 @triton.jit
@@ -102,10 +106,10 @@ def _contrastive_bwd_kernel(
     stride_own, stride_own_dim, stride_other, stride_other_dim,
     OWN_IS_QUERY: tl.constexpr, OTHER_IS_QUERY: tl.constexpr, IS_SUM: tl.constexpr,
     UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, ALONG: tl.constexpr,
-    EVEN: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr,
+    SINGLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one block of the own side, in the dims of one slice, from one part of the other side.
+    """Gradient of a block of the own side, in a slice of D, from a part of the other side.
 
     Both sides are queries where rows are their own candidates. Parts are stored as they are, to be
     merged; a single part finishes here.
@@ -114,9 +118,10 @@ def _contrastive_bwd_kernel(
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     own = load_tile(own_ptr, index, dims, num_own, D, stride_own, stride_own_dim)
-    own_ids = load_labels(own_ids_ptr, index, num_own, -1)
+    ids, ids_high = load_labels(own_ids_ptr, index, num_own, -1)
+    groups, groups_high = ids, ids_high
     if own_groups_ptr is not None:
-        own_groups = load_labels(own_groups_ptr, index, num_own, -1)
+        groups, groups_high = load_labels(own_groups_ptr, index, num_own, -1)
     own_factor = tl.zeros([BLOCK_OWN], tl.float32) + base2_scale(temperature_ptr, temperature_value)
     if NORMALIZE:
         own_factor *= tl.load(own_scale_ptr + index, mask=index < num_own, other=0.0)
@@ -136,7 +141,7 @@ def _contrastive_bwd_kernel(
     first = part * others_a_part
     for start in tl.range(first, tl.minimum(first + others_a_part, num_other), BLOCK_OTHER):
         others = start + tl.arange(0, BLOCK_OTHER)
-        logits, other, _ = similarities(
+        logits, other, squares = similarities(
             own, own_ptr, index, num_own, stride_own, stride_own_dim,
             other_ptr, others, num_other, stride_other, stride_other_dim, D,
             False, SINGLE, PRECISION, BLOCK_D,
@@ -145,31 +150,26 @@ def _contrastive_bwd_kernel(
         if NORMALIZE:
             other_scale = tl.load(other_scale_ptr + others, mask=others < num_other, other=0.0)
             logits *= other_scale[None, :]
-        positive = own_ids[:, None] == load_labels(other_ids_ptr, others, num_other, -2)[None, :]
         slopes = tl.zeros([BLOCK_OWN, BLOCK_OTHER], tl.float32)
+        if UPSTREAM_ROWS and OTHER_IS_QUERY:
+            weight = tl.load(upstream_ptr + others, mask=others < num_other, other=0.0)
+            other_weight = weight.to(tl.float32) * inverse_peak
+        positive, ignored = exact_masks(
+            ids, ids_high, groups, groups_high, other_ids_ptr, other_groups_ptr, others, num_other
+        )
         if OWN_IS_QUERY:
-            slopes = _slopes(
-                logits, positive, a[:, None], b[:, None], ratio[:, None], uniform[:, None], IS_SUM
-            )
+            slopes = _slopes(logits, positive, a, b, ratio, uniform, 1, IS_SUM)
             if UPSTREAM_ROWS:
                 slopes *= own_weight[:, None]
-            if not EVEN:
-                slopes = tl.where((others < num_other)[None, :], slopes, 0.0)
         if OTHER_IS_QUERY:
             c, d, other_ratio, other_uniform = _load_statistics(
                 statistics_ptr, others, num_other, IS_SUM
             )
-            back = _slopes(
-                logits, positive, c[None, :], d[None, :], other_ratio[None, :],
-                other_uniform[None, :], IS_SUM,
-            )  # fmt: skip
+            back = _slopes(logits, positive, c, d, other_ratio, other_uniform, 0, IS_SUM)
             if UPSTREAM_ROWS:
-                weight = tl.load(upstream_ptr + others, mask=others < num_other, other=0.0)
-                back *= (weight.to(tl.float32) * inverse_peak)[None, :]
+                back *= other_weight[None, :]
             slopes += back
-        if own_groups_ptr is not None:
-            other_groups = load_labels(other_groups_ptr, others, num_other, -2)
-            slopes = tl.where(own_groups[:, None] == other_groups[None, :], 0.0, slopes)
+        slopes = tl.where(ignored, 0.0, slopes)
         if ALONG:
             along += tl.sum(slopes * logits, 1)
         if not SINGLE:
@@ -206,7 +206,8 @@ def _contrastive_bwd_kernel(
 @triton.jit
 def _contrastive_bwd_merge_kernel(
     part_grad_ptr, part_along_ptr, own_ptr, temperature_ptr, upstream_ptr, count_ptr, peak_ptr,
-    own_scale_ptr, grad_ptr, terms_ptr, temperature_value, num_own, D, P, stride_own, stride_own_dim,
+    own_scale_ptr, grad_ptr, terms_ptr,
+    temperature_value, num_own, D, P, stride_own, stride_own_dim,
     UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, ALONG: tl.constexpr,
     TERM_SCALE: tl.constexpr, BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -243,7 +244,7 @@ class _Upstream(NamedTuple):
     """Gradient of the loss, what a mean divides it by, and the largest size of its rows."""
 
     value: Tensor
-    count: Tensor | None
+    num_valid: Tensor | None
     peak: Tensor | None
 
 
@@ -273,22 +274,20 @@ def compute_gradients(
     if upstream.ndim and problem.query.dtype == torch.float16:
         peak = torch.linalg.vector_norm(upstream, float("inf"))
     weights = _Upstream(upstream.contiguous(), count, peak)
-    nothing = statistics.new_empty(0)
-    grad_query = grad_key = nothing.to(dtype)
+    # A tensor each: an op may not return one twice.
+    grad_query, grad_key = (statistics.new_empty(0, dtype=dtype) for _ in range(2))
     terms = statistics.new_empty(problem.query.shape[0]) if needs_temperature else None
     if needs_query or needs_temperature:
-        grad_query = _launch(
+        found = _launch(
             problem, query_side, key_side, statistics, weights, terms, dtype, (True, own)
         )
+        grad_query = found if needs_query else grad_query
     if needs_key and not own:
         grad_key = _launch(
             problem, key_side, query_side, statistics, weights, None, dtype, (False, True)
         )
-    return (
-        grad_query if needs_query else nothing.to(dtype),
-        grad_key,
-        nothing if terms is None else terms.sum(),
-    )
+    grad_temperature = statistics.new_empty(0) if terms is None else terms.sum()
+    return grad_query, grad_key, grad_temperature
 
 
 def _launch(
@@ -304,7 +303,7 @@ def _launch(
     """Gradient of the own side; `is_query` tells of own and other which has the statistics."""
     num_own, dim = own.rows.shape
     num_other = other.rows.shape[0]
-    tile = backward_tile(own.rows.dtype, num_own, dim)
+    tile = backward_tile(own.rows.dtype, num_own, dim, heavy=is_heavy(problem))
     num_blocks, num_slices = triton.cdiv(num_own, tile.own), triton.cdiv(dim, tile.dim)
     parts, others_a_part = split(
         own.rows.device, num_blocks * num_slices, num_other, tile.other, min_tiles=8
@@ -325,7 +324,7 @@ def _launch(
         problem.temperature_value, num_own, num_other, dim, others_a_part,
         *own.rows.stride(), *other.rows.stride(),
         OWN_IS_QUERY=is_query[0], OTHER_IS_QUERY=is_query[1], IS_SUM=problem.positives == "sum",
-        EVEN=num_other % tile.other == 0, SINGLE=dim <= tile.dim, PRECISION=problem.precision,
+        SINGLE=dim <= tile.dim, PRECISION=problem.precision,
         **shared, **tile.launch_options(),
     )  # fmt: skip
     if parts > 1:

@@ -240,7 +240,7 @@ class _RingLoss(torch.autograd.Function):
         return merged.loss, merged.num_valid, merged.hits
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         query, temperature, statistics, query_scale, *block = ctx.saved_tensors
         key_dtype = block[0].dtype
@@ -279,7 +279,7 @@ def _run_ring(problem: Problem, reduction: str, metrics: bool, group: Group) -> 
         key_ids=problem.column_ids,
         key_groups=problem.column_groups,
     )
-    loss, count, hits = _RingLoss.apply(
+    loss, count, hits = _RingLoss.apply(  # type: ignore[no-untyped-call]
         problem.query, problem.columns, problem.temperature, labels_only, reduction, metrics, group
     )
     return Merged(loss, count, hits, loss.new_empty(0))

@@ -1,0 +1,209 @@
+"""Inputs of the contrastive tests, and a child process that interprets the kernels.
+
+Triton decides at import whether it interprets, so `python -m tests.kernels.contrastive_cases FILE`
+under TRITON_INTERPRET=1 works all cases off and stores the outcomes for the tests.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdual.kernels import contrastive_loss_with_metrics
+from tests.numerics import poisoned_empty
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call. columns None: the rows are their own candidates, each in a group of its own."""
+
+    rows: int
+    columns: int | None
+    dim: int
+    dtype: torch.dtype = torch.float32
+    positives: str = "sum"
+    reduction: str = "mean"
+    normalize: bool = False
+    temperature: float = 0.07
+    learned: bool = True  # the temperature is a tensor
+    groups: bool = True
+    layout: str = "contiguous"
+    ids: str = "some"
+    index: torch.dtype = torch.int64
+
+
+class Inputs(NamedTuple):
+    query: Tensor
+    key: Tensor
+    query_ids: Tensor
+    key_ids: Tensor
+    query_groups: Tensor | None
+    key_groups: Tensor | None
+
+
+class Outcome(NamedTuple):
+    """What a call gives under a random upstream gradient."""
+
+    loss: Tensor
+    top1: Tensor
+    top5: Tensor
+    valid: Tensor
+    grad_query: Tensor
+    grad_key: Tensor
+    grad_temperature: Tensor
+
+
+def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
+    """Sizes of 1, below, at and past a block; odd D; all options and traps of the method."""
+    cases = []
+    for number, dtype in enumerate(dtypes):
+        for positives in ("sum", "mean"):
+            reduction = ("none", "mean")[(number + (positives == "sum")) % 2]
+            options = {"dtype": dtype, "positives": positives, "reduction": reduction}
+            cases += [
+                Case(33, None, 40, **options),
+                Case(70, 33, 64, **options, normalize=True),
+                Case(5, 131, 65, **options, groups=False),
+            ]
+        cases += [
+            Case(1, 1, 8, dtype),
+            Case(1, None, 8, dtype, ids="all"),
+            Case(17, None, 300, dtype, positives="mean", normalize=True),
+            Case(40, 24, 16, dtype, reduction="sum", layout="transposed"),
+            Case(24, 40, 16, dtype, normalize=True, layout="every other", index=torch.int32),
+            Case(16, None, 24, dtype, ids="none"),
+            Case(20, 33, 24, dtype, ids="all", positives="mean"),
+            Case(40, None, 32, dtype, temperature=0.01, ids="twins"),
+            Case(40, None, 32, dtype, temperature=0.01, ids="twins", positives="mean"),
+            Case(24, 50, 32, dtype, ids="high bits", groups=False),
+            Case(24, 50, 32, dtype, ids="high bits", positives="mean", learned=False),
+        ]
+    first, *_ = dtypes
+    # More rows than one block of the merge has; candidates in many parts; D past one tile.
+    cases += [Case(1040, 24, 8, first, groups=False), Case(8, 1500, 16, first, ids="some")]
+    cases += [Case(9, 20, 1024, first, normalize=True)]
+    return cases
+
+
+INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
+NUM_REPEATED = 6
+
+
+def make_inputs(case: Case, device: str = "cpu") -> Inputs:
+    """The same on every call."""
+    generator = torch.Generator().manual_seed(case.rows * 1000 + case.dim)
+
+    def embeddings(count: int) -> Tensor:
+        x = torch.randn(count, case.dim, generator=generator)
+        x = x * 3 if case.normalize else F.normalize(x, dim=1)
+        return _lay_out(x.to(case.dtype).to(device), case.layout)
+
+    def labels(count: int, kinds: int) -> Tensor:
+        return torch.randint(-1, kinds, (count,), generator=generator)
+
+    num_columns = case.columns or case.rows
+    query, query_ids = embeddings(case.rows), labels(case.rows, max(2, case.rows // 3))
+    key, key_ids = embeddings(num_columns), labels(num_columns, max(2, case.rows // 3))
+    if case.ids in ("all", "none"):
+        query_ids, key_ids = torch.zeros_like(query_ids), torch.zeros_like(key_ids)
+        query_ids += case.ids == "none"
+    if case.ids == "twins":
+        # Pairs of equal rows: a positive at similarity 1, whose slope cancels if computed as p - 1.
+        query = query.clone()
+        query[1::2] = query[::2]
+        query_ids = torch.arange(case.rows) // 2
+    if case.ids == "high bits":
+        # Equal low halves; half of them differ in the high one.
+        query_ids = torch.where(query_ids % 2 == 0, query_ids + (1 << 40), query_ids)
+        key_ids = torch.where(key_ids % 2 == 0, key_ids + (1 << 41), key_ids)
+    query_ids, key_ids = query_ids.to(case.index).to(device), key_ids.to(case.index).to(device)
+    if case.columns is None:
+        own = torch.arange(case.rows, device=device) if case.groups else None
+        if case.ids == "none":
+            query_ids = torch.arange(case.rows, device=device)
+        return Inputs(query, query, query_ids, query_ids, own, own)
+    if not case.groups:
+        return Inputs(query, key, query_ids, key_ids, None, None)
+    groups = labels(case.rows, case.rows).to(device), labels(num_columns, case.rows).to(device)
+    return Inputs(query, key, query_ids, key_ids, *groups)
+
+
+def _lay_out(x: Tensor, layout: str) -> Tensor:
+    if layout == "transposed":
+        return x.T.contiguous().T
+    if layout == "every other":
+        return x.repeat_interleave(2, dim=1)[:, ::2]
+    return x
+
+
+def evaluate(function: Callable[..., Any], case: Case, inputs: Inputs) -> Outcome:
+    """Loss, metrics and gradients of `function` at `inputs`; gradients not asked for are [0]."""
+    query = inputs.query.detach().requires_grad_()
+    own = inputs.key is inputs.query
+    key = query if own else inputs.key.detach().requires_grad_()
+    temperature: Any = case.temperature
+    wanted = [query] if own else [query, key]
+    if case.learned:
+        temperature = torch.tensor(case.temperature, dtype=torch.float64, device=query.device)
+        temperature = temperature.to(torch.promote_types(query.dtype, torch.float32))
+        wanted.append(temperature.requires_grad_())
+    result = function(
+        query,
+        key,
+        inputs.query_ids,
+        inputs.key_ids,
+        query_groups=inputs.query_groups,
+        key_groups=inputs.key_groups,
+        temperature=temperature,
+        positives=case.positives,
+        reduction=case.reduction,
+        normalize=case.normalize,
+    )
+    grads = list(torch.autograd.grad(result.loss, wanted, upstream_like(result.loss)))
+    nothing = query.new_zeros(0)
+    grad_query = grads.pop(0)
+    grad_key = nothing if own else grads.pop(0)
+    return Outcome(
+        result.loss.detach(), result.top1, result.top5, result.valid,
+        grad_query, grad_key, grads[0] if grads else nothing,
+    )  # fmt: skip
+
+
+def upstream_like(loss: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(loss.shape, generator=generator).to(loss) + 0.5
+
+
+def main(path: Path) -> None:
+    """Evaluates every case, the first ones twice, and counts the launches of two of them."""
+    from triton.runtime import interpreter
+
+    launches: list[str] = []
+    launch = interpreter.GridExecutor.__call__
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        launches.append(self.fn.__name__)
+        return launch(self, *args, **options)
+
+    interpreter.GridExecutor.__call__ = counted
+
+    def run(case: Case) -> tuple[Tensor, ...]:
+        with poisoned_empty():
+            return tuple(evaluate(contrastive_loss_with_metrics, case, make_inputs(case)))
+
+    outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
+    counts = []
+    for columns in (None, 128):
+        launches.clear()
+        run(Case(128, columns, 128, learned=False))
+        counts.append(len(launches))
+    torch.save({"outcomes": outcomes, "launches_at_128_rows": counts}, path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,169 @@
+"""The kernels of the contrastive softmax against the truth: interpreted on a CPU, or on a GPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fastdual.kernels import contrastive_loss, contrastive_loss_with_metrics, reference
+from tests.kernels.contrastive_cases import (
+    INTERPRETED_CASES,
+    NUM_REPEATED,
+    Case,
+    Outcome,
+    evaluate,
+    kernel_cases,
+    make_inputs,
+)
+from tests.numerics import assert_no_worse_than_eager
+
+# Beyond eager's error, in units of the largest entry. Half precision: one rounding of the gradient
+# and one of the slopes before the product with the embeddings.
+ROUNDING = {
+    torch.float64: 2**-50,
+    torch.float32: 2**-21,
+    torch.float16: 2**-9,
+    torch.bfloat16: 2**-6,
+}
+GPU_CASES = kernel_cases(torch.float32, torch.float16, torch.bfloat16)
+
+pytestmark = pytest.mark.xdist_group("contrastive")
+
+
+def assert_right(ours: Outcome, case: Case, device: str = "cpu") -> None:
+    """Every part of the outcome against float64 on the same rounded inputs, next to eager."""
+    inputs = make_inputs(case, device)
+    eager = evaluate(reference.contrastive_loss_with_metrics, case, inputs)
+    wide = inputs._replace(query=inputs.query.double(), key=inputs.key.double())
+    if inputs.key is inputs.query:
+        wide = wide._replace(key=wide.query)
+    truth = evaluate(reference.contrastive_loss_with_metrics, case, wide)
+    ours = Outcome(*(part.to(device) for part in ours))
+    # Logits of unit rows reach 1 / temperature; an exponential makes their absolute rounding
+    # relative.
+    accumulated = torch.finfo(
+        truth.loss.dtype if case.dtype == torch.float64 else torch.float32
+    ).eps
+    accumulated *= 1 / case.temperature
+    for name in ("loss", "grad_query", "grad_key", "grad_temperature"):
+        our, naive, exact = (getattr(outcome, name) for outcome in (ours, eager, truth))
+        if exact.numel() == 0:
+            assert our.numel() == 0
+            continue
+        scale = exact.abs().max()
+        if name == "grad_temperature":
+            # A sum of slopes x logits / temperature that cancels: at most this without cancelling.
+            rows = case.rows if case.reduction != "mean" else 1
+            scale = scale + 2 * rows / case.temperature**2
+        rounding = ROUNDING[our.dtype] if "grad" in name else ROUNDING[torch.float32]
+        # The truth's own softmax - 1 in float64 is the last term.
+        tolerance = (rounding + accumulated) * scale + 2**-48 / case.temperature**2
+        assert_no_worse_than_eager(our, naive, exact, tolerance, name)
+    assert torch.equal(ours.valid, truth.valid)
+    # Equal logits may fall either way once rounded.
+    if case.ids != "twins":
+        assert torch.equal(ours.top1, truth.top1) and torch.equal(ours.top5, truth.top5)
+    assert ours.grad_query.dtype == case.dtype
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
+    """Outcomes of INTERPRETED_CASES from the kernels, interpreted on the CPU in a child."""
+    path = tmp_path_factory.mktemp("interpreted") / "outcomes.pt"
+    subprocess.run(
+        [sys.executable, "-m", "tests.kernels.contrastive_cases", str(path)],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        check=True,
+        timeout=500,
+    )
+    return torch.load(path)
+
+
+@pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
+def test_interpreted_kernels_are_no_worse_than_eager(interpreted, number: int) -> None:
+    assert_right(Outcome(*interpreted["outcomes"][number]), INTERPRETED_CASES[number])
+
+
+def test_interpreted_kernels_repeat_bit_by_bit(interpreted) -> None:
+    outcomes = interpreted["outcomes"]
+    for first, second in zip(outcomes, outcomes[-NUM_REPEATED:], strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_launches_at_the_size_of_the_paper(interpreted) -> None:
+    """A batch against itself takes three launches, two sides take four."""
+    assert interpreted["launches_at_128_rows"] == [3, 4]
+
+
+@pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
+def test_streaming_takes_the_same_cases(number: int, nan_memory) -> None:
+    case = INTERPRETED_CASES[number]
+    assert_right(evaluate(contrastive_loss_with_metrics, case, make_inputs(case)), case)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", GPU_CASES, ids=str)
+def test_kernels_on_a_gpu_are_no_worse_than_eager(case: Case, nan_memory) -> None:
+    inputs = make_inputs(case, "cuda")
+    assert_right(evaluate(contrastive_loss_with_metrics, case, inputs), case, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", GPU_CASES[:8], ids=str)
+def test_kernels_on_a_gpu_repeat_bit_by_bit(case: Case) -> None:
+    inputs = make_inputs(case, "cuda")
+    first, second = (evaluate(contrastive_loss_with_metrics, case, inputs) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_at_training_size_are_no_worse_than_eager(dtype: torch.dtype) -> None:
+    for case in (Case(4096, None, 128, dtype), Case(2048, 4100, 256, dtype, positives="mean")):
+        inputs = make_inputs(case, "cuda")
+        assert_right(evaluate(contrastive_loss_with_metrics, case, inputs), case, "cuda")
+
+
+@pytest.mark.gpu
+def test_offsets_past_two_to_the_31_elements() -> None:
+    """The last rows of a tensor of more elements than an int32 counts."""
+    rows = torch.zeros((2**31 // 64 + 300, 64), device="cuda", dtype=torch.bfloat16)[-200:]
+    wide = torch.zeros((1, 2**31 // 64 + 300), device="cuda", dtype=torch.bfloat16).expand(64, -1)
+    rows.normal_()
+    ids = torch.arange(200, device="cuda") // 2
+    near = contrastive_loss(rows, rows.clone(), ids, ids, temperature=1.0)
+    far = contrastive_loss(rows, rows, ids, ids, temperature=1.0)
+    assert torch.equal(near, far)
+    assert torch.isfinite(contrastive_loss(wide.T[-200:], rows, ids, ids, temperature=1.0))
+
+
+@pytest.mark.gpu
+def test_cuda_graph_captures_forward_and_backward() -> None:
+    case = Case(64, None, 64, learned=False)
+    inputs = make_inputs(case, "cuda")
+    evaluate(contrastive_loss_with_metrics, case, inputs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = evaluate(contrastive_loss_with_metrics, case, inputs)
+    graph.replay()
+    expected = evaluate(contrastive_loss_with_metrics, case, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_device() -> None:
+    case = Case(300, None, 64)
+    inputs = make_inputs(case, "cuda")
+    evaluate(contrastive_loss_with_metrics, case, inputs)
+    query = inputs.query.requires_grad_()
+    temperature = torch.tensor(0.1, device="cuda", requires_grad=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        contrastive_loss(
+            query, query, inputs.query_ids, inputs.query_ids, temperature=temperature
+        ).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
