@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from fastdual.kernels.results import RankResult
 from fastdual.kernels.shuffle_rank import shuffle_rank_loss_with_metrics
+from tests.numerics import poisoned_empty
 
 UPSTREAM = 1.7
 
@@ -114,24 +115,10 @@ def evaluate(
     return Outcome(result.loss.detach(), result.accuracy, *grads)
 
 
-def poison_empty() -> None:
-    """Makes torch.empty return NaN, so that an output that no kernel wrote is seen."""
-
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def empty(*args: Any, **options: Any) -> Tensor:
-            made = make(*args, **options)
-            return made.fill_(torch.nan) if made.is_floating_point() else made
-
-        return empty
-
-    torch.empty, torch.empty_like = poisoned(torch.empty), poisoned(torch.empty_like)
-
-
 def main(path: Path) -> None:
     """Evaluates every case, the first ones twice, and counts launches."""
     from triton.runtime import interpreter
 
-    poison_empty()
     launches = 0
     launch = interpreter.GridExecutor.__call__
 
@@ -142,9 +129,12 @@ def main(path: Path) -> None:
 
     interpreter.GridExecutor.__call__ = counted
     cases = [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]
-    outcomes = [
-        tuple(evaluate(shuffle_rank_loss_with_metrics, case, make_inputs(case))) for case in cases
-    ]
+    inputs = [make_inputs(case) for case in cases]
+    with poisoned_empty():
+        outcomes = [
+            tuple(evaluate(shuffle_rank_loss_with_metrics, case, given))
+            for case, given in zip(cases, inputs, strict=True)
+        ]
     torch.save({"outcomes": outcomes, "launches_per_case": launches / len(cases)}, path)
 
 
