@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "Write the demo videos: small encoded files whose classes differ by motion and look.",
     "doctor": "Check this machine: driver, decoders, kernels, and what will be used.",
     "index": "Build, check or show the index of a set of videos.",
+    "pack": "Put a set of videos into one file, small and quick to decode.",
     "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
     "embed": "Write the features of a set of videos to an HDF5 file.",
     "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from collections import Counter
@@ -145,6 +146,7 @@ def summary(index: VideoIndex) -> str:
         f"classes     {len(index.class_names):,} ({int((index.labels < 0).sum()):,} unlabelled)",
         f"groups      {len(set(index.groups) - {''}):,}",
         *(f"split       {name}: {len(videos):,}" for name, videos in index.splits.items()),
+        *_packing(index),
         f"quarantined {len(index.quarantine):,}",
         *(f"  {path}: {reason}" for path, reason in index.quarantine[:_SHOWN_REASONS]),
     ]
@@ -152,6 +154,14 @@ def summary(index: VideoIndex) -> str:
         lines.append(f"  ... and {len(index.quarantine) - _SHOWN_REASONS:,} more")
     # A file name that is not UTF-8 must not stop the summary.
     return "\n".join(lines).encode("utf-8", "replace").decode()
+
+
+def _packing(index: VideoIndex) -> list[str]:
+    if index.packed is None:
+        return []
+    how = json.loads(index.packed.settings)["transcoding"]
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in (how or {}).items() if value]
+    return [f"packed      {', '.join(words) or 'as they were'}; {len(index.packed.shards)} files"]
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from fastdual.commands.progress import video_progress
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index, summary, verify_index
+from fastdual.commands.verify import verify_videos
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.index import VideoIndex, build_index, summary
 from fastdual.loaders.index_build import TIMEOUT_SECONDS
 from fastdual.loaders.sources import KINDS, Kind
 
@@ -69,13 +70,4 @@ def command(
     if show or output is not None:
         click.echo(summary(index))
     if verify:
-        index.check_files()
-        with video_progress("verifying") as progress:
-            wrong = verify_index(
-                index, num_workers=workers, timeout_seconds=timeout, progress=progress
-            )
-        for path, reason in wrong:
-            click.echo(f"{path}: {reason}")
-        if wrong:
-            raise FailureError(f"{len(wrong)} of {len(index)} videos are not as the index says")
-        click.echo(f"verified    {len(index):,} videos decode to what the index says")
+        verify_videos(index, "index", workers=workers, timeout=timeout)

@@ -1,0 +1,80 @@
+"""`fastdual pack`: put the videos of an index into one file, as they are or encoded anew."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdual.commands.pack_options import encoding_options, parse_bytes, parse_job
+from fastdual.commands.progress import video_progress
+from fastdual.commands.verify import verify_videos
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.index import VideoIndex, open_index, summary
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("pack")
+@click.argument("source", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="Write the pack here (packed.h5).")
+@encoding_options
+@click.option("--shard-size", callback=parse_bytes, help="Begin a new file there, as 50GB.")
+@click.option("--job", callback=parse_job, default="1/1", help="Pack part i of n, as 2/8.")
+@click.option("--merge", is_flag=True, help="Put the packs of all jobs together.")
+@click.option("--verify", is_flag=True, help="Read and decode every packed video, and compare.")
+@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
+@click.option("--timeout", type=click.FloatRange(1), default=1800.0, help="Seconds a video.")
+def command(
+    source: Path,
+    output: Path | None,
+    shard_size: int | None,
+    job: tuple[int, int],
+    merge: bool,
+    verify: bool,
+    root: Path | None,
+    workers: int | None,
+    timeout: float,
+    **encoding: Any,
+) -> None:
+    """Pack the videos of SOURCE, an index or a folder, into one HDF5 file that is itself an index.
+
+    As they are, or encoded anew, small and with a keyframe every few frames, so that a clip costs
+    little more than its own frames to decode; an odd height or width is rounded up to even. What
+    was stopped goes on where it was.
+
+    \b
+      fastdual pack x.h5 -o packed.h5 --short-side 128      for training at 112
+      fastdual pack x.h5 -o packed.h5                       one file, the same bytes
+      fastdual pack x.h5 -o packed.h5 --job 2/8             on the second of eight machines
+      fastdual pack x.h5 -o packed.h5 --merge               then, all files in one folder
+      fastdual pack packed.h5 --verify                      is it still true
+    """
+    from fastdual.loaders.pack import PackOptions, hardware_warning, pack
+    from fastdual.loaders.pack_merge import merge_jobs
+    from fastdual.loaders.transcode import Transcoding
+
+    if output is None and not verify:
+        raise InputError("name the pack to write with -o packed.h5, or check one with --verify")
+    given = {name: value for name, value in encoding.items() if value is not None}
+    transcoding = Transcoding(**given) if given else None
+    if output is not None and merge:  # the videos need not be on this machine
+        index = merge_jobs(VideoIndex.load(source), output)
+    else:
+        with video_progress("indexing") as progress:
+            index = open_index(source, root=root, progress=progress)
+    if output is not None and not merge:
+        if warning := hardware_warning(index, transcoding):
+            click.echo(f"note: {warning}", err=True)
+        options = PackOptions(
+            transcoding=transcoding,
+            shard_bytes=shard_size,
+            job=job,
+            num_workers=workers,
+            timeout_seconds=timeout,
+        )
+        with video_progress("packing") as progress:
+            index = pack(index, output, options, progress=progress)
+    click.echo(summary(index))
+    if verify:
+        verify_videos(index, "pack", workers=workers, timeout=timeout)
