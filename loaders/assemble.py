@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from fastdual.loaders.packed import read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
 from fastdual.loaders.quarantine import Quarantine
+from fastdual.loaders.under_way import Assembled, Chunk, Row, Span
 from fastdual.loaders.video_index import VideoIndex
 
 Ints = NDArray[np.int64]
@@ -39,52 +39,6 @@ Encoded = NDArray[np.uint8]
 
 _READ_THREADS = 4
 logger = logging.getLogger("fastdual.loaders")
-
-
-@dataclass(frozen=True)
-class Span:
-    """The part of a global batch that this rank assembles: positions start..stop-1 of an epoch."""
-
-    epoch: int
-    step: int
-    start: int
-    stop: int
-
-
-@dataclass(eq=False)
-class Assembled:
-    """A batch being filled: `clips` is [B, V, T, H, W, C]; `plans` join to the plan as shown."""
-
-    span: Span
-    clips: Tensor
-    plans: list[ClipPlan] = field(default_factory=list)
-
-    @property
-    def plan(self) -> ClipPlan:
-        return ClipPlan.concatenate(self.plans)
-
-
-@dataclass(eq=False)
-class _Row:
-    """One video under way; exactly one of `ticket` (PyAV) and `encoded` (for DALI) is set."""
-
-    position: int
-    plan: ClipPlan
-    wanted: Ints
-    order: Ints
-    ticket: int | None = None
-    encoded: Future[Encoded] | None = None
-
-    @property
-    def video(self) -> int:
-        return int(self.plan.videos[0])
-
-
-@dataclass(eq=False)
-class _Chunk:
-    batch: Assembled
-    first_row: int
-    rows: list[_Row]
 
 
 class Assembler:
@@ -136,7 +90,7 @@ class Assembler:
         Raises:
             FailureError: too many videos fail, or workers cannot be started.
         """
-        pending: deque[_Chunk] = deque()
+        pending: deque[Chunk] = deque()
         under_way = 0
         for span in spans:
             batch = Assembled(span, self._allocate(span.stop - span.start))
@@ -157,21 +111,21 @@ class Assembler:
 
     # ---- starting a chunk: the plan is drawn, decoding is queued
 
-    def _start(self, batch: Assembled) -> Iterator[_Chunk]:
+    def _start(self, batch: Assembled) -> Iterator[Chunk]:
         span = batch.span
         videos = self._order.at(span.epoch, span.start, span.stop)
         plan = self._draw(span.epoch, videos)
         wanted, order = unique_frames(plan)
         for first in range(0, max(len(plan), 1), self._chunk_rows):
             rows = [
-                _Row(span.start + row, plan[row : row + 1], wanted[row], order[row : row + 1])
+                Row(span.start + row, plan[row : row + 1], wanted[row], order[row : row + 1])
                 for row in range(first, min(first + self._chunk_rows, len(plan)))
             ]
             for row in rows:
                 self._submit(row)
             if not rows:  # a rank's part of a short last batch may be empty
                 batch.plans.append(plan)
-            yield _Chunk(batch, first, rows)
+            yield Chunk(batch, first, rows)
 
     def _draw(self, epoch: int, videos: Ints) -> ClipPlan:
         return draw_plan(
@@ -182,7 +136,7 @@ class Assembler:
             num_frames=self._index.num_frames[videos],
         )
 
-    def _submit(self, row: _Row) -> None:
+    def _submit(self, row: Row) -> None:
         video = row.video
         if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
             row.ticket = self._reader.submit(video, row.wanted)
@@ -201,7 +155,7 @@ class Assembler:
 
     # ---- finishing a chunk: what failed is replaced, the graph runs
 
-    def _finish(self, chunk: _Chunk) -> Iterator[Assembled]:
+    def _finish(self, chunk: Chunk) -> Iterator[Assembled]:
         """Fill the chunk's rows; yields the batch if it is complete."""
         batch = chunk.batch
         self._finish_encoded(chunk)
@@ -219,7 +173,7 @@ class Assembler:
         if chunk.first_row + len(chunk.rows) == len(batch.clips):
             yield batch
 
-    def _finish_encoded(self, chunk: _Chunk) -> None:
+    def _finish_encoded(self, chunk: Chunk) -> None:
         """Decode and augment in the graph; rows that DALI cannot decode are left to PyAV."""
         rows = []
         for row in chunk.rows:
@@ -247,14 +201,14 @@ class Assembler:
                 self._colour_matrices[video] = matrix
         return video in self._colour_matrices
 
-    def _leave_to_pyav(self, row: _Row, reason: str) -> None:
+    def _leave_to_pyav(self, row: Row, reason: str) -> None:
         if row.video not in self._refused:
             self._refused.add(row.video)
             logger.warning("PyAV decodes %s: %s", self._index.path(row.video), reason)
         row.encoded = None
         row.ticket = self._reader.submit(row.video, row.wanted)
 
-    def _try_encoded(self, chunk: _Chunk, rows: list[_Row]) -> str | None:
+    def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
         """Run the decoding graph; return None, or the last line of the error."""
         inputs = encoded_inputs(
             self._spec,
@@ -271,7 +225,7 @@ class Assembler:
         return None
 
     def _augment(
-        self, chunk: _Chunk, rows: list[_Row], source: Source, inputs: dict[str, Any]
+        self, chunk: Chunk, rows: list[Row], source: Source, inputs: dict[str, Any]
     ) -> None:
         plan = ClipPlan.concatenate([row.plan for row in rows])
         order = np.concatenate([row.order for row in rows])
@@ -299,7 +253,7 @@ class Assembler:
             )
         return self._graphs[source]
 
-    def _replace_if_bad(self, row: _Row, epoch: int) -> None:
+    def _replace_if_bad(self, row: Row, epoch: int) -> None:
         """Wait for a row's frames; where they cannot be had, put the next good video in its place.
 
         Every attempt is judged for itself and nothing is remembered, so that the video shown is a

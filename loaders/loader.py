@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdual.loaders.assemble import Assembled, Assembler, Span
+from fastdual.loaders.assemble import Assembler
 from fastdual.loaders.decode import Requested, available_cpus, choose_backend
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.producer import Producer
 from fastdual.loaders.quarantine import Quarantine
+from fastdual.loaders.under_way import Assembled, Span
 from fastdual.loaders.video_index import VideoIndex
 
 _TIMEOUT_SECONDS = 60.0  # a decode that takes longer is given up; a good one takes well below 1 s

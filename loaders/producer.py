@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from fastdual.loaders.assemble import Assembled, Assembler, Span
+from fastdual.loaders.assemble import Assembler
 from fastdual.loaders.errors import FailureError
+from fastdual.loaders.under_way import Assembled, Span
 
 _POLL_SECONDS = 0.2
 
