@@ -35,7 +35,6 @@ from fastdual.loaders.under_way import Assembled, Chunk, Row, Span
 from fastdual.loaders.video_index import VideoIndex
 
 Ints = NDArray[np.int64]
-Encoded = NDArray[np.uint8]
 
 _READ_THREADS = 4
 logger = logging.getLogger("fastdual.loaders")
