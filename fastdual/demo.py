@@ -4,7 +4,8 @@ A *scene* is a wide background texture with a palette; every scene shows each cl
 a shape together with a way to move; two classes share each shape, so that neither a single frame
 nor the background tells the class. Scenes are split between train and test: nothing of a test video
 was seen in training. The camera pans over the texture, so that two clips of one video share what
-moves and how, more than what stands behind it.
+moves and how, more than what stands behind it; the light waxes and wanes, so that the parts of a
+clip differ from each other as they do out of doors.
 """
 
 import csv
@@ -25,10 +26,10 @@ Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
 FRAMES_PER_SECOND = 24
 # Height x width, container and encoder: several of each, as real folders have.
 FORMATS = (
-    (120, 160, "mp4", "libx264"),
-    (144, 176, "webm", "libvpx-vp9"),
-    (160, 120, "mp4", "libx264"),
-    (108, 192, "webm", "libvpx-vp9"),
+    (96, 128, "mp4", "libx264"),
+    (112, 144, "webm", "libvpx-vp9"),
+    (128, 96, "mp4", "libx264"),
+    (90, 160, "webm", "libvpx-vp9"),
 )
 ENCODER_OPTIONS = {
     # One thread and bit-exact muxing: the same seed gives the same bytes on every machine.
@@ -53,7 +54,7 @@ class DemoSet:
 
     train_scenes: int = 16
     test_scenes: int = 8
-    frames: int = 96
+    frames: int = 72
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -195,6 +196,9 @@ def render_video(
     angle = angle + rng.uniform(-0.2, 0.2)
     colour = _colour_apart(rng, texture.mean((0, 1)))
 
+    light = 1 + 0.4 * np.sin(
+        rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(0.3, 0.5) * seconds
+    )
     pan = _camera_path(rng, frames, room=(texture.shape[0] - height, texture.shape[1] - width))
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
     video = np.empty((frames, height, width, 3), np.uint8)
@@ -206,7 +210,9 @@ def render_video(
         cover = np.clip(0.5 - distance, 0, 1)[..., None]
         picture = texture[top : top + height, left : left + width] * (1 - cover) + colour * cover
         noise = rng.normal(0, 0.01, (height, width, 1))
-        video[frame] = np.clip(255 * (picture + noise), 0, 255).round().astype(np.uint8)
+        video[frame] = (
+            np.clip(255 * (picture * light[frame] + noise), 0, 255).round().astype(np.uint8)
+        )
     return video
 
 

@@ -64,6 +64,7 @@ def test_the_shape_moves_in_front_of_a_still_background(name: str) -> None:
     # A texture of the picture's own size leaves the camera no room to pan.
     texture = np.full((64, 64, 3), 0.5)
     video = render_video(np.random.default_rng(0), name, texture, height=64, width=64, frames=48)
+    # The light changes slowly over the whole picture; what moves changes a pixel at once.
     change = np.abs(np.diff(video.astype(int), axis=0)).max((0, 3))
     moved = (change > 40).mean()
     assert 0.02 < moved < 0.9
