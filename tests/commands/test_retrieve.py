@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
+from fastdual.evaluate.embed import EmbedOptions, load_network
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.score import take_split
-from tests.evaluate.small import small_checkpoint, small_index_file
+from fastdual.evaluate.score import sides_of_run, take_split
+from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
 
@@ -48,6 +49,19 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
     assert reports[0]["chance"] == 1 / 8
     assert reports[0]["recall"]["10"] is not None
     assert reports[0]["recall"]["20"] is None
+
+
+def test_progress_goes_through_both_splits_to_the_end() -> None:
+    told: list[tuple[int, int, int]] = []
+    sides_of_run(
+        load_network(small_checkpoint()),
+        small_index(),
+        gallery="train",
+        queries="test",
+        options=EmbedOptions(clips_per_video=1, num_workers=1),
+        progress=lambda *numbers: told.append(numbers),
+    )
+    assert told == [(8, 24, 0), (16, 24, 0), (24, 24, 0)]
 
 
 def test_table_says_which_k_the_gallery_is_too_small_for(

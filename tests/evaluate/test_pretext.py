@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
+from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, held_out_metrics
 from fastdual.model import DualModel, create_model
 from tests.evaluate.small import small_config, small_index
 
@@ -72,6 +72,15 @@ def test_perfect_network_scores_one(num_segments: int, shuffle: bool) -> None:
     assert metrics.rank_chance == 1 / (2 * num_segments - 1)
     assert metrics.clip_top1 == 1.0
     assert metrics.same_video_recall == 1.0
+
+
+def test_segments_are_put_back_into_order() -> None:
+    """Four segments moved round by one: the inverse of that is another permutation."""
+    held_out = held_out_embeddings(Heads(4), batches(12, 4, shuffle=True))  # type: ignore[arg-type]
+    assert held_out.moved.all()
+    similarity = held_out.segment_similarity()
+    torch.testing.assert_close(similarity.diagonal(dim1=1, dim2=2), torch.ones(12, 4))
+    assert (similarity.argmax(dim=2) == torch.arange(4)).all()
 
 
 def test_rank_needs_the_right_permutation() -> None:
