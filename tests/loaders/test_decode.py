@@ -147,11 +147,6 @@ def test_dali_and_pyav_agree_on_every_codec_and_size(index: VideoIndex):
     assert_backends_agree(index, upright)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="swscale darkens frames scaled to an even width by 1.5 of 255 unless loaders.picture "
-    "asks for FULL_CHR_H_INT; remove this mark together with that",
-)
 def test_dali_and_pyav_agree_on_quarter_turns(index: VideoIndex):
     """A quarter-turned file is scaled lying on its side: 128 wide rather than 171."""
     lying = [v for v in range(len(index)) if index.rotation[v] % 180]
