@@ -97,3 +97,37 @@ def check_pair(query: Tensor, key: Tensor, *, max_dim: int) -> None:
         )
     check_same_dtype(query=query, key=key)
     check_same_device(query=query, key=key)
+
+
+def check_contrast(
+    query: Tensor,
+    key: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    query_groups: Tensor | None,
+    key_groups: Tensor | None,
+    temperature: float | Tensor,
+    positives: str,
+    *,
+    max_dim: int,
+) -> None:
+    """All tensors of a contrastive loss, and how it treats several positives."""
+    check_pair(query, key, max_dim=max_dim)
+    check_ids("query_ids", query_ids, query.shape[0], "query")
+    check_ids("key_ids", key_ids, key.shape[0], "key")
+    if (query_groups is None) != (key_groups is None):
+        missing = "query_groups" if query_groups is None else "key_groups"
+        raise ValueError(f"{missing} is None, must be given where the other side's groups are")
+    if query_groups is not None and key_groups is not None:
+        check_ids("query_groups", query_groups, query.shape[0], "query")
+        check_ids("key_groups", key_groups, key.shape[0], "key")
+    check_temperature(temperature)
+    check_choice("positives", positives, ("sum", "mean"))
+    check_same_device(
+        query=query,
+        query_ids=query_ids,
+        key_ids=key_ids,
+        query_groups=query_groups,
+        key_groups=key_groups,
+        temperature=temperature if isinstance(temperature, Tensor) else None,
+    )

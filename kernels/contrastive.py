@@ -22,13 +22,7 @@ from torch import Tensor
 
 from fastdual.kernels import streaming
 from fastdual.kernels.backend import runs_triton
-from fastdual.kernels.checks import (
-    check_choice,
-    check_ids,
-    check_pair,
-    check_same_device,
-    check_temperature,
-)
+from fastdual.kernels.checks import check_choice, check_contrast
 from fastdual.kernels.problem import Merged, Partials, Problem
 from fastdual.kernels.results import ContrastiveResult
 
@@ -241,27 +235,11 @@ def make_problem(
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.
     """
-    check_pair(query, key, max_dim=MAX_DIM)
-    check_ids("query_ids", query_ids, query.shape[0], "query")
-    check_ids("key_ids", key_ids, key.shape[0], "key")
-    if (query_groups is None) != (key_groups is None):
-        missing = "query_groups" if query_groups is None else "key_groups"
-        raise ValueError(f"{missing} is None, must be given where the other side's groups are")
-    if query_groups is not None and key_groups is not None:
-        check_ids("query_groups", query_groups, query.shape[0], "query")
-        check_ids("key_groups", key_groups, key.shape[0], "key")
-    check_temperature(temperature)
-    check_choice("positives", positives, ("sum", "mean"))
+    check_contrast(
+        query, key, query_ids, key_ids, query_groups, key_groups, temperature, positives,
+        max_dim=MAX_DIM,
+    )  # fmt: skip
     check_choice("precision", precision, ("ieee", "tf32"))
-    is_tensor = isinstance(temperature, Tensor)
-    check_same_device(
-        query=query,
-        query_ids=query_ids,
-        key_ids=key_ids,
-        query_groups=query_groups,
-        key_groups=key_groups,
-        temperature=temperature if isinstance(temperature, Tensor) else None,
-    )
     symmetric = key is query and key_ids is query_ids and key_groups is query_groups
     return Problem(
         query,
@@ -271,7 +249,7 @@ def make_problem(
         query_groups,
         None if symmetric else key_groups,
         temperature if isinstance(temperature, Tensor) else None,
-        1.0 if is_tensor else float(temperature),
+        1.0 if isinstance(temperature, Tensor) else float(temperature),
         positives,
         normalize,
         precision,

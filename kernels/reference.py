@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdual.kernels.checks import check_choice, check_ids, check_pair, check_temperature
+from fastdual.kernels.checks import check_choice, check_contrast
 from fastdual.kernels.rank_checks import check_rank_arguments
 from fastdual.kernels.results import ContrastiveResult, RankResult
 
@@ -58,11 +58,10 @@ def contrastive_loss_with_metrics(
     normalize: bool = False,
 ) -> ContrastiveResult:
     """Multi-positive contrastive softmax; arguments as `fastdual.kernels.contrastive_loss`."""
-    check_pair(query, key, max_dim=MAX_DIM)
-    check_ids("query_ids", query_ids, query.shape[0], "query")
-    check_ids("key_ids", key_ids, key.shape[0], "key")
-    check_temperature(temperature)
-    check_choice("positives", positives, ("sum", "mean"))
+    check_contrast(
+        query, key, query_ids, key_ids, query_groups, key_groups, temperature, positives,
+        max_dim=MAX_DIM,
+    )  # fmt: skip
     check_choice("reduction", reduction, ("mean", "none", "sum"))
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(dtype), key.to(dtype)

@@ -133,14 +133,17 @@ def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
 def statistics_of(
     negative_lse: Tensor, positive_lse: Tensor, count: Tensor, positives: str
 ) -> Tensor:
-    """A few numbers a row, from which a logit l gives the loss's slope w: (a, b), and (r, u) for "mean".
+    """Numbers a and b of each row, for "mean" also r and u; from them a logit l gives its slope w.
 
     A negative has w = e^(l - b), b being the log-sum-exp of all candidates. At a positive the
-    textbook's softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used
-    instead: "sum": w = -e^(l - a) with a = positive_lse - log(beta); "mean", n positives: w = u
-    (e^(l - a) - 1) - r e^(l - a) with a = positive_lse - log(n), r = beta / n and u = 1 / n, but 0
-    for n = 1, where the first term is 0 and would only add rounding. A row without positives has a
-    = b = inf, so every w is 0.
+    textbook's softmax - 1 cancels, so the share `beta` that the negatives have of the mass is used:
+
+        "sum":   w = -e^(l - a), with a = positive_lse - log(beta)
+        "mean":  w = u (e^(l - a) - 1) - r e^(l - a),
+                 with a = positive_lse - log(n), r = beta / n and u = 1 / n
+
+    for n positives. For n = 1 the first term is 0 and would only add rounding, so u is 0 there. A
+    row without positives has a = b = inf, so every w is 0.
     """
     all_lse = torch.logaddexp(negative_lse, positive_lse)
     log_beta = negative_lse - all_lse

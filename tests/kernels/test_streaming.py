@@ -1,0 +1,71 @@
+"""The streaming path: the same result in tiles, and never the whole matrix of logits."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastdual.kernels import contrastive_loss_with_metrics, streaming
+from tests.kernels.contrastive_cases import Case, evaluate, make_inputs
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(part, Tensor):
+                self.numel = max(self.numel, part.numel())
+        return result
+
+
+@pytest.mark.parametrize("positives", ["sum", "mean"])
+@pytest.mark.parametrize("columns", [None, 37])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_tiles_do_not_change_the_result(
+    positives: str, columns: int | None, normalize: bool, monkeypatch, nan_memory
+) -> None:
+    case = Case(29, columns, 12, torch.float64, positives, "none", normalize)
+    whole = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+    for tile in (1, 8, 29):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        tiled = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+        for name, ours, expected in zip(whole._fields, tiled, whole, strict=True):
+            if ours.dtype == torch.bool:
+                assert torch.equal(ours, expected), name
+            else:
+                torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [None, 700])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatch) -> None:
+    """The largest tensor of forward and backward is an embedding or a tile, not N x M."""
+    monkeypatch.setattr(streaming, "TILE", 32)
+    case = Case(600, columns, 8, normalize=normalize)
+    inputs = make_inputs(case)
+    with LargestTensor() as seen:
+        evaluate(contrastive_loss_with_metrics, case, inputs)
+    assert seen.numel <= 700 * 10 < 600 * 600
+
+
+def test_half_precision_is_added_up_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "TILE", 8)
+    case = Case(40, 64, 16, torch.bfloat16)
+    inputs = make_inputs(case)
+    ours = evaluate(contrastive_loss_with_metrics, case, inputs)
+    wide = inputs._replace(query=inputs.query.float(), key=inputs.key.float())
+    exact = evaluate(contrastive_loss_with_metrics, case, wide)
+    assert torch.equal(ours.loss, exact.loss)
+    assert torch.equal(ours.grad_query, exact.grad_query.bfloat16())
+    assert torch.equal(ours.grad_key, exact.grad_key.bfloat16())
+
+
+def test_two_runs_agree_bit_by_bit() -> None:
+    case = Case(50, None, 16, reduction="none", positives="mean", normalize=True)
+    inputs = make_inputs(case)
+    first, second = (evaluate(contrastive_loss_with_metrics, case, inputs) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
