@@ -15,6 +15,7 @@ The op runs Triton kernels on a CUDA device (contrastive_triton.py) and the same
 operations anywhere else (streaming.py).
 """
 
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -33,12 +34,18 @@ Precision = Literal["ieee", "tf32"]
 MAX_DIM = 1024
 
 
+def _device_of(x: Tensor) -> AbstractContextManager[None]:
+    """Kernels are launched on the current device, which need not be the tensor's."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
+
+
 def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     """What every row gathers from the problem's candidates."""
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton
 
-        return contrastive_triton.compute_partials(problem, metrics=metrics)
+        with _device_of(problem.query):
+            return contrastive_triton.compute_partials(problem, metrics=metrics)
     return streaming.compute_partials(problem, metrics=metrics)
 
 
@@ -47,9 +54,10 @@ def merge_partials(fields: Tensor, problem: Problem, *, reduction: str) -> Merge
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton
 
-        return contrastive_triton.merge_partials(
-            fields, positives=problem.positives, reduction=reduction
-        )
+        with _device_of(fields):
+            return contrastive_triton.merge_partials(
+                fields, positives=problem.positives, reduction=reduction
+            )
     return streaming.merge_partials(fields, positives=problem.positives, reduction=reduction)
 
 
@@ -68,7 +76,8 @@ def compute_gradients(
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton_bwd
 
-        return contrastive_triton_bwd.compute_gradients(*arguments, dtype=dtype)
+        with _device_of(problem.query):
+            return contrastive_triton_bwd.compute_gradients(*arguments, dtype=dtype)
     return streaming.compute_gradients(*arguments, dtype=dtype)
 
 

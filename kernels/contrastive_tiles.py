@@ -194,20 +194,26 @@ def _tile_dim(dim: int) -> int:
 def _num_multiprocessors(device: torch.device) -> int:
     """Of the GPU; a small number where kernels are interpreted, so that work is split there too."""
     if device.type != "cuda":
-        return 2
+        return 4
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def split(
-    device: torch.device, num_blocks: int, num_other: int, block: int, *, min_tiles: int
+    device: torch.device,
+    num_blocks: int,
+    num_other: int,
+    block: int,
+    *,
+    programs: int,
+    min_tiles: int,
 ) -> tuple[int, int]:
     """Parts that the streamed side is cut into, and how much of it a part has, in whole blocks.
 
-    Two programs a multiprocessor are aimed at; a problem of many rows has them without any cut. A
-    part of fewer than `min_tiles` tiles would not repay its share of the merge.
+    At most `programs` programs a multiprocessor are aimed at; a problem of many rows has them
+    without any cut. A part of fewer than `min_tiles` tiles would not repay its share of the merge.
     """
     tiles = triton.cdiv(num_other, block)
-    wanted = max(1, 2 * _num_multiprocessors(device) // num_blocks)
+    wanted = max(1, programs * _num_multiprocessors(device) // num_blocks)
     tiles_a_part = max(triton.cdiv(tiles, wanted), min_tiles)
     return triton.cdiv(tiles, tiles_a_part), tiles_a_part * block
 

@@ -215,7 +215,8 @@ def _contrastive_merge_kernel(
     inside = rows < N
     negative_lse = _merge_lse(fields_ptr, 0, rows, N, P, NUM_FIELDS, BLOCK)
     positive_lse = _merge_lse(fields_ptr, 1, rows, N, P, NUM_FIELDS, BLOCK)
-    valid = inside & (positive_lse > float("-inf"))
+    # Not `>`: a NaN has to reach the loss.
+    valid = inside & (positive_lse != float("-inf"))
     # A stand-in for rows without positives: finite, and cut off by `valid`.
     positive_lse = tl.where(valid, positive_lse, 0.0)
     gap = negative_lse - positive_lse
@@ -277,7 +278,9 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     num_columns = key.shape[0]
     tile = forward_tile(query.dtype, num_rows, dim, heavy=is_heavy(problem, metrics=metrics))
     num_blocks = triton.cdiv(num_rows, tile.own)
-    parts, columns_a_part = split(query.device, num_blocks, num_columns, tile.other, min_tiles=2)
+    parts, columns_a_part = split(
+        query.device, num_blocks, num_columns, tile.other, programs=2, min_tiles=2
+    )
     num_fields = NUM_FIELDS_WITH_METRICS if metrics else NUM_FIELDS
     fields = query.new_empty((parts, num_fields, num_rows), dtype=torch.float32)
     query_scale = fields.new_empty(num_rows if problem.normalize else 0)

@@ -179,6 +179,13 @@ def upstream_like(loss: Tensor) -> Tensor:
     return torch.randn(loss.shape, generator=generator).to(loss) + 0.5
 
 
+def loss_with_nan() -> Tensor:
+    """The loss where one row of the query, and no candidate, has a NaN."""
+    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
+    inputs.query[1, 3] = torch.nan
+    return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
+
+
 def main(path: Path) -> None:
     """Evaluates every case, the first ones twice, and counts the launches of two of them."""
     from triton.runtime import interpreter
@@ -202,7 +209,14 @@ def main(path: Path) -> None:
         launches.clear()
         run(Case(128, columns, 128, learned=False))
         counts.append(len(launches))
-    torch.save({"outcomes": outcomes, "launches_at_128_rows": counts}, path)
+    torch.save(
+        {
+            "outcomes": outcomes,
+            "launches_at_128_rows": counts,
+            "loss_with_nan": loss_with_nan(),
+        },
+        path,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual.kernels import contrastive, reference
-from tests.kernels.contrastive_cases import Case, Inputs, evaluate, make_inputs, upstream_like
+from tests.kernels.contrastive_cases import (
+    Case,
+    Inputs,
+    evaluate,
+    loss_with_nan,
+    make_inputs,
+    upstream_like,
+)
 
 BOTH = pytest.mark.parametrize("module", [reference, contrastive], ids=["reference", "op"])
 
@@ -186,6 +193,10 @@ def test_tiny_temperature_stays_finite(dtype: torch.dtype) -> None:
     outcome = evaluate(contrastive.contrastive_loss_with_metrics, case, make_inputs(case))
     assert all(torch.isfinite(part).all() for part in outcome)
     assert outcome.loss.dtype == torch.float32 and outcome.grad_query.dtype == dtype
+
+
+def test_nan_reaches_the_loss() -> None:
+    assert loss_with_nan().isnan()
 
 
 @pytest.mark.parametrize("positives", ["sum", "mean"])

@@ -97,6 +97,10 @@ def test_launches_at_the_size_of_the_paper(interpreted) -> None:
     assert interpreted["launches_at_128_rows"] == [3, 4]
 
 
+def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
+    assert interpreted["loss_with_nan"].isnan()
+
+
 @pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
 def test_streaming_takes_the_same_cases(number: int, nan_memory) -> None:
     case = INTERPRETED_CASES[number]
@@ -128,28 +132,40 @@ def test_kernels_at_training_size_are_no_worse_than_eager(dtype: torch.dtype) ->
 
 @pytest.mark.gpu
 def test_offsets_past_two_to_the_31_elements() -> None:
-    """The last rows of a tensor of more elements than an int32 counts."""
-    rows = torch.zeros((2**31 // 64 + 300, 64), device="cuda", dtype=torch.bfloat16)[-200:]
-    wide = torch.zeros((1, 2**31 // 64 + 300), device="cuda", dtype=torch.bfloat16).expand(64, -1)
-    rows.normal_()
-    ids = torch.arange(200, device="cuda") // 2
-    near = contrastive_loss(rows, rows.clone(), ids, ids, temperature=1.0)
-    far = contrastive_loss(rows, rows, ids, ids, temperature=1.0)
-    assert torch.equal(near, far)
-    assert torch.isfinite(contrastive_loss(wide.T[-200:], rows, ids, ids, temperature=1.0))
+    """The last rows of more elements than an int32 counts, as if they were alone."""
+    rows = torch.randn((2**31 // 64 + 300, 64), device="cuda", dtype=torch.bfloat16) / 8
+    key = torch.randn((8, 64), device="cuda", dtype=torch.bfloat16)
+    ids, key_ids = torch.zeros(len(rows), device="cuda", dtype=torch.int64), torch.arange(8).cuda()
+    outcomes = []
+    for part in (slice(None), slice(-200, None)):
+        query = rows[part].requires_grad_()
+        loss = contrastive_loss(query, key, ids[part], key_ids, temperature=1.0, reduction="none")
+        (grad,) = torch.autograd.grad(loss.sum(), query)
+        outcomes.append((loss[-200:].clone(), grad[-200:].clone()))
+        del query, loss, grad
+    for far, near in zip(*outcomes, strict=True):
+        torch.testing.assert_close(far, near, rtol=1e-2, atol=1e-5)
 
 
 @pytest.mark.gpu
 def test_cuda_graph_captures_forward_and_backward() -> None:
-    case = Case(64, None, 64, learned=False)
-    inputs = make_inputs(case, "cuda")
-    evaluate(contrastive_loss_with_metrics, case, inputs)
+    inputs = make_inputs(Case(64, None, 64), "cuda")
+    query = inputs.query.requires_grad_()
+
+    def step() -> tuple[torch.Tensor, torch.Tensor]:
+        query_ids, groups = inputs.query_ids, inputs.query_groups
+        loss = contrastive_loss(
+            query, query, query_ids, query_ids, query_groups=groups, key_groups=groups,
+            temperature=0.1,
+        )  # fmt: skip
+        return loss, *torch.autograd.grad(loss, query)
+
+    expected = step()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = evaluate(contrastive_loss_with_metrics, case, inputs)
+        captured = step()
     graph.replay()
-    expected = evaluate(contrastive_loss_with_metrics, case, inputs)
     assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
 
 
