@@ -42,8 +42,8 @@ def _slopes(logits, positive, a, b, ratio, uniform, axis: tl.constexpr, IS_SUM: 
     if IS_SUM:
         return tl.where(positive, -share, share)
     else:
-        # share - 1 near 1 by its series: the subtraction would cancel. Of products, for a GPU is slow
-        # to divide; the first term left out is below 5e-8 of the sum.
+        # share - 1 near 1 by its series: the subtraction would cancel. Of products, for a GPU is
+        # slow to divide; the first term left out is below 5e-8 of the sum.
         x = away * LN_2
         tail = 1.0 + x * (1.0 / 5) * (1.0 + x * (1.0 / 6))
         tail = 1.0 + x * (1.0 / 2) * (1.0 + x * (1.0 / 3) * (1.0 + x * (1.0 / 4) * tail))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def assert_no_worse_than_eager(
@@ -41,3 +42,18 @@ def poisoned_empty() -> Iterator[None]:
     finally:
         for (owner, name), original in zip(makers, originals, strict=True):
             setattr(owner, name, original)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(part, Tensor):
+                self.numel = max(self.numel, part.numel())
+        return result

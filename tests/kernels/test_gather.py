@@ -18,6 +18,7 @@ from fastdual.kernels.gather import (
     gathered_contrastive_loss_with_metrics,
 )
 from fastdual.kernels.reference import contrastive_loss_with_metrics
+from tests.numerics import LargestTensor
 
 ROWS, DIM = 5, 12  # rows of one process
 
@@ -110,6 +111,20 @@ def refuse_uneven_keys(rank: int, gather: str) -> None:
         gathered_contrastive_loss(rows, rows, ids, ids, temperature=0.1, gather=gather)
 
 
+def ring_holds_one_block_at_a_time(num_processes: int) -> None:
+    """Forward and backward make no tensor larger than one process's candidates."""
+    query, key = (torch.randn(rows, 32, requires_grad=True) for rows in (2, 64))
+    query_ids, key_ids = torch.arange(2), torch.arange(64)
+    largest = {}
+    for gather in ("all", "ring"):
+        with LargestTensor() as seen:
+            gathered_contrastive_loss(
+                query, key, query_ids, key_ids, temperature=0.1, gather=gather
+            ).backward()
+        largest[gather] = seen.numel
+    assert largest == {"all": num_processes * 64 * 32, "ring": 64 * 32}
+
+
 def train_data_parallel(rank: int, num_processes: int) -> None:
     """Gradients that DistributedDataParallel averages are those of one process."""
     torch.manual_seed(1)
@@ -140,6 +155,7 @@ def run_process(rank: int, num_processes: int, rendezvous: str, folder: str) -> 
         for gather in ("all", "ring"):
             compare_with_one_process(rank, num_processes, gather)
             refuse_uneven_keys(rank, gather)
+        ring_holds_one_block_at_a_time(num_processes)
         train_data_parallel(rank, num_processes)
         Path(folder, f"{rank}.json").write_text(json.dumps({"triton": "triton" in sys.modules}))
     finally:

@@ -2,24 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdual.kernels import contrastive_loss_with_metrics, streaming
 from tests.kernels.contrastive_cases import Case, evaluate, make_inputs
-
-
-class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for part in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(part, Tensor):
-                self.numel = max(self.numel, part.numel())
-        return result
+from tests.numerics import LargestTensor
 
 
 @pytest.mark.parametrize("positives", ["sum", "mean"])
