@@ -159,9 +159,13 @@ def summary(index: VideoIndex) -> str:
 def _packing(index: VideoIndex) -> list[str]:
     if index.packed is None:
         return []
-    how = json.loads(index.packed.settings)["transcoding"]
-    words = [f"{name.replace('_', ' ')} {value}" for name, value in (how or {}).items() if value]
-    return [f"packed      {', '.join(words) or 'as they were'}; {len(index.packed.shards)} files"]
+    how = dict(json.loads(index.packed.settings)["transcoding"] or {})
+    if how.get("size"):
+        how["size"] = "{}x{} (height x width)".format(*how["size"])
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in how.items() if value]
+    count = len(index.packed.shards)
+    files = "1 file" if count == 1 else f"{count:,} files"
+    return [f"packed      {', '.join(words) or 'as they were'}; in {files}"]
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -247,6 +247,7 @@ def _allocate(file: Any, length: int) -> int:
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)  # the same videos give the same file
     space = h5py.h5s.create_simple((length,))
     data = h5py.h5d.create(file.id, b"data", h5py.h5t.STD_U8LE, space, creation)
     return int(data.get_offset())

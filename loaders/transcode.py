@@ -49,12 +49,13 @@ _ENCODERS: dict[str, _Encoder] = {
 class Transcoding:
     """How videos are encoded anew.
 
-    4:2:0 pictures have even sides: an odd height or width is rounded up.
+    4:2:0 pictures have even sides: an odd height or width is scaled up to the next even number.
 
     Attributes:
         codec: Format; NVDEC decodes no MJPEG, and VP9 and HEVC only from 128 and 144 pixels on.
         size: (height, width) of every upright video; None keeps the shape.
-        short_side: The shorter side is scaled down to this; a smaller video stays as it is.
+        short_side: The shorter side is scaled down to this, the other in proportion to the nearest
+            even number; a video that is no larger keeps its size.
         gop: Frames from one keyframe to the next (MJPEG has keyframes only).
         quality: CRF of h264, hevc and vp9, quantiser of mjpeg: lower is better; None for the
             codec's default.
@@ -101,7 +102,7 @@ class Transcoding:
             height, width = self.size
         elif self.short_side is not None and min(height, width) > self.short_side:
             scale = Fraction(self.short_side, min(height, width))
-            height, width = round(height * scale), round(width * scale)
+            height, width = 2 * round(height * scale / 2), 2 * round(width * scale / 2)
         return height + height % 2, width + width % 2
 
 

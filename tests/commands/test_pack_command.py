@@ -1,0 +1,113 @@
+"""`fastdual pack`: what it writes and prints, that other commands take a pack, its exit codes."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastdual.cli import cli
+from fastdual.commands import pack as pack_command
+from fastdual.loaders.index import VideoIndex
+from tests.loaders.clips import encode
+
+
+def run(*arguments: str | Path, command: str = "pack") -> Result:
+    return CliRunner().invoke(cli, [command, *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    encode(tmp_path / "videos" / "run" / "a.mp4", 9)
+    encode(tmp_path / "videos" / "walk" / "b.mp4", 7)
+    (tmp_path / "videos" / "walk" / "bad.mp4").write_text("text")
+    return tmp_path / "videos"
+
+
+def test_a_folder_is_packed_shown_and_verified(videos: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "p.h5"
+    made = run(videos, "-o", packed, "--size", "33x47", "--gop", "4", "--workers", "1")
+    assert made.exit_code == 0, made.output
+    assert "frame sizes 48x34 2" in made.stdout  # width x height, as the index prints it
+    assert (
+        "packed      codec h264, gop 4, quality 20, size 33x47 (height x width); in 1 file"
+        in made.stdout
+    )
+    assert "walk/bad.mp4: is not a video, or its header is damaged" in made.stdout
+    assert "packing videos" in made.stderr and "packing" not in made.stdout
+    assert "note: 2 of 2 videos" not in made.stderr
+    assert VideoIndex.load(packed).num_frames.tolist() == [9, 7]
+    shown = run(packed, "--show", command="index")
+    assert shown.exit_code == 0 and shown.stdout == made.stdout
+    for command, what in (("index", "index"), ("pack", "pack")):
+        verified = run(packed, "--verify", command=command)
+        assert verified.exit_code == 0, verified.output
+        assert f"2 videos decode to what the {what} says" in verified.stdout
+
+
+def test_jobs_and_merge(videos: Path, tmp_path: Path) -> None:
+    index, packed = tmp_path / "x.h5", tmp_path / "p.h5"
+    run(videos, "-o", index, command="index")
+    for job in ("1/2", "2/2"):
+        part = run(index, "-o", packed, "--job", job, "--shard-size", "1 MB")
+        assert part.exit_code == 0, part.output
+    merged = run(index, "-o", packed, "--merge", "--verify")
+    assert merged.exit_code == 0, merged.output
+    assert "packed      as they were; in 2 files" in merged.stdout
+    assert "2 videos decode" in merged.stdout
+    assert VideoIndex.load(packed).paths == ("run/a.mp4", "walk/b.mp4")
+
+
+def test_an_altered_video_fails_the_verification(videos: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "p.h5"
+    run(videos, "-o", packed)
+    source = VideoIndex.load(packed).packed
+    assert source is not None
+    with open(packed, "r+b") as file:
+        file.seek(source.shards[0].start + 100)
+        file.write(b"damage")
+    result = run(packed, "--verify")
+    assert result.exit_code == 1
+    assert "run/a.mp4: its bytes in the pack" in result.stdout
+    assert "1 of 2 videos are not as the pack says" in result.stderr
+
+
+def test_a_size_that_the_hardware_refuses_is_noted(videos: Path, tmp_path: Path) -> None:
+    noted = run(videos, "-o", tmp_path / "p.h5", "--codec", "hevc")
+    assert noted.exit_code == 0, noted.output
+    assert "note: 2 of 2 videos would be decoded by PyAV even on a GPU: NVDEC refuses hevc" in (
+        noted.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/videos"], "name the pack to write with -o packed.h5"),
+        (["{tmp}/absent", "-o", "{tmp}/p.h5"], "absent does not exist"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--size", "128"], "is not like 128x172"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "half"], "is not like 2/8"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--shard-size", "big"], "is not like 50GB"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "3/2"], "job 3/2: name one of 1/2 to 2/2"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--quality", "99"], "quality of h264 is 99"),
+        (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is something else"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    videos: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.output
+
+
+def test_the_options_are_the_documented_ones() -> None:
+    names = {option for parameter in pack_command.command.params for option in parameter.opts}
+    assert names == {
+        "source", "-o", "--output", "--size", "--short-side", "--gop", "--codec", "--quality",
+        "--shard-size", "--job", "--merge", "--verify", "--root", "--workers", "--timeout",
+    }  # fmt: skip
