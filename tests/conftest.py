@@ -12,7 +12,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real videos beside the checkout; they may not be redistributed, so a stranger's clone has none."""
+    """The real videos beside the checkout; not ours to hand on, so a clone alone has none."""
     data = SHARED / "data"
     if not data.is_dir():
         pytest.skip("../shared/data is absent: real videos of other projects, not part of this one")
