@@ -65,8 +65,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The backbone and the sizes of its two heads."""
+    """The backbone, the sizes of its two heads, and the framework that trains them."""
 
+    framework: Literal["simclr", "moco"] = "simclr"
+    """Negatives: `simclr`: the other videos of the batch; `moco`: a queue of earlier keys."""
     backbone: str = "r2plus1d"
     clip_dim: int = 128
     segment_dim: int = 64
@@ -74,6 +76,20 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check(self.clip_dim >= 1, "model.clip_dim", self.clip_dim, "must be at least 1")
         check(self.segment_dim >= 1, "model.segment_dim", self.segment_dim, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentumConfig:
+    """The queue and the momentum encoder of `model.framework = "moco"`; unused otherwise."""
+
+    queue_size: int = 16384
+    """Keys kept as negatives."""
+    momentum: float = 0.999
+    """Share of its own weights that the momentum encoder keeps in a step."""
+
+    def __post_init__(self) -> None:
+        check(self.queue_size >= 1, "moco.queue_size", self.queue_size, "must be at least 1")
+        check(0 <= self.momentum < 1, "moco.momentum", self.momentum, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +185,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipSpec = field(default_factory=ClipSpec)
     model: ModelConfig = field(default_factory=ModelConfig)
+    moco: MomentumConfig = field(default_factory=MomentumConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

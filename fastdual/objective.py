@@ -12,7 +12,7 @@ from fastdual.config import LossConfig
 from fastdual.losses import DualVarianceLoss
 
 # What each objective computes; the parts that one leaves out are not worth a column in a log.
-_PARTS = {
+PARTS = {
     "clip": ("clip",),
     "clip+rank": ("clip", "rank"),
     "clip+rank+coherence": ("clip", "rank", "coherence"),
@@ -28,18 +28,21 @@ class StepOutput:
 
 
 class SimCLRObjective(nn.Module):
-    """The paper's losses with the other videos of the batch as negatives (METHOD.md section 5).
+    """The paper's losses with the other videos of the batch as negatives, those of all processes.
 
     Args:
         config: parts and temperatures.
     """
 
+    query_views = (0, 1, 2, 3)
+
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
-        self.parts = _PARTS[config.objective]
+        self.parts = PARTS[config.objective]
         self.loss = DualVarianceLoss(
             objective=config.objective,
             backend=config.backend,
+            gather="all",
             clip_temperature=config.clip_temperature,
             coherence_temperature=config.coherence_temperature,
             rank_temperature=config.rank_temperature,

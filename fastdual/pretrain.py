@@ -19,14 +19,14 @@ from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan
 from fastdual.model import DualModel, create_model
-from fastdual.objective import SimCLRObjective, StepOutput
 from fastdual.recipe import Resolved
 from fastdual.runfolder import RunFolder
 from fastdual.runlog import ProgressLine, RunLog
 from fastdual.schedule import create_optimiser, learning_rate
+from fastdual.step import PretrainStep, create_objective
 from fastdual.train import StepReport, Training, train
 
 
@@ -38,28 +38,6 @@ class PretrainResult:
     step: int
     total_steps: int
     signal_number: int | None
-
-
-class PretrainStep:
-    """What a pretraining step computes: all views through one forward, then the objective."""
-
-    def __init__(self, model: nn.Module, objective: nn.Module, execution: Execution) -> None:
-        self.model = torch.compile(model) if execution.compiled else model
-        self.objective = objective
-        self.execution = execution
-
-    def __call__(self, batch: ClipBatch) -> StepOutput:
-        """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
-        views = batch.clips.shape[:2]
-        with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
-            clip, segments = self.model(batch.clips.flatten(0, 1))
-        output: StepOutput = self.objective(
-            clip.unflatten(0, views),
-            segments.unflatten(0, views),
-            batch.permutation,
-            batch.video_ids,
-        )
-        return output
 
 
 def choose_split(index: VideoIndex, wanted: str) -> str | None:
@@ -147,7 +125,7 @@ def create_training(
         nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
         # Every batch has the same shape, so the search for the fastest convolution pays.
         torch.backends.cudnn.benchmark = True
-    objective = SimCLRObjective(config.loss).to(execution.device)
+    objective = create_objective(config, model).to(execution.device)
     optimiser = create_optimiser(
         nn.ModuleList([model, objective]), config.optimiser, fused=execution.is_cuda
     )
@@ -268,8 +246,8 @@ def describe_run(
         f"decode    {loader.decode_choice.backend}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
         f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
-        f"model     {config.model.backbone}, {num_weights:,} weights; objective "
-        f"{config.loss.objective}",
+        f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
+        f"objective {config.loss.objective}",
         f"compute   {execution.describe()}",
         f"settings  {describe_origins(resolved)}",
         f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",

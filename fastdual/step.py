@@ -1,0 +1,82 @@
+"""What a pretraining step computes: from a batch of clips to a loss."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.config import PretrainConfig
+from fastdual.execution import Execution
+from fastdual.loaders.loader import ClipBatch
+from fastdual.moco import MoCoObjective
+from fastdual.model import DualModel
+from fastdual.objective import SimCLRObjective, StepOutput
+
+Objective = SimCLRObjective | MoCoObjective
+Embeddings = tuple[Tensor, Tensor]
+
+
+def create_objective(config: PretrainConfig, model: DualModel) -> Objective:
+    """The objective of a config; MoCo's copies the model as it is now."""
+    if config.model.framework == "moco":
+        return MoCoObjective(config, model)
+    return SimCLRObjective(config.loss)
+
+
+class PretrainStep:
+    """Embeds the views, those of the trained network in one forward, then asks the objective."""
+
+    def __init__(self, model: nn.Module, objective: Objective, execution: Execution) -> None:
+        self.execution = execution
+        self.model = self._compile(model)
+        self.objective = objective
+        self.momentum_encoder: nn.Module | None = None
+        if isinstance(objective, MoCoObjective):
+            self.momentum_encoder = self._compile(objective.momentum_encoder)
+
+    def __call__(self, batch: ClipBatch) -> StepOutput:
+        """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
+        keys = self._embed_keys(batch.clips)
+        embeddings = self._embed(self.model, batch.clips, self.objective.query_views)
+        if keys is not None:
+            embeddings = _insert_view(embeddings, keys, place=1)
+        output: StepOutput = self.objective(*embeddings, batch.permutation, batch.video_ids)
+        return output
+
+    def _compile(self, network: nn.Module) -> nn.Module:
+        # torch.compile returns a module for a module, but says less.
+        return cast(nn.Module, torch.compile(network)) if self.execution.compiled else network
+
+    @torch.no_grad()
+    def _embed_keys(self, clips: Tensor) -> Embeddings | None:
+        """What the momentum encoder, brought up to date, makes of its view."""
+        if not isinstance(self.objective, MoCoObjective) or self.momentum_encoder is None:
+            return None
+        self.objective.follow(self.model)
+        return self._embed(self.momentum_encoder, clips, self.objective.key_views)
+
+    def _embed(self, network: nn.Module, clips: Tensor, views: Sequence[int]) -> Embeddings:
+        """Some views of clips [B, V, 3, T, H, W] as [B, V', D] and [B, V', S, D']."""
+        chosen = _choose_views(clips, views)
+        with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
+            clip, segments = network(chosen.flatten(0, 1))
+        shape = chosen.shape[:2]
+        return clip.unflatten(0, shape), segments.unflatten(0, shape)
+
+
+def _choose_views(clips: Tensor, views: Sequence[int]) -> Tensor:
+    """Some views of clips [B, V, 3, T, H, W], with channels last in memory as theirs are."""
+    if len(views) == clips.shape[1]:
+        return clips
+    memory = clips.permute(0, 1, 3, 4, 5, 2)
+    # Slices: a list of numbers would have to travel to the device, which waits for it.
+    return torch.stack([memory[:, view] for view in views], dim=1).permute(0, 1, 5, 2, 3, 4)
+
+
+def _insert_view(embeddings: Embeddings, view: Embeddings, *, place: int) -> Embeddings:
+    first, second = (
+        torch.cat([some[:, :place], more, some[:, place:]], dim=1)
+        for some, more in zip(embeddings, view, strict=True)
+    )
+    return first, second
