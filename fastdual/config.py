@@ -113,12 +113,14 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """SGD with momentum (the paper) or AdamW."""
+    """SGD with momentum (the paper), LARS (large batches) or AdamW."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
     learning_rate: float = 0.003
+    batch_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """`linear`, `sqrt`: the rate is meant for 64 videos and grows so with `data.batch_size`."""
     momentum: float = 0.9
-    """Momentum of SGD; first of the two decay rates of AdamW."""
+    """Momentum of SGD and LARS; first of the two decay rates of AdamW."""
     weight_decay: float = 1e-4
     max_gradient_norm: float | None = None
     """Gradients are scaled down to this norm over all weights; none: never."""

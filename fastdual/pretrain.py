@@ -25,7 +25,7 @@ from fastdual.model import DualModel, create_model
 from fastdual.recipe import Resolved
 from fastdual.runfolder import RunFolder
 from fastdual.runlog import ProgressLine, RunLog
-from fastdual.schedule import create_optimiser, learning_rate
+from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
 from fastdual.step import PretrainStep, create_objective
 from fastdual.train import StepReport, Training, train
 
@@ -138,7 +138,9 @@ def create_training(
         rate=lambda step: learning_rate(
             step,
             config.schedule,
-            base_rate=config.optimiser.learning_rate,
+            base_rate=base_learning_rate(
+                config.optimiser, batch_size=config.data.batch_size
+            ),
             steps_per_epoch=len(loader),
         ),
         total_steps=config.schedule.epochs * len(loader),

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 from fastdual.config import OptimiserConfig, ScheduleConfig
+from fastdual.optimisers import LARS
+
+# The batch of the paper: 8 GPUs x 8 videos.
+REFERENCE_BATCH_SIZE = 64
 
 
 def learning_rate(
@@ -34,19 +38,40 @@ def learning_rate(
     return base_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(share_done, 1.0)))
 
 
+def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
+    """The rate at the end of the warm-up: as configured, or scaled from 64 videos to the batch.
+
+    Args:
+        config: its rate is the one of a batch of 64 videos where it asks for scaling: `linear` in
+            the batch size (arXiv:1706.02677, for SGD), or its square root (LARS and AdamW).
+        batch_size: videos in a batch, over all processes together.
+    """
+    ratio = batch_size / REFERENCE_BATCH_SIZE
+    factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.batch_scaling]
+    return config.learning_rate * factor
+
+
 def create_optimiser(
     module: nn.Module, config: OptimiserConfig, *, fused: bool
 ) -> torch.optim.Optimizer:
     """The optimiser of a config over all weights of a module.
 
-    Weight decay acts on every weight, norms and biases included, as the paper's does.
+    Weight decay acts on every weight, norms and biases included, as the paper's does; LARS leaves
+    those alone.
 
     Args:
         module: what is trained.
         config: name and constants.
-        fused: one kernel for all weights (CUDA).
+        fused: one kernel for all weights (CUDA; LARS has none).
     """
     weights = [weight for weight in module.parameters() if weight.requires_grad]
+    if config.name == "lars":
+        return LARS(
+            weights,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
     if config.name == "sgd":
         return torch.optim.SGD(
             weights,

@@ -74,8 +74,8 @@ class Training:
         self.objective.load_state_dict(state["objective"])
         optimiser = state["optimiser"]
         # The state may come from a run on another kind of device.
-        own = self.optimiser.param_groups[0]["fused"]
-        groups = [{**group, "fused": own} for group in optimiser["param_groups"]]
+        own = {k: v for k, v in self.optimiser.param_groups[0].items() if k == "fused"}
+        groups = [{**group, **own} for group in optimiser["param_groups"]]
         self.optimiser.load_state_dict({**optimiser, "param_groups": groups})
         self.loader.load_state_dict(state["order"])
         torch.set_rng_state(state["rng"]["cpu"])

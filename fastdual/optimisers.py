@@ -1,0 +1,72 @@
+"""Optimisers that torch does not have."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose step is scaled layer by layer (arXiv:1708.03888), for large batches.
+
+    A weight of two axes or more moves by `trust * |w| / |g + decay * w|` of its decayed gradient.
+    Biases and norms, which have one axis, are neither scaled nor decayed (as in arXiv:2002.05709).
+
+    Args:
+        weights: what is trained.
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: share of a weight that is added to its gradient.
+        trust: the layer-wise rate.
+    """
+
+    def __init__(
+        self,
+        weights: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(weights, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move every weight that has a gradient; nothing in it waits for the device."""
+        assert closure is None, "the loop computes the loss once a step"
+        for group in self.param_groups:
+            flat = [w for w in group["params"] if w.grad is not None and w.ndim < 2]
+            layers = [w for w in group["params"] if w.grad is not None and w.ndim >= 2]
+            updates = [*_scaled_gradients(layers, group), *(w.grad for w in flat)]
+            weights = layers + flat
+            if not weights:
+                continue
+            buffers = [self._velocity(weight) for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(weights, buffers, alpha=-group["lr"])
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        velocity: Tensor = state["momentum_buffer"]
+        return velocity
+
+
+def _scaled_gradients(layers: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Decayed gradients of weight tensors, each times its layer's rate."""
+    if not layers:
+        return ()
+    gradients = [weight.grad for weight in layers if weight.grad is not None]
+    updates = torch._foreach_add(gradients, layers, alpha=group["weight_decay"])
+    weight_norms = torch.stack(torch._foreach_norm(layers))
+    update_norms = torch.stack(torch._foreach_norm(updates))
+    # A layer at zero could never leave it; one without a gradient has no direction to scale.
+    moving = (weight_norms > 0) & (update_norms > 0)
+    ratios = torch.where(moving, group["trust"] * weight_norms / update_norms, 1.0)
+    torch._foreach_mul_(updates, list(ratios.unbind()))
+    return tuple(updates)
