@@ -31,6 +31,7 @@ RESUME_KEYS = frozenset(
         "run.log_every_steps",
         "run.checkpoint_every_steps",
         "run.keep_checkpoints",
+        "run.timeout_seconds",
     }
 )
 
@@ -124,6 +125,8 @@ class OptimiserConfig:
     weight_decay: float = 1e-4
     max_gradient_norm: float | None = None
     """Gradients are scaled down to this norm over all weights; none: never."""
+    accumulate_chunks: int = 1
+    """Parts in which a process embeds its share of a batch: less memory, a second forward."""
 
     def __post_init__(self) -> None:
         rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay
@@ -133,6 +136,8 @@ class OptimiserConfig:
         norm = self.max_gradient_norm
         rule = "must be positive, or none"
         check(norm is None or norm > 0, "optimiser.max_gradient_norm", norm, rule)
+        chunks = self.accumulate_chunks
+        check(chunks >= 1, "optimiser.accumulate_chunks", chunks, "must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +176,17 @@ class RunConfig:
     """Steps between two readings of the metrics; the device is waited for only then."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 3
+    timeout_seconds: int = 600
+    """A process that has not come, or not answered the others, for so long is given up."""
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", self.seed, "must be 0 or more")
-        for name in ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
+        for name in (
+            "log_every_steps",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "timeout_seconds",
+        ):
             check(
                 getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1"
             )

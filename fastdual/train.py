@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.loader import ClipBatch, ClipLoader
@@ -39,6 +39,7 @@ class Training:
         rate: learning rate by step.
         total_steps: length of the run.
         max_gradient_norm: gradients are scaled down to it; None: never.
+        average: replaces gradients, in place, by their means over processes; None: one process.
         step: steps done.
     """
 
@@ -50,6 +51,7 @@ class Training:
     rate: Callable[[int], float]
     total_steps: int
     max_gradient_norm: float | None = None
+    average: Callable[[list[Tensor]], None] | None = None
     step: int = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,9 +159,12 @@ def take_step(training: Training, batch: ClipBatch) -> StepOutput:
         group["lr"] = training.rate(training.step)
     output = training.compute(batch)
     optimiser.zero_grad(set_to_none=True)
-    output.loss.backward()  # type: ignore[no-untyped-call]
+    output.backward()
     weights = [w for group in optimiser.param_groups for w in group["params"] if w.grad is not None]
-    norm = torch.nn.utils.get_total_norm([w.grad for w in weights])
+    gradients = [w.grad for w in weights if w.grad is not None]
+    if training.average is not None:
+        training.average(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients)
     if training.max_gradient_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(weights, training.max_gradient_norm, norm)
     optimiser.step()
