@@ -4,6 +4,7 @@ An objective is an nn.Module, so that one with state of its own (a queue, a mome
 saved and restored with the rest of a run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -21,10 +22,23 @@ PARTS = {
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The loss, 0-d with its graph, and detached 0-d metrics by name; all on the device."""
+    """What a step computed, all on the device.
+
+    Attributes:
+        loss: 0-d, with its graph.
+        metrics: detached, 0-d, by name.
+        finish_backward: what is left to do for the gradients once the loss has gone backward.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    finish_backward: Callable[[], None] | None = None
+
+    def backward(self) -> None:
+        """Give every weight its gradient."""
+        self.loss.backward()  # type: ignore[no-untyped-call]
+        if self.finish_backward is not None:
+            self.finish_backward()
 
 
 class SimCLRObjective(nn.Module):

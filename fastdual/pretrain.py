@@ -3,8 +3,8 @@
 import platform
 import warnings
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from fastdual import __version__
+from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
 from fastdual.config import PretrainConfig
-from fastdual.distributed import World
+from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
+from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
@@ -69,7 +71,7 @@ def pretrain(
         FailureError: the disk is full, too many videos fail, or the loss is not finite.
     """
     config = resolved.config
-    execution = choose_execution(config.run)
+    execution = choose_execution(config.run, world)
     split = choose_split(index, config.data.split)
     num_videos = len(index.split(split))
     if config.data.batch_size > num_videos:
@@ -79,15 +81,21 @@ def pretrain(
         )
     torch.manual_seed(config.run.seed)
     model = create_model(config)
-    with closing(create_loader(index, split, config, execution, world, folder)) as loader:
-        training = create_training(model, loader, config, execution)
-        identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
-        constants = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
-        with folder.claimed(resolved):
-            restored = restore(training, folder, identity)
-            for line in describe_run(index, training, resolved, execution, split, restored):
-                announce(line)
-            return run_loop(training, folder, config, constants)
+    identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
+    constants = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
+    timeout = config.run.timeout_seconds
+    with (
+        closing(create_loader(index, split, config, execution, world, folder)) as loader,
+        joined(world, device=execution.device, timeout_seconds=timeout) as team,
+        ExitStack() as claim,
+    ):
+        team.check_equal("config or data set", constants)
+        team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))
+        training = create_training(model, loader, config, execution, team)
+        restored = restore(training, folder, identity, team)
+        for line in describe_run(index, training, resolved, execution, split, restored, world):
+            announce(line)
+        return run_loop(training, folder, config, constants, team)
 
 
 def create_loader(
@@ -110,16 +118,23 @@ def create_loader(
         device=str(execution.device),
         decode=config.data.decode,
         dtype=torch.bfloat16 if execution.bf16 else torch.float32,
-        num_workers=config.data.num_workers,
+        num_workers=config.data.num_workers or max(1, available_cpus() // world.local_size),
         prefetch=config.data.prefetch,
         quarantine_path=folder.quarantine_file,
     )
 
 
 def create_training(
-    model: DualModel, loader: ClipLoader, config: PretrainConfig, execution: Execution
+    model: DualModel,
+    loader: ClipLoader,
+    config: PretrainConfig,
+    execution: Execution,
+    team: Team | None = None,
 ) -> Training:
-    """Put model, objective and optimiser on the device, at step 0."""
+    """Put model, objective and optimiser on the device, at step 0; no team is one process."""
+    several = team is not None and team.world.size > 1
+    if several:
+        synchronise_batch_norm(model)
     if execution.is_cuda:
         model.to(execution.device)
         nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
@@ -134,7 +149,9 @@ def create_training(
         objective=objective,
         optimiser=optimiser,
         loader=loader,
-        compute=PretrainStep(model, objective, execution),
+        compute=PretrainStep(
+            model, objective, execution, num_chunks=config.optimiser.accumulate_chunks
+        ),
         rate=lambda step: learning_rate(
             step,
             config.schedule,
@@ -145,16 +162,20 @@ def create_training(
         ),
         total_steps=config.schedule.epochs * len(loader),
         max_gradient_norm=config.optimiser.max_gradient_norm,
+        average=team.average if team is not None and several else None,
     )
 
 
-def restore(training: Training, folder: RunFolder, identity: dict[str, Any]) -> Path | None:
+def restore(
+    training: Training, folder: RunFolder, identity: dict[str, Any], team: Team
+) -> Path | None:
     """Load the newest whole checkpoint of the folder, if there is one; returns its file.
 
     Raises:
         InputError: it was made from other data, or of another model.
     """
-    found = folder.load_newest()
+    # Read once, so that all processes start from one file whatever each would have found.
+    found = team.from_main(folder.load_newest)
     if found is None:
         return None
     path, state = found
@@ -165,7 +186,7 @@ def restore(training: Training, folder: RunFolder, identity: dict[str, Any]) -> 
         )
     load_weights(training.model, state["model"], origin=path)
     training.load_state_dict(state)
-    for name, version in current_versions().items():
+    for name, version in current_versions().items() if team.is_main else ():
         if state["versions"].get(name) != version:
             warnings.warn(
                 f"{path}: was written under {name} {state['versions'].get(name)}, this is "
@@ -176,47 +197,82 @@ def restore(training: Training, folder: RunFolder, identity: dict[str, Any]) -> 
 
 
 def run_loop(
-    training: Training, folder: RunFolder, config: PretrainConfig, constants: dict[str, Any]
+    training: Training,
+    folder: RunFolder,
+    config: PretrainConfig,
+    constants: dict[str, Any],
+    team: Team,
 ) -> PretrainResult:
     """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
-    log = RunLog(folder.path, start_step=training.step)
-    line = ProgressLine(total_steps=training.total_steps, start_step=training.step)
-    with closing(log), line, StopRequest() as stop:
-        keeper = _Keeper(folder, log, line, constants, keep=config.run.keep_checkpoints)
-        log.event("start", step=training.step, total_steps=training.total_steps)
+    first_step, total_steps = training.step, training.total_steps
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        log, line = None, None
+        if team.is_main:
+            log = stack.enter_context(closing(RunLog(folder.path, start_step=first_step)))
+            line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
+            log.event("start", step=first_step, total_steps=total_steps)
+        keeper = _Keeper(folder, log, line, constants, config.run.keep_checkpoints, team)
+        signals = _AgreedStop(stop, team)
         complete = train(
             training,
             keeper,
             log_every_steps=config.run.log_every_steps,
             checkpoint_every_steps=config.run.checkpoint_every_steps,
-            should_stop=stop,
+            should_stop=signals,
         )
-        signal_number = None if complete else stop.signal_number
-        log.event("end", step=training.step, complete=complete, signal=signal_number)
-    newest = find_checkpoint(folder.path)
-    return PretrainResult(newest, training.step, training.total_steps, signal_number)
+        signal_number = None if complete else signals.number
+        if log is not None:
+            log.event("end", step=training.step, complete=complete, signal=signal_number)
+    newest = team.from_main(lambda: find_checkpoint(folder.path))
+    return PretrainResult(newest, training.step, total_steps, signal_number)
+
+
+class _AgreedStop:
+    """Stops all processes at the same step, whichever of them was sent the signal."""
+
+    def __init__(self, request: StopRequest, team: Team) -> None:
+        self._request, self._team = request, team
+        self.number: int | None = None
+
+    def __call__(self) -> bool:
+        self.number = self._team.agree(self._request.signal_number or 0) or None
+        return self.number is not None
 
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Keeps what the loop produces in the run folder and shows it."""
+    """Keeps what the loop produces in the run folder and shows it; rank 0 does, for all."""
 
     folder: RunFolder
-    log: RunLog
-    line: ProgressLine
+    log: RunLog | None
+    line: ProgressLine | None
     constants: dict[str, Any]
     keep: int
+    team: Team
 
     def report(self, report: StepReport) -> None:
-        self.log.report(report)
-        self.line.show(report)
+        numbers = {**report.metrics, "": report.data_wait_share}
+        means = self.team.mean(numbers)
+        report = replace(
+            report,
+            data_wait_share=means.pop(""),
+            metrics=means,
+            clips_per_second=report.clips_per_second * self.team.world.size,
+        )
+        if self.log is not None and self.line is not None:
+            self.log.report(report)
+            self.line.show(report)
 
     def save(self, training: Training) -> None:
-        path = self.folder.save({**training.state_dict(), **self.constants}, keep=self.keep)
-        self.log.event("checkpoint", step=training.step, file=path.name)
+        if self.log is not None:
+            state = {**training.state_dict(), **self.constants}
+            path = self.folder.save(state, keep=self.keep)
+            self.log.event("checkpoint", step=training.step, file=path.name)
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
-        return self.folder.save_plan(plan, step=step)
+        world = self.team.world
+        return self.folder.save_plan(plan, step=step, rank=world.rank if world.size > 1 else None)
 
 
 def current_versions() -> dict[str, str]:
@@ -235,6 +291,7 @@ def describe_run(
     execution: Execution,
     split: str | None,
     restored: Path | None,
+    world: World,
 ) -> list[str]:
     """What is going to be done, for people: data, model, device, settings."""
     config, loader = resolved.config, training.loader
@@ -251,8 +308,21 @@ def describe_run(
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
         f"objective {config.loss.objective}",
         f"compute   {execution.describe()}",
+        *describe_processes(world, execution, config),
         f"settings  {describe_origins(resolved)}",
         f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",
+    ]
+
+
+def describe_processes(world: World, execution: Execution, config: PretrainConfig) -> list[str]:
+    """How many processes, how they talk and what each takes; nothing to say of a single one."""
+    if world.size == 1:
+        return []
+    library = "NCCL" if execution.is_cuda else "gloo"
+    return [
+        f"processes {world.size} ({world.local_size} on this machine) over {library}, "
+        f"{config.data.batch_size // world.size} videos each; batch norm over all of them; who "
+        f"does not answer for {config.run.timeout_seconds} s is given up"
     ]
 
 

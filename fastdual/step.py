@@ -1,11 +1,14 @@
 """What a pretraining step computes: from a batch of clips to a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from fastdual.accumulate import ChunkedEmbeddings, embed_without_graph
 from fastdual.config import PretrainConfig
 from fastdual.execution import Execution
 from fastdual.loaders.loader import ClipBatch
@@ -14,7 +17,8 @@ from fastdual.model import DualModel
 from fastdual.objective import SimCLRObjective, StepOutput
 
 Objective = SimCLRObjective | MoCoObjective
-Embeddings = tuple[Tensor, Tensor]
+# [B, V, D] of clips and [B, V, S, D'] of segments.
+Embeddings = tuple[Tensor, ...]
 
 
 def create_objective(config: PretrainConfig, model: DualModel) -> Objective:
@@ -25,10 +29,25 @@ def create_objective(config: PretrainConfig, model: DualModel) -> Objective:
 
 
 class PretrainStep:
-    """Embeds the views, those of the trained network in one forward, then asks the objective."""
+    """Embeds the views, those of the trained network in one forward, then asks the objective.
 
-    def __init__(self, model: nn.Module, objective: Objective, execution: Execution) -> None:
-        self.execution = execution
+    Args:
+        model: the network to be trained, as it is to be called.
+        objective: the losses.
+        execution: device, precision and compilation.
+        num_chunks: parts of a batch that are embedded one after another; the gradient is that of
+            the whole batch (fastdual.accumulate).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        execution: Execution,
+        *,
+        num_chunks: int = 1,
+    ) -> None:
+        self.execution, self.num_chunks = execution, num_chunks
         self.model = self._compile(model)
         self.objective = objective
         self.momentum_encoder: nn.Module | None = None
@@ -37,26 +56,33 @@ class PretrainStep:
 
     def __call__(self, batch: ClipBatch) -> StepOutput:
         """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
-        keys = self._embed_keys(batch.clips)
-        embeddings = self._embed(self.model, batch.clips, self.objective.query_views)
+        num_chunks = min(self.num_chunks, len(batch.clips))
+        keys = self._embed_keys(batch.clips, num_chunks)
+        embed = partial(self._embed, self.model, self.objective.query_views)
+        finish: Callable[[], None] | None = None
+        if num_chunks == 1:
+            embeddings = embed(batch.clips)
+        else:
+            chunked = ChunkedEmbeddings(embed, self.model, batch.clips, num_chunks=num_chunks)
+            embeddings, finish = chunked.embeddings, chunked.backward
         if keys is not None:
             embeddings = _insert_view(embeddings, keys, place=1)
         output: StepOutput = self.objective(*embeddings, batch.permutation, batch.video_ids)
-        return output
+        return replace(output, finish_backward=finish)
 
     def _compile(self, network: nn.Module) -> nn.Module:
         # torch.compile returns a module for a module, but says less.
         return cast(nn.Module, torch.compile(network)) if self.execution.compiled else network
 
-    @torch.no_grad()
-    def _embed_keys(self, clips: Tensor) -> Embeddings | None:
+    def _embed_keys(self, clips: Tensor, num_chunks: int) -> Embeddings | None:
         """What the momentum encoder, brought up to date, makes of its view."""
         if not isinstance(self.objective, MoCoObjective) or self.momentum_encoder is None:
             return None
         self.objective.follow(self.model)
-        return self._embed(self.momentum_encoder, clips, self.objective.key_views)
+        embed = partial(self._embed, self.momentum_encoder, self.objective.key_views)
+        return embed_without_graph(embed, clips, num_chunks=num_chunks)
 
-    def _embed(self, network: nn.Module, clips: Tensor, views: Sequence[int]) -> Embeddings:
+    def _embed(self, network: nn.Module, views: Sequence[int], clips: Tensor) -> Embeddings:
         """Some views of clips [B, V, 3, T, H, W] as [B, V', D] and [B, V', S, D']."""
         chosen = _choose_views(clips, views)
         with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
@@ -75,8 +101,7 @@ def _choose_views(clips: Tensor, views: Sequence[int]) -> Tensor:
 
 
 def _insert_view(embeddings: Embeddings, view: Embeddings, *, place: int) -> Embeddings:
-    first, second = (
+    return tuple(
         torch.cat([some[:, :place], more, some[:, place:]], dim=1)
         for some, more in zip(embeddings, view, strict=True)
     )
-    return first, second
