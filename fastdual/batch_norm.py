@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import _functional_collectives as collectives
 
+# torch 2.13 gave it a new name and warns at the old one, which 2.11 has alone.
+_all_gather = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
+
 
 class SyncedBatchNorm3d(nn.BatchNorm3d):
     """nn.BatchNorm3d whose training statistics are those of all processes' clips together.
@@ -117,7 +120,7 @@ def _combine(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     variance, mean = torch.var_mean(rows, dim=axes, correction=0)
     num_values = rows.numel() // rows.shape[1]
     own = torch.stack([mean, variance, torch.full_like(mean, num_values)])
-    parts = collectives.all_gather_tensor(own[None], 0, _group())  # [W, 3, C]
+    parts = _all_gather(own[None], 0, _group())  # [W, 3, C]
     means, variances, counts = parts.unbind(1)
     total = counts.sum(0)
     share = counts / total

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fastdual.config import RunConfig
+from fastdual.distributed import World
 from fastdual.loaders.errors import InputError
 
 
@@ -36,13 +37,13 @@ class Execution:
         return f"{where}, {precision}, {'torch.compile' if self.compiled else 'not compiled'}"
 
 
-def choose_execution(config: RunConfig) -> Execution:
-    """Turn `auto` into choices.
+def choose_execution(config: RunConfig, world: World | None = None) -> Execution:
+    """Turn `auto` into choices, for one process of a world.
 
     Raises:
         InputError: a device that is not there, or a precision that it cannot train in.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.device, world or World())
     on_cuda = device.type == "cuda"
     if config.precision == "bf16" and not on_cuda:
         raise InputError(
@@ -54,9 +55,12 @@ def choose_execution(config: RunConfig) -> Execution:
     return Execution(device, bf16=bf16, compiled=compiled)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` is the first CUDA device, or the CPU where there is none."""
-    count = torch.cuda.device_count()
+def choose_device(name: str, world: World | None = None) -> torch.device:
+    """The device of a name; `auto` is a CUDA device, or the CPU where there is none.
+
+    Of several processes on a machine each takes the CUDA device of its number.
+    """
+    world, count = world or World(), torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if count else "cpu"
     try:
@@ -67,10 +71,33 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"run.device = {name!r}: must be auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
         return torch.device("cpu")
-    number = device.index or 0
-    if number >= count:
+    if world.size > 1 and device.index is not None:
         raise InputError(
-            f"run.device = {name!r}: this machine has {count} CUDA devices; use --device cpu, or "
-            "ask `fastdual doctor` what it sees"
+            f"run.device = {name!r}: each of {world.size} processes takes a GPU of its own; use "
+            "--device cuda, and CUDA_VISIBLE_DEVICES to choose among them"
+        )
+    # srun can be asked to show each process its own GPU alone.
+    alone = world.launcher == "slurm" and count == 1
+    number = device.index or (0 if alone else world.local_rank)
+    if number >= count:
+        wanted = "" if world.size == 1 else f" for process {number} of this machine"
+        raise InputError(
+            f"run.device = {name!r}{wanted}: this machine has {count} CUDA devices; use --device "
+            "cpu, or ask `fastdual doctor` what it sees"
         )
     return torch.device("cuda", number)
+
+
+def check_gpus(name: str, processes: int) -> None:
+    """Raise an InputError unless this machine has a device of that name for every process."""
+    if name == "cpu":
+        return
+    count = torch.cuda.device_count()
+    if processes > count:
+        raise InputError(
+            f"--gpus {processes}: this machine has {count} GPUs; ask for {count} or fewer, or add "
+            f"--device cpu for {processes} processes on the CPU"
+            if count
+            else f"--gpus {processes}: this machine has no GPU; add --device cpu for {processes} "
+            "processes on the CPU"
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fastdual import __version__
+from fastdual.announce import describe_run
 from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
 from fastdual.config import PretrainConfig
@@ -155,9 +156,7 @@ def create_training(
         rate=lambda step: learning_rate(
             step,
             config.schedule,
-            base_rate=base_learning_rate(
-                config.optimiser, batch_size=config.data.batch_size
-            ),
+            base_rate=base_learning_rate(config.optimiser, batch_size=config.data.batch_size),
             steps_per_epoch=len(loader),
         ),
         total_steps=config.schedule.epochs * len(loader),
@@ -282,59 +281,3 @@ def current_versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
-
-
-def describe_run(
-    index: VideoIndex,
-    training: Training,
-    resolved: Resolved[PretrainConfig],
-    execution: Execution,
-    split: str | None,
-    restored: Path | None,
-    world: World,
-) -> list[str]:
-    """What is going to be done, for people: data, model, device, settings."""
-    config, loader = resolved.config, training.loader
-    clip = config.clip
-    videos = f"all {len(index)} videos" if split is None else f"{len(index.split(split))} videos"
-    chosen = "" if split is None else f" of the split {split!r} ({len(index)} in the index)"
-    num_weights = sum(weight.numel() for weight in training.model.parameters())
-    where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
-    return [
-        f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} an epoch",
-        f"decode    {loader.decode_choice.backend}: {loader.decode_choice.reason}",
-        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
-        f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
-        f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
-        f"objective {config.loss.objective}",
-        f"compute   {execution.describe()}",
-        *describe_processes(world, execution, config),
-        f"settings  {describe_origins(resolved)}",
-        f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",
-    ]
-
-
-def describe_processes(world: World, execution: Execution, config: PretrainConfig) -> list[str]:
-    """How many processes, how they talk and what each takes; nothing to say of a single one."""
-    if world.size == 1:
-        return []
-    library = "NCCL" if execution.is_cuda else "gloo"
-    return [
-        f"processes {world.size} ({world.local_size} on this machine) over {library}, "
-        f"{config.data.batch_size // world.size} videos each; batch norm over all of them; who "
-        f"does not answer for {config.run.timeout_seconds} s is given up"
-    ]
-
-
-def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
-    """The recipe, and every value that the command line gave, by what gave it."""
-    recipes, given = [], []
-    for key, origin in resolved.sources.items():
-        value = resolved.config.to_dict()[key]
-        if origin == "--set":
-            given.append(f"{key}={value}")
-        elif origin.startswith("--"):
-            given.append(f"{origin} {value}")
-        elif origin != "default" and origin not in recipes:
-            recipes.append(origin)
-    return ", ".join(recipes) + "".join(f"; {text}" for text in given)

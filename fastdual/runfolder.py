@@ -99,9 +99,10 @@ class RunFolder:
             )
         return None
 
-    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
-        """Write the plan of a step's batch as arrays; returns the file."""
-        path = self.path / f"plan-step-{step:08d}.npz"
+    def save_plan(self, plan: ClipPlan, *, step: int, rank: int | None = None) -> Path:
+        """Write the plan of a step's batch, or of a rank's part of it, as arrays; returns it."""
+        part = "" if rank is None else f"-rank-{rank}"
+        path = self.path / f"plan-step-{step:08d}{part}.npz"
         arrays = {name: value for name, value in vars(plan).items() if value is not None}
         np.savez(path, **arrays)
         return path
@@ -111,7 +112,7 @@ def resolve_config(
     folder: RunFolder,
     *,
     recipe: str | None,
-    flags: Mapping[str, Any],
+    flags: Mapping[str, tuple[str, Any]],
     settings: tuple[str, ...],
     resume: bool,
 ) -> Resolved[PretrainConfig]:
@@ -120,7 +121,7 @@ def resolve_config(
     Args:
         folder: the run's folder.
         recipe: name or file; None: the run's own config when there is one, else the paper's.
-        flags: values of command line flags by dotted key.
+        flags: dotted key and value that each command line flag gives.
         settings: texts `key=value`; they win over flags, flags over the recipe.
         resume: go on with the run that the folder may hold.
 
@@ -133,7 +134,7 @@ def resolve_config(
             f"--run {folder.path}: holds a run already; add --resume to go on with it, or choose "
             "another folder"
         )
-    by_flag = [(f"--{key.split('.')[1].replace('_', '-')}", {key: v}) for key, v in flags.items()]
+    by_flag = [(flag, {key: value}) for flag, (key, value) in flags.items()]
     if not folder.config_file.exists():
         return resolve([read_recipe(recipe or DEFAULT_RECIPE), *by_flag], settings)
     own = (f"run {folder.path.name}", read_toml(folder.config_file))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fastdual.commands.progress import video_progress
+from fastdual.loaders.errors import FailureError, InputError
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -15,7 +16,10 @@ _KEYS = {
     "epochs": "schedule.epochs",
     "batch_size": "data.batch_size",
     "seed": "run.seed",
+    "losses": "loss.backend",
 }
+# Where the run computes rather than what: read by the launcher, unknown to the processes.
+LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
 
 
 @click.command("pretrain")
@@ -29,51 +33,151 @@ _KEYS = {
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [default: a GPU if there is one]")
 @click.option("--epochs", type=int, help="Passes over the videos.")
-@click.option("--batch-size", type=int, help="Videos in a batch.")
+@click.option("--batch-size", type=int, help="Videos in a batch, over all processes together.")
 @click.option("--seed", type=int, help="Decides the weights, the order and every clip.")
+@click.option(
+    "--losses",
+    type=click.Choice(["auto", "eager", "fused"]),
+    help="Fused Triton kernels, or plain torch to compare.  [default: auto, fused on a GPU]",
+)
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
-def command(
-    data: Path,
-    run_path: Path,
-    recipe: str | None,
-    settings: tuple[str, ...],
-    show_config: bool,
-    resume: bool,
-    root: Path | None,
-    **flags: Any,
-) -> None:
+@click.option(
+    "--gpus",
+    type=int,
+    help="Processes to start on this machine, each on a GPU of its own; with --device cpu, so many "
+    "on the CPU.  [default: this one]",
+)
+@click.option("--nnodes", type=int, help="Machines that train together, each with --gpus.")
+@click.option("--node-rank", type=int, help="Number of this machine; they meet at number 0.")
+@click.option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet.")
+@click.option(
+    "--max-restarts", type=int, help="How often to start anew after a process died.  [default: 0]"
+)
+@click.pass_context
+def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -> None:
     """Pretrain a backbone on DATA: a folder of videos, a CSV file that lists them, or an index.
 
     SIGTERM and Ctrl-C save before they end the run (exit codes 143 and 130); --resume goes on with
-    exactly the steps that would have followed.
+    exactly the steps that would have followed, on as many processes as are there then. Under
+    torchrun or srun it joins their processes.
 
     \b
       fastdual pretrain videos --run runs/first --recipe tiny
-      fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256
+      fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256 --gpus 8
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.distributed import read_world
-    from fastdual.loaders.index import open_index
-    from fastdual.pretrain import pretrain
+    from fastdual.launch import follow_launcher, is_launched, is_restart, report_error
     from fastdual.recipe import to_toml
     from fastdual.runfolder import RunFolder, resolve_config
 
-    given = {_KEYS[name]: value for name, value in flags.items() if value is not None}
-    folder, resume = RunFolder(run_path), resume or show_config
-    config = resolve_config(folder, recipe=recipe, flags=given, settings=settings, resume=resume)
-    if show_config:
+    given = {
+        f"--{name.replace('_', '-')}": (key, options[name])
+        for name, key in _KEYS.items()
+        if options[name] is not None
+    }
+    folder = RunFolder(run_path)
+    launched = is_launched()
+    if launched:
+        follow_launcher()
+    resume = options["resume"] or options["show_config"] or (launched and is_restart())
+    resolve = functools.partial(
+        resolve_config,
+        folder,
+        recipe=options["recipe"],
+        flags=given,
+        settings=options["settings"],
+        resume=resume,
+    )
+    if options["show_config"]:
+        config = resolve()
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return
+    launching = any(options[name] is not None for name in LAUNCH_OPTIONS)
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
-        world = read_world()
-        with video_progress("indexing") as progress:
-            index = open_index(data, root=root, progress=progress)
-        announce = functools.partial(click.echo, err=True)
-        result = pretrain(index, folder, config, world=world, announce=announce)
-    click.echo(f"checkpoint  {result.checkpoint}")
-    if result.signal_number is not None:
-        click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
-        click.echo(f"go on with  fastdual pretrain {data} --run {run_path} --resume")
-        raise click.exceptions.Exit(128 + result.signal_number)
-    click.echo(f"next        fastdual retrieve {run_path} {data}")
+        try:
+            if launching:
+                _launch(ctx, resolve())
+            else:
+                _train(data, folder, resolve(), root=options["root"])
+        except (InputError, FailureError) as error:
+            if not launched:
+                raise
+            raise click.exceptions.Exit(report_error(error)) from None
+
+
+def _launch(ctx: click.Context, config: Any) -> None:
+    """Check what one process can check, then start all of them with this command line."""
+    from fastdual.distributed import read_world
+    from fastdual.execution import check_gpus
+    from fastdual.launch import LaunchPlan, launch
+    from fastdual.loaders.index import open_index
+    from fastdual.loaders.order import check_world
+
+    options = ctx.params
+    if options["gpus"] is None:
+        raise InputError("--nnodes, --node-rank, --rdzv-endpoint and --max-restarts need --gpus N")
+    if read_world().size > 1:
+        raise InputError(
+            f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
+            "leave --gpus away, or start a single process on each machine"
+        )
+    plan = LaunchPlan(
+        processes=options["gpus"],
+        nodes=1 if options["nnodes"] is None else options["nnodes"],
+        node_rank=options["node_rank"] or 0,
+        endpoint=options["rdzv_endpoint"],
+        max_restarts=options["max_restarts"] or 0,
+        timeout_seconds=config.config.run.timeout_seconds,
+    )
+    check_gpus(config.config.run.device, plan.processes)
+    world_size = plan.processes * plan.nodes
+    batch_size = config.config.data.batch_size
+    check_world(rank=0, world_size=world_size, global_batch_size=batch_size)
+    with video_progress("indexing") as progress:
+        open_index(options["data"], root=options["root"], progress=progress)
+    code = launch(arguments_of(ctx), plan)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def arguments_of(ctx: click.Context) -> list[str]:
+    """The command line for each process: all that was given here but what starts processes."""
+    words = ["pretrain"]
+    positional = []
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        value = ctx.params.get(name)
+        if isinstance(parameter, click.Argument):
+            positional.append(str(value))
+        elif name not in LAUNCH_OPTIONS and value not in (None, False):
+            several = value if isinstance(value, tuple) else (value,)
+            for one in several:
+                words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
+    return [*words, "--", *positional]
+
+
+def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
+    """Train in this process, alone or as one of the world that it was started in."""
+    from fastdual.distributed import read_world
+    from fastdual.launch import is_launched, report_signal
+    from fastdual.loaders.index import open_index
+    from fastdual.pretrain import pretrain
+
+    world = read_world()
+    with video_progress("indexing") as progress:
+        index = open_index(data, root=root, progress=progress)
+    say = functools.partial(click.echo, err=True) if world.is_main else lambda _: None
+    result = pretrain(index, folder, config, world=world, announce=say)
+    stopped = result.signal_number
+    if world.is_main:
+        click.echo(f"checkpoint  {result.checkpoint}")
+        if stopped is None:
+            click.echo(f"next        fastdual retrieve {folder.path} {data}")
+        else:
+            click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
+            click.echo(f"go on with  fastdual pretrain {data} --run {folder.path} --resume")
+    if stopped is not None and is_launched():
+        report_signal(stopped)
+    elif stopped is not None:
+        raise click.exceptions.Exit(128 + stopped)
