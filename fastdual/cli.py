@@ -18,6 +18,9 @@ COMMANDS = {
     "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
     "embed": "Write the features of a set of videos to an HDF5 file.",
     "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
+    "probe": "Fit a linear classifier on frozen features; measure it on a test split.",
+    "knn": "Classify test videos by their nearest training videos.",
+    "table": "Make a Markdown table of results.",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
 }
 

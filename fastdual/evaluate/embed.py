@@ -165,6 +165,7 @@ def _feature_set(
         paths=tuple(index.paths[video] for video in videos),
         labels=index.labels[videos],
         class_names=index.class_names,
+        groups=tuple(index.groups[video] for video in videos),
         splits={name: np.flatnonzero(np.isin(videos, of)) for name, of in index.splits.items()},
         checkpoint=network.identity,
         data_fingerprint=index.fingerprint,

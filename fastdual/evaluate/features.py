@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fastdual.loaders.errors import FailureError, InputError
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
 _MAGIC = b"fastdual-features "
-_VERSION = 1
+_VERSION = 2
 _USER_BLOCK = 512
 
 
@@ -35,6 +35,7 @@ class FeatureSet:
         paths: the videos, relative to the root of their index.
         labels: [N] numbers of classes, -1 where a video has none.
         class_names: names of the classes.
+        groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
         splits: split name -> sorted row numbers.
         checkpoint: sha256 of the checkpoint file, or "random weights, seed N".
         data_fingerprint: fingerprint of the index.
@@ -45,6 +46,7 @@ class FeatureSet:
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     class_names: tuple[str, ...]
+    groups: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
     checkpoint: str
     data_fingerprint: str
@@ -57,6 +59,8 @@ class FeatureSet:
                 f"features {list(self.features.shape)} and labels {list(self.labels.shape)} "
                 f"do not fit {count} videos"
             )
+        if len(self.groups) != count:
+            raise InputError(f"{len(self.groups)} groups do not fit {count} videos")
         if count and not -1 <= self.labels.min() <= self.labels.max() < len(self.class_names):
             raise InputError(f"labels lie outside the {len(self.class_names)} classes")
         for name, rows in self.splits.items():
@@ -84,6 +88,17 @@ class FeatureSet:
             known = ", ".join(sorted(self.splits)) or "none"
             raise InputError(f"no split {name!r} among these features; splits: {known}")
         return self.splits[name]
+
+    def take(self, rows: NDArray[np.int64]) -> "FeatureSet":
+        """Some of the rows, without their splits."""
+        return replace(
+            self,
+            features=self.features[rows],
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[rows],
+            groups=tuple(self.groups[row] for row in rows),
+            splits={},
+        )
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all.
@@ -133,6 +148,7 @@ def _encode(feature_set: FeatureSet) -> bytes:
         file["labels"] = feature_set.labels
         _write_texts(file, "paths", feature_set.paths)
         _write_texts(file, "class_names", feature_set.class_names)
+        _write_texts(file, "groups", feature_set.groups)
         # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
         names = tuple(sorted(feature_set.splits))
         _write_texts(file, "split_names", names)
@@ -172,6 +188,7 @@ def _decode(file: Any) -> dict[str, Any]:
         "labels": file["labels"][:],
         "paths": _read_texts(file, "paths"),
         "class_names": _read_texts(file, "class_names"),
+        "groups": _read_texts(file, "groups"),
         "splits": splits,
         "checkpoint": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],

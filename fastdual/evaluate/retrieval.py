@@ -46,12 +46,7 @@ def retrieve(gallery: FeatureSet, queries: FeatureSet) -> RetrievalResult:
     Raises:
         InputError: other networks, missing labels, a class without a gallery video, shared videos.
     """
-    _check_same_network(gallery, queries)
-    _check_labelled(gallery, "gallery")
-    _check_labelled(queries, "queries")
-    _check_disjoint(gallery, queries)
-    query_labels = _labels_in(gallery.class_names, queries)
-    _check_classes_present(gallery, queries, query_labels)
+    query_labels = check_sides(gallery, queries, names=("gallery", "queries"))
     ranks = first_match_ranks(
         torch.from_numpy(gallery.features),
         torch.from_numpy(gallery.labels),
@@ -59,6 +54,32 @@ def retrieve(gallery: FeatureSet, queries: FeatureSet) -> RetrievalResult:
         torch.from_numpy(query_labels),
     )
     return RetrievalResult(ranks=ranks.numpy(), labels=query_labels, num_gallery=len(gallery))
+
+
+def check_sides(
+    train: FeatureSet, test: FeatureSet, *, names: tuple[str, str]
+) -> NDArray[np.int32]:
+    """Make sure that one side may be scored against the other.
+
+    Args:
+        train: the videos that are known (gallery, training split).
+        test: the videos that are asked about.
+        names: what the two are called in errors.
+
+    Returns:
+        Labels of `test` as numbers of `train.class_names`.
+
+    Raises:
+        InputError: other networks, missing labels, a class without a video in `train`, shared
+            videos.
+    """
+    _check_same_network(train, test, names)
+    _check_labelled(train, names[0])
+    _check_labelled(test, names[1])
+    _check_disjoint(train, test, names)
+    labels = _labels_in(train.class_names, test)
+    _check_classes_present(train, test, labels, names)
+    return labels
 
 
 def first_match_ranks(
@@ -92,21 +113,21 @@ def centre_and_normalise(features: Tensor) -> Tensor:
     return torch.nn.functional.normalize(wide - wide.mean(dim=0), dim=1)
 
 
-def _check_same_network(gallery: FeatureSet, queries: FeatureSet) -> None:
-    if gallery.checkpoint != queries.checkpoint:
+def _check_same_network(train: FeatureSet, test: FeatureSet, names: tuple[str, str]) -> None:
+    both = " and ".join(names)
+    if train.checkpoint != test.checkpoint:
         raise InputError(
-            f"gallery and queries come from two networks (checkpoint {gallery.checkpoint[:12]} and "
-            f"{queries.checkpoint[:12]}); embed both with one"
+            f"{both} come from two networks (checkpoint {train.checkpoint[:12]} and "
+            f"{test.checkpoint[:12]}); embed both with one"
         )
-    if gallery.settings != queries.settings:
+    if train.settings != test.settings:
         keys = sorted(
             key
-            for key in gallery.settings.keys() | queries.settings.keys()
-            if gallery.settings.get(key) != queries.settings.get(key)
+            for key in train.settings.keys() | test.settings.keys()
+            if train.settings.get(key) != test.settings.get(key)
         )
         raise InputError(
-            f"gallery and queries were embedded with different settings ({', '.join(keys)}); "
-            "embed both alike"
+            f"{both} were embedded with different settings ({', '.join(keys)}); embed both alike"
         )
 
 
@@ -121,32 +142,32 @@ def _check_labelled(side: FeatureSet, name: str) -> None:
         )
 
 
-def _check_disjoint(gallery: FeatureSet, queries: FeatureSet) -> None:
-    if gallery.data_fingerprint != queries.data_fingerprint:
+def _check_disjoint(train: FeatureSet, test: FeatureSet, names: tuple[str, str]) -> None:
+    if train.data_fingerprint != test.data_fingerprint:
         return
-    shared = set(gallery.paths) & set(queries.paths)
+    shared = set(train.paths) & set(test.paths)
     if shared:
         raise InputError(
-            f"{len(shared)} videos are in the gallery and among the queries, first {min(shared)}; "
-            "a video would find itself: choose splits that share none"
+            f"{len(shared)} videos are in the {names[0]} and among the {names[1]}, first "
+            f"{min(shared)}; a video would find itself: choose splits that share none"
         )
 
 
-def _labels_in(class_names: tuple[str, ...], queries: FeatureSet) -> NDArray[np.int32]:
-    """The queries' labels as numbers of `class_names`; -1 for a class that is not among them."""
+def _labels_in(class_names: tuple[str, ...], test: FeatureSet) -> NDArray[np.int32]:
+    """The labels of `test` as numbers of `class_names`; -1 for a class that is not among them."""
     numbers = {name: number for number, name in enumerate(class_names)}
-    table = np.array([numbers.get(name, -1) for name in queries.class_names], dtype=np.int32)
-    return table[queries.labels]
+    table = np.array([numbers.get(name, -1) for name in test.class_names], dtype=np.int32)
+    return table[test.labels]
 
 
 def _check_classes_present(
-    gallery: FeatureSet, queries: FeatureSet, query_labels: NDArray[np.int32]
+    train: FeatureSet, test: FeatureSet, labels: NDArray[np.int32], names: tuple[str, str]
 ) -> None:
-    absent = ~np.isin(query_labels, gallery.labels)
+    absent = ~np.isin(labels, train.labels)
     if absent.any():
-        names = sorted({queries.class_names[i] for i in queries.labels[absent]})
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        absent_names = sorted({test.class_names[i] for i in test.labels[absent]})
+        shown = ", ".join(absent_names[:5]) + (", ..." if len(absent_names) > 5 else "")
         raise InputError(
-            f"{int(absent.sum())} queries can find nothing: no gallery video of class {shown}; "
-            "choose splits that share their classes"
+            f"{int(absent.sum())} {names[1]} can find nothing: no {names[0]} video of class "
+            f"{shown}; choose splits that share their classes"
         )

@@ -1,6 +1,6 @@
 """A retrieval score with its origin: from a run and videos, or from files of features."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,7 @@ def sides_of_run(
 
 def take_split(features: FeatureSet, name: str | None) -> FeatureSet:
     """The rows of a split, without their other splits; None: all."""
-    rows = features.split(name)
-    return replace(
-        features,
-        features=features.features[rows],
-        paths=tuple(features.paths[row] for row in rows),
-        labels=features.labels[rows],
-        splits={},
-    )
+    return features.take(features.split(name))
 
 
 def retrieval_report(sides: Sides) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def feature_set(count: int = 6) -> FeatureSet:
         paths=tuple(f"a/v{i}.mp4" for i in range(count)),
         labels=np.arange(count, dtype=np.int32) % 2,
         class_names=("run", "wave"),
+        groups=tuple(f"film{i // 2}" for i in range(count)),
         splits={"train": np.arange(count - count // 3), "ucf101-1/test": np.arange(count)[-2:]},
         checkpoint="ab" * 32,
         data_fingerprint="cd" * 32,
@@ -36,7 +37,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert read.splits.keys() == made.splits.keys()
     for name in made.splits:
         assert np.array_equal(read.splits[name], made.splits[name])
-    for name in ("paths", "class_names", "checkpoint", "data_fingerprint", "settings"):
+    for name in ("paths", "class_names", "groups", "checkpoint", "data_fingerprint", "settings"):
         assert getattr(read, name) == getattr(made, name)
     assert is_features_file(tmp_path / "f.h5")
     assert os.listdir(tmp_path) == ["f.h5"]
@@ -61,6 +62,7 @@ def test_nan_features_name_the_video() -> None:
     [
         ({"labels": np.array([0, 1, 2, 0, 1, 0], np.int32)}, "outside the 2 classes"),
         ({"labels": np.zeros(5, np.int32)}, r"labels \[5\] do not fit 6 videos"),
+        ({"groups": ("a",)}, "1 groups do not fit 6 videos"),
         ({"splits": {"x": np.array([6])}}, "split 'x' names rows outside the 6 videos"),
     ],
 )
@@ -107,8 +109,8 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "f.h5")
     content = (tmp_path / "f.h5").read_bytes()
-    (tmp_path / "f.h5").write_bytes(content.replace(b"features 1\n", b"features 2\n", 1))
-    with pytest.raises(InputError, match="features format 2, this fastdual reads 1"):
+    (tmp_path / "f.h5").write_bytes(content.replace(b"features 2\n", b"features 3\n", 1))
+    with pytest.raises(InputError, match="features format 3, this fastdual reads 2"):
         FeatureSet.load(tmp_path / "f.h5")
 
 

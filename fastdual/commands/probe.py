@@ -1,0 +1,48 @@
+"""`fastdual probe`: a linear classifier on frozen features."""
+
+from typing import Any
+
+import click
+
+from fastdual.commands.evaluation import (
+    RecordedCommand,
+    Request,
+    evaluation_options,
+    finish,
+    load_pairs,
+)
+
+
+@click.command(cls=RecordedCommand)
+@evaluation_options
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def command(seed: int, **values: Any) -> None:
+    """Fit a linear classifier on the features of the training split, measure it on the test split.
+
+    The features are not changed. The penalty is chosen on training videos that share no group with
+    the others. Top-1 and top-5 come with a 95 % bootstrap interval; the result file holds every
+    class and all confusions too.
+
+    \b
+      fastdual probe RUN DATA                      embed both splits, then fit
+      fastdual probe RUN ucf101.h5 --split ucf101-1 --split ucf101-2 --split ucf101-3
+      fastdual probe features.h5                   a file of fastdual embed
+    """
+    # torch takes seconds to import; --help does not wait for it.
+    from fastdual.evaluate.probe import probe
+
+    request, splits = Request(**values), []
+    for train_name, test_name, train, test, overlaps in load_pairs(request):
+        result = probe(train, test, seed=seed)
+        splits.append(
+            {
+                "train": train_name,
+                "test": test_name,
+                "num_train": len(train),
+                "num_test": len(test),
+                **result.classification.report(),
+                **result.details(),
+                "overlaps": overlaps,
+            }
+        )
+    finish("probe", request, splits, train, seed=seed)

@@ -1,0 +1,132 @@
+"""Results of evaluations as JSON files: numbers, and everything that says what they are numbers of.
+
+A run keeps its results in RUN/results/, one file an evaluation.
+"""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastdual import __version__
+from fastdual.checkpoint import write_atomically
+from fastdual.loaders.errors import FailureError, InputError
+
+FORMAT = "fastdual result"
+FORMAT_VERSION = 1
+_MAX_RESULT_BYTES = 1 << 28
+
+
+def make_result(
+    *,
+    task: str,
+    command: str,
+    checkpoint: str,
+    data_fingerprint: str,
+    settings: Mapping[str, Any],
+    splits: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """One result as plain values.
+
+    Args:
+        task: "probe", "knn", "retrieve" or "finetune".
+        command: the command line that makes it again.
+        checkpoint: sha256 of the checkpoint, or "random weights, seed N".
+        data_fingerprint: of the index.
+        settings: backbone, clips and whatever else decides the numbers.
+        splits: for each pair of splits its "train", "test", "metrics" and the rest; with several,
+            the means of their metrics are added.
+    """
+    names = [name for name in splits[0]["metrics"] if all(name in s["metrics"] for s in splits)]
+    means = {
+        name: sum(split["metrics"][name]["value"] for split in splits) / len(splits)
+        for name in names
+    }
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "task": task,
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint": checkpoint,
+        "data_fingerprint": data_fingerprint,
+        "settings": dict(settings),
+        "splits": list(splits),
+        "mean": means,
+        "versions": {
+            "fastdual": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result whole or not at all, making its folder where needed.
+
+    Raises:
+        FailureError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise FailureError(f"{path}: the result could not be written: {error.strerror}") from error
+
+
+def result_file(run: Path, result: Mapping[str, Any]) -> Path:
+    """Where a run keeps a result: named by task, test splits and, for a baseline, its weights."""
+    tests = "+".join(split["test"].replace("/", "-") for split in result["splits"])
+    weights = "-random" if is_baseline(result) else ""
+    return run / "results" / f"{result['task']}{weights}-{tests}.json"
+
+
+def is_baseline(result: Mapping[str, Any]) -> bool:
+    """Whether the weights were random on purpose."""
+    return str(result["checkpoint"]).startswith("random weights")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        InputError: missing, damaged or something else.
+    """
+    try:
+        if path.stat().st_size > _MAX_RESULT_BYTES:
+            raise InputError(f"{path}: larger than {_MAX_RESULT_BYTES} bytes, so no result")
+        result = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path}: not JSON, so no result of an evaluation") from None
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise InputError(f"{path}: JSON, but no result that fastdual wrote")
+    if result.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: result format {result.get('format_version')!r}, this fastdual reads "
+            f"{FORMAT_VERSION}; evaluate again"
+        )
+    return result
+
+
+def find_results(sources: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Name of the source and result, for result files and for all results of run folders.
+
+    Raises:
+        InputError: a source without a result.
+    """
+    found = []
+    for source in sources:
+        files = sorted((source / "results").glob("*.json")) if source.is_dir() else [source]
+        if not files:
+            raise InputError(
+                f"{source}: no result yet; fastdual probe, knn, retrieve or finetune make one"
+            )
+        name = source.resolve().name if source.is_dir() else source.stem
+        found += [(name, read_result(file)) for file in files]
+    return found
