@@ -1,0 +1,200 @@
+"""Who takes part in bench.loader: each yields batches without end, or work that bounds them."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bench import loader_rivals as rivals
+from fastdual.loaders.decode import ReadTask, Requested, available_cpus, unique_frames
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipLoader
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipSpec, draw_plan
+from fastdual.loaders.pool import ProcessPool
+
+Kind = Literal["ours", "rival", "limit", "control"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process measures; paths of the prepared data, see `bench.loader_data`."""
+
+    provider: str
+    folder: str
+    batch_size: int
+    warmup: int
+    batches: int
+    num_workers: int
+    seed: int = 0
+    dump: str = ""
+
+    @property
+    def total(self) -> int:
+        """Batches to have ready: some more than are timed, so that no rival runs dry early."""
+        return self.warmup + self.batches + self.num_workers * 2
+
+
+Make = Callable[[Job], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A contestant: how it makes batches, what it reads and what it needs."""
+
+    name: str
+    kind: Kind
+    make: Make
+    reads: str = "videos"
+    package: str = ""
+    needs_gpu: bool = False
+
+    def missing(self, has_gpu: bool) -> str:
+        """Why it cannot take part here; "" if it can."""
+        if self.needs_gpu and not has_gpu:
+            return "missing: needs a CUDA device"
+        if self.package and importlib.util.find_spec(self.package) is None:
+            return f"missing: {self.package} is not installed (requirements/rivals.txt)"
+        return ""
+
+
+def open_data(job: Job, reads: str) -> VideoIndex:
+    """The index or pack that a provider reads."""
+    return VideoIndex.load(Path(job.folder) / f"{reads}.h5")
+
+
+def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:
+    """Our loader on raw or packed data."""
+
+    def make(job: Job) -> Iterator[Any]:
+        with ClipLoader(
+            open_data(job, reads),
+            ClipSpec(),
+            batch_size=job.batch_size,
+            seed=job.seed,
+            decode=decode,
+            device=device,
+            num_workers=job.num_workers,
+        ) as loader:
+            while True:
+                for batch in loader:
+                    yield batch.clips
+
+    return make
+
+
+def rival(decode: rivals.Decode, *, threads: bool = False, jpeg: bool = False) -> Make:
+    """A decoder of others, under torch's DataLoader or (CUDA) in threads."""
+
+    def make(job: Job) -> Iterator[Any]:
+        folder = Path(job.folder) / "jpeg" if jpeg else None
+        dataset = rivals.VideoDataset(
+            open_data(job, "videos"),
+            ClipSpec(),
+            decode,
+            batch_size=job.batch_size,
+            num_batches=job.total,
+            seed=job.seed,
+            frames_folder=folder,
+        )
+        feed = rivals.under_threads if threads else rivals.under_dataloader
+        return feed(dataset, num_workers=job.num_workers)
+
+    return make
+
+
+def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
+    """The frames that the loader would want, in its order, for ever."""
+    spec = ClipSpec()
+    order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
+    epoch = 0
+    while True:
+        for step in range(order.batches_per_epoch):
+            videos = order.batch(epoch, step)
+            plan = draw_plan(
+                spec,
+                seed=job.seed,
+                epoch=epoch,
+                videos=videos,
+                num_frames=index.num_frames[videos],
+            )
+            for video, wanted in zip(videos.tolist(), unique_frames(plan)[0], strict=True):
+                table = index.keyframes(video)
+                yield ReadTask(
+                    index.source(video),
+                    wanted,
+                    None if table is None else (table.frames, table.pts, table.offsets),
+                    (spec.resize_height, spec.resize_width),
+                    int(index.rotation[video]),
+                )
+        epoch += 1
+
+
+def bare_decode(job: Job) -> Iterator[Any]:
+    """The limit of decoding: all cores decode and scale the wanted frames and drop them."""
+    tasks = read_tasks(job, open_data(job, "videos"))
+    with ProcessPool(
+        "bench.loader_limits:decode_only", num_workers=job.num_workers, timeout_seconds=60
+    ) as pool:
+        results = pool.imap(tasks, window=2 * job.num_workers)
+        while True:
+            yield [next(results) for _ in range(job.batch_size)]
+
+
+def bare_augment(job: Job) -> Iterator[Any]:
+    """The limit of augmenting: all cores run the graph on frames that lie ready in memory."""
+    from fastdual.loaders.graph import ClipGraph
+
+    spec, index = ClipSpec(), open_data(job, "videos")
+    graph = ClipGraph(
+        spec,
+        source="frames",
+        device=torch.device("cpu"),
+        max_batch_size=job.batch_size,
+        num_threads=available_cpus(),
+    )
+    order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
+    noise = np.random.default_rng(0)
+    shape = (2 * spec.frames_per_clip, spec.resize_height, spec.resize_width, 3)
+    pictures = [noise.integers(0, 256, shape, np.uint8) for _ in range(job.batch_size)]
+    for step in range(job.total):
+        videos = order.batch(*divmod(step, order.batches_per_epoch))
+        plan = draw_plan(
+            spec, seed=job.seed, epoch=step, videos=videos, num_frames=index.num_frames[videos]
+        )
+        wanted, places = unique_frames(plan)
+        frames = [p[: len(w)] for p, w in zip(pictures, wanted, strict=True)]
+        yield graph.run(plan, places, {"frames": frames})
+
+
+PROVIDERS = {
+    provider.name: provider
+    for provider in (
+        Provider("ours, pyav, raw", "ours", ours("videos", "pyav")),
+        Provider("ours, pyav, pack", "ours", ours("pack", "pyav"), "pack"),
+        Provider("ours, pyav, pack 128 px h264", "ours", ours("h264", "pyav"), "h264"),
+        Provider("ours, dali-cpu, pack 128 px mjpeg", "ours", ours("mjpeg", "dali-cpu"), "mjpeg"),
+        Provider("ours, nvdec, raw", "ours", ours("videos", "nvdec", "cuda"), needs_gpu=True),
+        Provider("ours, nvdec, pack 128 px h264", "ours", ours("h264", "nvdec", "cuda"), "h264",
+                 needs_gpu=True),
+        Provider("torchcodec", "rival", rival(rivals.decode_torchcodec), package="torchcodec"),
+        Provider("torchcodec, approximate", "rival", rival(rivals.decode_torchcodec_approximate),
+                 package="torchcodec"),
+        Provider("decord", "rival", rival(rivals.decode_decord), package="decord"),
+        Provider("PyAV", "rival", rival(rivals.decode_pyav), package="av"),
+        Provider("JPEG frames, PIL", "rival", rival(rivals.decode_jpeg, jpeg=True), "jpeg",
+                 package="PIL"),
+        Provider("torchcodec, NVDEC", "rival", rival(rivals.decode_torchcodec_cuda, threads=True),
+                 package="torchcodec", needs_gpu=True),
+        Provider("PyNvVideoCodec", "rival", rival(rivals.decode_pynvvideocodec, threads=True),
+                 package="PyNvVideoCodec", needs_gpu=True),
+        Provider("bare decode", "limit", bare_decode),
+        Provider("bare augmentation", "limit", bare_augment),
+        Provider("one frame late", "control", rival(rivals.decode_one_frame_late)),
+        Provider("one frame early", "control", rival(rivals.decode_one_frame_early)),
+    )
+}  # fmt: skip
