@@ -1,3 +1,28 @@
 """Self-supervised video pretraining at hardware speed (the method of arXiv:2107.01194)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastdual.weights import VideoEncoder
+
 __version__ = "0.1.0"
+
+
+def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
+    """A ready network with its preprocessing, from a run folder, a checkpoint or an exported file.
+
+    Args:
+        path: what `fastdual pretrain` or `fastdual export` wrote.
+        device: where the network goes.
+
+    Raises:
+        InputError: nothing there, or damaged; never random weights.
+    """
+    # `import fastdual.losses` needs torch alone; this needs the extra `video`.
+    from fastdual import weights
+
+    return weights.load(path, device=device)

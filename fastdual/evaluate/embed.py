@@ -20,6 +20,7 @@ from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model import DualModel, create_model
+from fastdual.weights import VideoEncoder, load
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
@@ -35,22 +36,25 @@ class Network:
     `identity` is the sha256 of the checkpoint file, or "random weights, seed N".
     """
 
-    model: DualModel
+    model: DualModel | VideoEncoder
     config: PretrainConfig
     identity: str
 
 
 def load_network(path: Path, *, device: str = "cpu", random_weights: bool = False) -> Network:
-    """Load the model of a checkpoint file or a run folder.
+    """Load the model of a checkpoint file, a run folder or a file of `fastdual export`.
 
     Args:
-        path: a checkpoint, or a run folder, whose newest checkpoint is taken.
+        path: a checkpoint, a run folder, whose newest checkpoint is taken, or x.safetensors.
         random_weights: build the same network but keep the weights that the run began with: the
             baseline that pretraining has to beat. Never done without being asked for.
 
     Raises:
         InputError: no checkpoint there, or a damaged one.
     """
+    if path.suffix == ".safetensors" and not random_weights:
+        encoder = load(path, device=device)
+        return Network(encoder, encoder.config, encoder.identity)
     file = find_checkpoint(path)
     if not random_weights:
         model, config = load_model(file, device=device)
@@ -140,7 +144,7 @@ def embed(
 
 
 @torch.inference_mode()
-def _pooled(model: DualModel, clips: Tensor) -> Tensor:
+def _pooled(model: DualModel | VideoEncoder, clips: Tensor) -> Tensor:
     """Features [B, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
     parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
     features = torch.cat([model.features(part).float() for part in parts])  # [B * K, F]

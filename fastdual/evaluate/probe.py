@@ -1,7 +1,7 @@
 """Linear probe on cached features: multinomial logistic regression, fitted by L-BFGS.
 
 The strength of the L2 penalty is chosen on training videos held out by whole groups (each group in
-turn where there are few videos), then all of them are fitted with it. Test videos are seen once, at the end.
+turn where there are few videos), then all of them are fitted with it. Test videos are seen once.
 
 Shapes: N training videos, Q test videos, F features, C classes.
 """

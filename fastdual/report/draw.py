@@ -12,6 +12,7 @@ from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
 from fastdual.loaders.decode import Requested
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.index import VideoIndex
+from fastdual.model import DualModel
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
 from fastdual.report.runs import distinct_names, read_curves
@@ -51,6 +52,8 @@ def draw_segment_similarity(
     Only videos whose segments did change places are shown: the others are no test. None where a
     clip has one segment, or no video's segments moved.
     """
+    if not isinstance(network.model, DualModel):
+        return None  # an exported backbone has no head for segments
     device = str(next(network.model.parameters()).device)
     with held_out_loader(
         index, network.config, split=split, device=device, decode=decode, num_workers=num_workers

@@ -1,0 +1,50 @@
+"""`fastdual export`: a backbone as a file for other programs."""
+
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+_SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth"}
+
+
+@click.command()
+@click.argument("source", type=_PATH)
+@click.option(
+    "--format", "form", type=click.Choice(tuple(_SUFFIX)), default="safetensors", show_default=True
+)
+@click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
+@click.option("--backbone", help="SOURCE is a checkpoint of other code that holds this backbone.")
+def command(source: Path, form: str, output: Path | None, backbone: str | None) -> None:
+    """Write the backbone of SOURCE: a run, a checkpoint, or an exported file.
+
+    fastdual.load(FILE) gives it back in Python, with its preprocessing; embed, probe, knn and
+    retrieve take the safetensors file in place of a run. With --backbone, SOURCE is a checkpoint of
+    the paper's research code, CoCLR's family or torchvision.
+
+    \b
+      fastdual export runs/k400 -o k400.safetensors
+      fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
+    """
+    # torch takes seconds to import; --help does not wait for it.
+    from fastdual.weights import (
+        export_safetensors,
+        export_torchvision,
+        import_backbone,
+        load,
+    )
+
+    if backbone is None:
+        encoder = load(source)
+    else:
+        encoder, report = import_backbone(source, backbone)
+        click.echo(report.describe())
+    folder = source if source.is_dir() else source.parent
+    target = output or folder / f"backbone{_SUFFIX[form]}"
+    write = export_safetensors if form == "safetensors" else export_torchvision
+    write(encoder, target)
+    clip = encoder.config.clip
+    click.echo(
+        f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
+        f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}"
+    )

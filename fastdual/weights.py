@@ -1,0 +1,281 @@
+"""Backbones in and out: a ready network from a run or file, export, checkpoints of other code.
+
+Exports are safetensors files (weights and, in the header, everything needed to use them) or plain
+torchvision state dicts. Foreign checkpoints are opened with weights_only and matched key by key.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fastdual import __version__
+from fastdual.backbones import create_backbone
+from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_weights, write_atomically
+from fastdual.config import PretrainConfig
+from fastdual.loaders.errors import FailureError, InputError
+
+TORCHVISION_NAMES = {"r2plus1d-18": "r2plus1d_18", "r3d-18": "r3d_18"}
+_HEADER = "fastdual"
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Where other code puts the backbone: ours, the paper's and CoCLR's family, a plain state dict.
+_PREFIXES = ("backbone.", "encoder_q.0.", "encoder.0.", "0.", "encoder.", "")
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+
+
+class VideoEncoder(nn.Module):
+    """A backbone, pooled: clips -> features; with the preprocessing that it was trained behind.
+
+    Args:
+        backbone: maps [N, 3, T, H, W] to [N, F, t, h, w].
+        config: its clips (`config.clip`) and its name (`config.model.backbone`).
+        identity: which weights these are: sha256 of the file that they came from.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, config: PretrainConfig, *, identity: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.identity = identity
+        self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
+        shape = (1, 3, 1, 1, 1)
+        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Features [N, F] of preprocessed clips [N, 3, T, H, W]."""
+        maps: Tensor = self.backbone(clips)
+        return maps.mean(dim=(2, 3, 4))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """The same as calling it."""
+        features: Tensor = self(clips)
+        return features
+
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """Resize, crop the centre, normalise.
+
+        Args:
+            frames: uint8 RGB [N, T, H, W, 3], `config.clip.frames_per_clip` frames that lie
+                `config.clip.frame_stride` apart in the video.
+
+        Returns:
+            Clips [N, 3, T, crop, crop] for `forward`, on the network's device.
+        """
+        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(
+                f"frames are {tuple(frames.shape)} {frames.dtype}, must be uint8 [N, T, H, W, 3]"
+            )
+        clip = self.config.clip
+        count, time = frames.shape[:2]
+        pictures = frames.to(self.mean.device).flatten(0, 1).permute(0, 3, 1, 2).float()
+        size = (clip.resize_height, clip.resize_width)
+        pictures = nn.functional.interpolate(
+            pictures, size, mode="bilinear", align_corners=False, antialias=True
+        )
+        top, left = ((side - clip.crop_size + 1) // 2 for side in size)
+        pictures = pictures[..., top : top + clip.crop_size, left : left + clip.crop_size]
+        clips = pictures.reshape(count, time, *pictures.shape[1:]).transpose(1, 2)
+        normalised: Tensor = (clips / 255 - self.mean) / self.std
+        return normalised
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of the entries of a foreign checkpoint.
+
+    Attributes:
+        prefix: what the backbone's entries began with there.
+        taken: number of entries that the backbone got.
+        left: number of entries left, by the first part of their name.
+    """
+
+    prefix: str
+    taken: int
+    left: Mapping[str, int]
+
+    def describe(self) -> str:
+        """One line for people."""
+        left = ", ".join(f"{name} ({count})" for name, count in self.left.items()) or "nothing"
+        return f"taken: {self.taken} entries under {self.prefix or 'no prefix'!r}; left: {left}"
+
+
+def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
+    """A ready network, in evaluation mode, from a run folder, a checkpoint or an exported file.
+
+    Raises:
+        InputError: nothing there, a damaged file, or weights that do not fit. Never random weights.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        encoder = _load_safetensors(path)
+    else:
+        file = find_checkpoint(path)
+        state = load_checkpoint(file)
+        config = PretrainConfig.from_dict(state["config"], origin=str(file))
+        part = "backbone."
+        weights = {k[len(part) :]: v for k, v in state["model"].items() if k.startswith(part)}
+        encoder = _encoder(config, weights, origin=file)
+    return encoder.to(device).eval()
+
+
+def import_backbone(path: Path, name: str) -> tuple[VideoEncoder, ImportReport]:
+    """Take the backbone out of a checkpoint of other code.
+
+    Known layouts: the paper's research code and CoCLR's family (`encoder_q.0.*`), torchvision's
+    18-layer networks, ours, a bare state dict; each also as DistributedDataParallel names it.
+
+    Args:
+        path: a torch file of tensors; it is opened with weights_only.
+        name: the backbone that it holds, a name of `fastdual.backbones`.
+
+    Raises:
+        InputError: not such a file, or entries that the backbone lacks, knows not or has in another
+            shape; the first are named.
+    """
+    entries = _read_state_dict(path)
+    config = PretrainConfig.from_dict({"model.backbone": name}, origin="--backbone")
+    wanted = create_backbone(name).state_dict()
+    prefix = max(
+        _PREFIXES, key=lambda p: sum(k.startswith(p) and k[len(p) :] in wanted for k in entries)
+    )
+    own = {key[len(prefix) :]: key for key in entries if key.startswith(prefix)}
+    if prefix == "":  # a bare state dict: a classifier beside the backbone is left
+        own = {key: key for key in own if key in wanted or not key.startswith(("fc.", "final_"))}
+    weights = {key: entries[there] for key, there in own.items()}
+    encoder = _encoder(config, weights, origin=path)
+    taken = set(own.values())
+    left = Counter(_first_parts(key) for key in entries if key not in taken)
+    return encoder, ImportReport(prefix, len(taken), dict(left))
+
+
+def export_safetensors(encoder: VideoEncoder, path: Path) -> None:
+    """Write weights and config as one safetensors file; tensors of two names are written once.
+
+    Raises:
+        FailureError: the disk is full or the folder cannot be written.
+    """
+    state = encoder.backbone.state_dict()
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in state.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape), name)
+    kept = {name: state[name].contiguous().cpu() for name in first.values()}
+    header = {
+        "config": encoder.config.to_dict(),
+        "source": encoder.identity,
+        "fastdual": __version__,
+    }
+    metadata = {"format": "pt", _HEADER: json.dumps(header)}
+    _write(path, safetensors.torch.save(kept, metadata=metadata))
+
+
+def export_torchvision(encoder: VideoEncoder, path: Path) -> None:
+    """Write a state dict that torchvision's network of this name loads, all but its classifier.
+
+    Raises:
+        InputError: torchvision has no such network.
+        FailureError: the disk is full or the folder cannot be written.
+    """
+    name = encoder.config.model.backbone
+    if name not in TORCHVISION_NAMES:
+        raise InputError(
+            f"--format torchvision: torchvision has no {name}, only "
+            f"{' and '.join(TORCHVISION_NAMES)}; use --format safetensors"
+        )
+    buffer = io.BytesIO()
+    torch.save({k: v.cpu() for k, v in encoder.backbone.state_dict().items()}, buffer)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+
+
+def _encoder(
+    config: PretrainConfig, weights: Mapping[str, Tensor], *, origin: Path
+) -> VideoEncoder:
+    clip = config.clip
+    clip_shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
+    backbone = create_backbone(config.model.backbone, clip_shape=clip_shape)
+    load_weights(backbone, _with_aliases(backbone, weights), origin=origin)
+    with open(origin, "rb") as file:
+        identity = hashlib.file_digest(file, "sha256").hexdigest()
+    return VideoEncoder(backbone, config, identity=identity)
+
+
+def _with_aliases(backbone: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`weights`, also under the other names of tensors that the backbone has under two."""
+    names: dict[tuple[int, torch.Size], list[str]] = {}
+    for name, tensor in backbone.state_dict().items():
+        names.setdefault((tensor.data_ptr(), tensor.shape), []).append(name)
+    full = dict(weights)
+    for aliases in names.values():
+        known = [name for name in aliases if name in weights]
+        for name in aliases:
+            if known and name not in full:
+                full[name] = weights[known[0]]
+    return full
+
+
+def _load_safetensors(path: Path) -> VideoEncoder:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; fastdual export writes one")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        values = {k: v for k, v in header["config"].items() if v is not None} if header else None
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: damaged, or not safetensors ({reason}); export again") from None
+    if values is None:
+        raise InputError(
+            f"{path}: safetensors, but not from fastdual export: it does not say which network"
+        )
+    return _encoder(PretrainConfig.from_dict(values, origin=str(path)), weights, origin=path)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """All tensors of a torch file by name, without the prefixes of DistributedDataParallel."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds objects other than tensors and plain values, which would run as "
+            "programs; save its state dict alone with the code that it belongs to"
+        ) from None
+    except Exception as error:  # torch raises whatever the parts of a foreign file raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: damaged, or not a torch file ({reason})") from None
+    for container in _CONTAINERS:
+        if isinstance(state, dict) and isinstance(state.get(container), dict):
+            state = state[container]
+    tensors = (
+        {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    )
+    if not tensors:
+        raise InputError(f"{path}: holds no state dict")
+    return {str(key).removeprefix("module."): value for key, value in tensors.items()}
+
+
+def _first_parts(key: str) -> str:
+    parts = key.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
