@@ -12,7 +12,6 @@ the second pass. Nothing in the network may draw random numbers.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,7 @@ class ChunkedEmbeddings:
 
     Args:
         embed: from rows of `inputs` to a tuple of their embeddings, through `network`.
-        network: whose weights get the gradient; DistributedDataParallel averages it once, in the
-            last chunk.
+        network: whose weights get the gradient.
         inputs: [B, ...].
         num_chunks: parts of B, as equal as they can be.
     """
@@ -34,7 +32,7 @@ class ChunkedEmbeddings:
     def __init__(
         self, embed: Embed, network: nn.Module, inputs: Tensor, *, num_chunks: int
     ) -> None:
-        self._embed, self._network = embed, network
+        self._embed = embed
         self._chunks = inputs.tensor_split(num_chunks)
         with torch.no_grad():
             statistics = [buffer.clone() for buffer in network.buffers()]
@@ -52,17 +50,10 @@ class ChunkedEmbeddings:
         num_chunks = len(self._chunks)
         columns = [_gradient(self.embeddings[i]).tensor_split(num_chunks) for i in used]
         for number, chunk in enumerate(self._chunks):
-            with self._average(last=number == num_chunks - 1):
-                outputs = self._embed(chunk)
-                torch.autograd.backward(
-                    [outputs[i] for i in used], [column[number] for column in columns]
-                )
-
-    def _average(self, *, last: bool) -> AbstractContextManager[None]:
-        """Where gradients are averaged over processes, do so only with those of all chunks."""
-        # Asked by name: torch.compile wraps what it compiles, and passes this on.
-        no_sync = getattr(self._network, "no_sync", None)
-        return nullcontext() if last or no_sync is None else no_sync()
+            outputs = self._embed(chunk)
+            torch.autograd.backward(
+                [outputs[i] for i in used], [column[number] for column in columns]
+            )
 
 
 def _gradient(embedding: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,7 @@ def run_loop(
         log, line = None, None
         if team.is_main:
             log = stack.enter_context(closing(RunLog(folder.path, start_step=first_step)))
+            stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
         keeper = _Keeper(folder, log, line, constants, config.run.keep_checkpoints, team)
@@ -259,6 +261,7 @@ class _Keeper:
             metrics=means,
             clips_per_second=report.clips_per_second * self.team.world.size,
         )
+        self.folder.check_saved()
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
@@ -266,8 +269,11 @@ class _Keeper:
     def save(self, training: Training) -> None:
         if self.log is not None:
             state = {**training.state_dict(), **self.constants}
-            path = self.folder.save(state, keep=self.keep)
-            self.log.event("checkpoint", step=training.step, file=path.name)
+            note = partial(self.log.event, "checkpoint", step=training.step)
+            self.folder.save(state, keep=self.keep, written=lambda path: note(file=path.name))
+
+    def wait_saved(self) -> None:
+        self.folder.wait_saved()
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         world = self.team.world

@@ -5,7 +5,7 @@ RUN/config.toml, log.jsonl, tensorboard/, checkpoints/step-00000123.pt, quaranti
 
 import fcntl
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fastdual.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
+from fastdual.checkpoint_writer import CheckpointWriter, snapshot
 from fastdual.config import RESUME_KEYS, PretrainConfig, resolve
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.plan import ClipPlan
@@ -42,6 +43,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.config_file = path / "config.toml"
         self.quarantine_file = path / "quarantine.jsonl"
+        self._writer = CheckpointWriter()
 
     @property
     def holds_run(self) -> bool:
@@ -74,12 +76,41 @@ class RunFolder:
         with lock:
             yield
 
-    def save(self, state: Mapping[str, Any], *, keep: int) -> Path:
-        """Write the checkpoint of a state and drop all but the newest `keep`."""
-        path = checkpoint_path(self.checkpoints, state["step"])
-        save_checkpoint(path, state)
-        remove_old_checkpoints(self.checkpoints, keep=keep)
-        return path
+    def save(self, state: Mapping[str, Any], *, keep: int, written: Callable[[Path], None]) -> None:
+        """Copy a state now; write its checkpoint, and drop all but the newest `keep`, meanwhile.
+
+        Args:
+            state: what `load_newest` returns again.
+            keep: checkpoints that stay.
+            written: told the file when it is there, from another thread.
+
+        Raises:
+            FailureError: the checkpoint before this one could not be written.
+        """
+        path, copy = checkpoint_path(self.checkpoints, state["step"]), snapshot(dict(state))
+
+        def write() -> None:
+            save_checkpoint(path, copy)
+            remove_old_checkpoints(self.checkpoints, keep=keep)
+            written(path)
+
+        self._writer.start(write)
+
+    def finish_saving(self) -> None:
+        """Wait until nothing is being written, and keep a failure for `wait_saved`."""
+        self._writer.join()
+
+    def check_saved(self) -> None:
+        """Raise the FailureError of a checkpoint that could not be written; does not wait."""
+        self._writer.check()
+
+    def wait_saved(self) -> None:
+        """Wait until all checkpoints are on the disk.
+
+        Raises:
+            FailureError: one of them could not be written.
+        """
+        self._writer.wait()
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole; damaged ones are named in a warning and passed over.

@@ -111,7 +111,10 @@ class Keeper(Protocol):
         """Show and log a reading."""
 
     def save(self, training: Training) -> None:
-        """Write a checkpoint."""
+        """Take the state for a checkpoint, which may be written while training goes on."""
+
+    def wait_saved(self) -> None:
+        """Wait until all checkpoints are written."""
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         """Write the plan of a batch for replay; returns the file."""
@@ -148,6 +151,7 @@ def train(
             if saving:
                 keeper.save(training)
             if stopping:
+                keeper.wait_saved()
                 return complete
     return True
 

@@ -94,39 +94,6 @@ def test_with_batch_norm_each_chunk_has_its_own_statistics_noted_once() -> None:
     assert int(ours[1].num_batches_tracked) == 3
 
 
-def test_only_the_last_chunk_is_averaged_over_processes() -> None:
-    class Watched(nn.Module):
-        """Notes in which forward passes gradients would be averaged, as DDP decides."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = plain_network()
-            self.averaged: list[bool] = []
-            self.averages = True
-
-        def no_sync(self) -> "Watched":
-            return self
-
-        def __enter__(self) -> None:
-            self.averages = False
-
-        def __exit__(self, *_: object) -> None:
-            self.averages = True
-
-        def forward(self, x: Tensor) -> Tensor:
-            if torch.is_grad_enabled():
-                self.averaged.append(self.averages)
-            result: Tensor = self.inner(x)
-            return result
-
-    network = Watched()
-    inputs = torch.randn(6, 2, 6, dtype=torch.float64)
-    chunked = ChunkedEmbeddings(lambda x: (network(x),), network, inputs, num_chunks=3)
-    contrast(*chunked.embeddings).backward()
-    chunked.backward()
-    assert network.averaged == [False, False, True]
-
-
 def test_embedding_without_a_graph_is_the_same_in_chunks() -> None:
     network, inputs = plain_network(), torch.randn(5, 2, 6, dtype=torch.float64)
     parts = embed_without_graph(lambda x: (network(x), x), inputs, num_chunks=2)

@@ -5,6 +5,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from fastdual.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from fastdual.checkpoint_writer import CheckpointWriter, snapshot
 from fastdual.config import resolve
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError
 from fastdual.model import create_model
+from fastdual.runfolder import RunFolder
 
 TINY = resolve([], ["model.backbone=tiny"]).config
 
@@ -224,3 +227,80 @@ def test_load_model_rebuilds_the_model_from_a_run_folder_or_a_file(tmp_path: Pat
         assert config == TINY
         assert not loaded.training
         assert equal(dict(loaded.state_dict()), dict(model.state_dict()))
+
+
+def test_a_snapshot_does_not_change_with_its_state() -> None:
+    state = {"a": {0: torch.zeros(3)}, "b": [torch.ones(2), (1, torch.ones(1))], "c": "text"}
+    copy = snapshot(state)
+    state["a"][0].add_(5)  # type: ignore[index]
+    state["b"][0].add_(5)  # type: ignore[index]
+    state["b"][1][1].add_(5)  # type: ignore[index]
+    assert torch.equal(copy["a"][0], torch.zeros(3))
+    assert torch.equal(copy["b"][0], torch.ones(2))
+    assert copy["b"][1][0] == 1
+    assert torch.equal(copy["b"][1][1], torch.ones(1))
+    assert copy["c"] == "text"
+
+
+def test_one_checkpoint_is_written_at_a_time_while_the_caller_goes_on() -> None:
+    writer, first, order = CheckpointWriter(), threading.Event(), []
+
+    def slow() -> None:
+        assert first.wait(30)
+        order.append("first")
+
+    writer.start(slow)
+    order.append("went on")
+    timer = threading.Timer(0.05, first.set)
+    timer.start()
+    writer.start(lambda: order.append("second"))
+    assert order[:2] == ["went on", "first"]
+    writer.wait()
+    assert order == ["went on", "first", "second"]
+
+
+def test_what_fails_beside_the_step_is_raised_once_to_the_loop() -> None:
+    writer = CheckpointWriter()
+
+    def fail() -> None:
+        raise FailureError("disk full")
+
+    writer.start(fail)
+    writer.join()
+    with pytest.raises(FailureError, match="disk full"):
+        writer.check()
+    writer.wait()
+    writer.start(fail)
+    with pytest.raises(FailureError, match="disk full"):
+        writer.start(lambda: None)
+
+
+def test_a_run_folder_saves_the_state_as_it_was_when_asked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    written: list[Path] = []
+    weight = torch.zeros(1 << 20)
+    for step in (1, 2, 3):
+        folder.save({"step": step, "weight": weight}, keep=2, written=written.append)
+        weight += 1  # as the next step would, while the thread writes
+    folder.wait_saved()
+    assert written == [checkpoint_path(folder.checkpoints, step) for step in (1, 2, 3)]
+    assert list_checkpoints(folder.checkpoints) == written[:0:-1]
+    for path, value in zip(written[1:], (1, 2), strict=True):
+        assert bool((load_checkpoint(path)["weight"] == value).all())
+
+
+@pytest.mark.gpu
+def test_a_snapshot_on_a_gpu_is_written_from_a_stream_of_its_own(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    weight = torch.zeros(1 << 24, device="cuda")
+    for step in range(1, 9):
+        for _ in range(50):
+            weight += 1
+        folder.save({"step": step, "weight": weight}, keep=9, written=lambda _: None)
+        weight.mul_(1)
+    folder.wait_saved()
+    for path in list_checkpoints(folder.checkpoints):
+        state = load_checkpoint(path)
+        assert bool((state["weight"] == 50 * state["step"]).all())

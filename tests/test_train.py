@@ -67,6 +67,9 @@ class ListKeeper:
     def save(self, training: Training) -> None:
         self.saved_steps.append(training.step)
 
+    def wait_saved(self) -> None:
+        pass
+
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         return RunFolder(self.folder).save_plan(plan, step=step)
 
