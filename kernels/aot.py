@@ -46,6 +46,7 @@ class Launch(NamedTuple):
     attributes: dict[tuple[int, ...], list[list[Any]]]
     num_warps: int
     num_stages: int
+    max_registers: int | None
 
     @property
     def name(self) -> str:
@@ -101,6 +102,7 @@ def _describe(kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, 
     compile_options = {
         "num_warps": options.pop("num_warps", 4),
         "num_stages": options.pop("num_stages", 3),
+        "max_registers": options.pop("maxnreg", None),
     }
     values = dict(zip(kernel.arg_names, args, strict=False)) | options
     signature: dict[str, str] = {}
@@ -133,7 +135,11 @@ def compile_launch(launch: Launch, architecture: int) -> Usage:
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", architecture, 32),
-        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
+        options={
+            "num_warps": launch.num_warps,
+            "num_stages": launch.num_stages,
+            "maxnreg": launch.max_registers,
+        },
     )
     table = _resource_table(compiled.asm["cubin"])
     return Usage(
