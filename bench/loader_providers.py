@@ -130,6 +130,8 @@ def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
                     None if table is None else (table.frames, table.pts, table.offsets),
                     (spec.resize_height, spec.resize_width),
                     int(index.rotation[video]),
+                    int(index.num_frames[video]),
+                    (int(index.file_bytes[video]), int(index.modified_ns[video])),
                 )
         epoch += 1
 

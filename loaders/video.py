@@ -28,7 +28,7 @@ Source = Path | PackedBytes | bytes | bytearray | memoryview
 """A file, its place in a pack, or its bytes."""
 
 _MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond every camera
-_MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
+MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
 # Demuxers that open other files than the one they are given.
 _PLAYLISTS = {"hls", "dash", "concat", "concatf", "imf", "image2", "sdp", "webm_dash_manifest"}
 
@@ -154,7 +154,7 @@ def demux(video: OpenVideo) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except (FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"cannot be read past packet {number}: {_plain(error)}") from error
+            raise VideoError(f"cannot be read past packet {number}: {explain(error)}") from error
         if packet is None:
             return
         if packet.is_corrupt:
@@ -176,7 +176,7 @@ def decode_all(video: OpenVideo, packets: Iterator[Any] | None = None) -> Iterat
         try:
             frames = packet.decode()
         except (FFmpegError, OSError, ValueError, MemoryError) as error:
-            raise VideoError(f"frame {count} cannot be decoded: {_plain(error)}") from error
+            raise VideoError(f"frame {count} cannot be decoded: {explain(error)}") from error
         for frame in frames:
             if frame.is_corrupt:
                 raise VideoError(f"frame {count} is damaged")
@@ -184,7 +184,8 @@ def decode_all(video: OpenVideo, packets: Iterator[Any] | None = None) -> Iterat
             count += 1
 
 
-def _plain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """What libav says of an error, as the end of a sentence."""
     return str(getattr(error, "strerror", None) or error).rstrip(".").lower()
 
 
@@ -227,6 +228,7 @@ def read_frames(
     keyframes: Keyframes | None = None,
     size: tuple[int, int] | None = None,
     rotation: int = 0,
+    num_frames: int | None = None,
 ) -> NDArray[np.uint8]:
     """Decode the wanted frames, and as few others as the keyframes allow.
 
@@ -236,6 +238,8 @@ def read_frames(
         keyframes: The video's seek table; None decodes from the start.
         size: (height, width) of the upright result; None keeps the size of the first frame.
         rotation: Clockwise turn that makes the picture upright, in degrees (from the index).
+        num_frames: Frames of the whole video, which allows to skip unwanted ones; give it only for
+            contents that are known to decode cleanly: damage in what is skipped is not noticed.
 
     Returns:
         [F, h, w, 3] RGB.
@@ -244,11 +248,12 @@ def read_frames(
         VideoError: The video cannot be decoded, or has fewer frames than wanted.
     """
     try:
-        return _read(source, frames, keyframes, size, rotation)
+        return _read(source, frames, keyframes, size, rotation, num_frames)
     except (SeekError, VideoError):
-        if keyframes is None or isinstance(source, Path) and not source.is_file():
+        is_plain = keyframes is None and num_frames is None
+        if is_plain or isinstance(source, Path) and not source.is_file():
             raise
-        return _read(source, frames, None, size, rotation)  # the sure way
+        return _read(source, frames, None, size, rotation, None)  # the sure way
 
 
 def _read(
@@ -257,12 +262,19 @@ def _read(
     keyframes: Keyframes | None,
     size: tuple[int, int] | None,
     rotation: int,
+    num_frames: int | None,
 ) -> NDArray[np.uint8]:
+    from fastdual.loaders import sparse  # it builds on this module
+
     if len(frames) == 0 or frames[0] < 0 or np.any(np.diff(frames) <= 0):
         raise ValueError("frames must be non-negative and strictly increasing, and not empty")
     out: NDArray[np.uint8] | None = None
     with open_video(source) as video:
-        for number, frame in enumerate(_pick(video, frames, keyframes)):
+        if num_frames is not None and sparse.pays(video, frames, num_frames):
+            picked = sparse.pick_sparsely(video, frames, keyframes, num_frames)
+        else:
+            picked = _pick(video, frames, keyframes)
+        for number, frame in enumerate(picked):
             if out is None:
                 if size is None:
                     height, width = frame.height, frame.width
@@ -282,7 +294,7 @@ def _pick(
     for target in wanted.tolist():
         if keyframes is not None:
             nearest = int(np.searchsorted(keyframes.frames, target, side="right")) - 1
-            if nearest >= 0 and keyframes.frames[nearest] >= position + _MIN_SEEK_FRAMES:
+            if nearest >= 0 and keyframes.frames[nearest] >= position + MIN_SEEK_FRAMES:
                 place = int(keyframes.pts[nearest]), int(keyframes.offsets[nearest])
                 position, decoded = int(keyframes.frames[nearest]), decode_from(video, *place)
         for frame in decoded:
