@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from fastdual.collapse import embedding_spread
 from fastdual.config import PretrainConfig
 from fastdual.dispatch import Backend
 from fastdual.functional import contrastive_loss_with_metrics, shuffle_rank_loss_with_metrics
@@ -118,6 +119,7 @@ class MoCoObjective(nn.Module):
                 clip=self.config.rank_clip,
                 backend=self.config.backend,
             )
+        metrics["spread"] = embedding_spread(clip[:, 0])
         total = torch.stack(list(losses.values())).sum()
         detached = {name: value.detach() for name, value in (losses | metrics).items()}
         return StepOutput(total, detached)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from fastdual.collapse import embedding_spread
 from fastdual.config import LossConfig
 from fastdual.losses import DualVarianceLoss
 
@@ -80,4 +81,4 @@ class SimCLRObjective(nn.Module):
             for name, value in result._asdict().items()
             if name.split("_")[0] in self.parts
         }
-        return StepOutput(result.total, metrics)
+        return StepOutput(result.total, metrics | {"spread": embedding_spread(clip[:, 0])})

@@ -16,6 +16,7 @@ from fastdual import __version__
 from fastdual.announce import describe_run
 from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
+from fastdual.collapse import CollapseWatch
 from fastdual.config import PretrainConfig
 from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
@@ -213,7 +214,9 @@ def run_loop(
             stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
-        keeper = _Keeper(folder, log, line, constants, config.run.keep_checkpoints, team)
+        collapse = CollapseWatch(config.loss.clip_temperature, steps_per_epoch=len(training.loader))
+        keep = config.run.keep_checkpoints
+        keeper = _Keeper(folder, log, line, constants, keep, team, collapse)
         signals = _AgreedStop(stop, team)
         complete = train(
             training,
@@ -251,6 +254,7 @@ class _Keeper:
     constants: dict[str, Any]
     keep: int
     team: Team
+    collapse: CollapseWatch
 
     def report(self, report: StepReport) -> None:
         numbers = {**report.metrics, "": report.data_wait_share}
@@ -265,6 +269,10 @@ class _Keeper:
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
+            warning = self.collapse.look(report.metrics["spread"], step=report.step)
+            if warning is not None:
+                self.log.event("collapse", step=report.step, spread=report.metrics["spread"])
+                warnings.warn(warning, stacklevel=2)
 
     def save(self, training: Training) -> None:
         if self.log is not None:

@@ -299,7 +299,6 @@ def test_a_snapshot_on_a_gpu_is_written_from_a_stream_of_its_own(tmp_path: Path)
         for _ in range(50):
             weight += 1
         folder.save({"step": step, "weight": weight}, keep=9, written=lambda _: None)
-        weight.mul_(1)
     folder.wait_saved()
     for path in list_checkpoints(folder.checkpoints):
         state = load_checkpoint(path)

@@ -96,7 +96,7 @@ def test_gradients_reach_exactly_the_views_that_an_objective_uses(
 def test_metrics_are_detached_and_of_the_parts_alone(objective: str, parts: set[str]) -> None:
     clip, segments, permutation, ids = embeddings()
     output = SimCLRObjective(LossConfig(objective=objective))(clip, segments, permutation, ids)
-    assert {name.split("_")[0] for name in output.metrics} == parts
+    assert {name.split("_")[0] for name in output.metrics} == parts | {"spread"}
     assert not any(value.requires_grad for value in output.metrics.values())
     assert all(value.ndim == 0 for value in output.metrics.values())
 
@@ -123,3 +123,19 @@ def test_the_same_video_twice_in_a_batch_is_no_negative_of_itself() -> None:
     same = objective(clip, segments, permutation, ids).loss
     wrong = objective(apart, segments, permutation, torch.arange(B)).loss
     assert same < wrong
+
+
+def test_spread_is_the_mean_cosine_distance_of_different_videos() -> None:
+    clip, segments, permutation, ids = embeddings()
+    output = SimCLRObjective(LossConfig())(clip, segments, permutation, ids)
+    rows = clip[:, 0].tolist()
+    distances = [
+        1 - math.fsum(x * y for x, y in zip(rows[i], rows[j], strict=True))
+        for i in range(B)
+        for j in range(B)
+        if i != j
+    ]
+    assert output.metrics["spread"].item() == pytest.approx(math.fsum(distances) / 20, rel=1e-9)
+    alike = torch.ones_like(clip) / clip.shape[-1] ** 0.5
+    output = SimCLRObjective(LossConfig())(alike, segments, permutation, ids)
+    assert output.metrics["spread"].item() == pytest.approx(0, abs=1e-12)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastdual.collapse import CollapseWatch, embedding_spread
 from fastdual.config import PretrainConfig, resolve
 from fastdual.distributed import World
 from fastdual.execution import choose_execution
@@ -152,6 +154,36 @@ def test_the_network_learns_the_pretext_task(make_training: Any, tmp_path: Path)
     run(make_training(schedule__epochs=20, **settings), keeper, log_every_steps=10)
     first, last = keeper.reports[0].metrics, keeper.reports[-1].metrics
     assert last["loss"] < 0.85 * first["loss"]
+
+
+def attract_only(training: Training, batch: ClipBatch) -> StepOutput:
+    """Positives without negatives: all clips are drawn to one point, the way to collapse."""
+    clip, _ = training.model(batch.clips[:, :2].flatten(0, 1))
+    point = torch.nn.functional.normalize(torch.ones_like(clip), dim=-1)
+    loss = (1 - (clip * point).sum(dim=-1)).mean()
+    return StepOutput(loss, {"spread": embedding_spread(clip[::2])})
+
+
+def test_a_network_that_collapses_is_noticed_and_one_that_learns_is_not(
+    make_training: Any, tmp_path: Path
+) -> None:
+    for collapsing, epochs in ((False, 8), (True, 30)):
+        training, keeper = make_training(schedule__epochs=epochs), ListKeeper(tmp_path)
+        training.rate = lambda _: 0.05
+        if collapsing:
+            training.compute = partial(attract_only, training)
+        run(training, keeper)
+        watch = CollapseWatch(0.07, steps_per_epoch=len(training.loader))
+        readings = [(r.metrics["spread"], r.step) for r in keeper.reports]
+        warnings = [watch.look(spread, step=step) for spread, step in readings]
+        assert len([text for text in warnings if text]) == int(collapsing), readings
+
+
+def test_a_collapse_is_told_once_and_again_only_after_a_recovery() -> None:
+    watch = CollapseWatch(0.1, steps_per_epoch=2)
+    spreads = [0.001, 0.001, 0.009, 0.5, 0.009, 0.008, 0.001, 0.02, 0.001, 0.0]
+    told = [n for n, spread in enumerate(spreads) if watch.look(spread, step=n + 1)]
+    assert told == [5, 9]
 
 
 def test_gradients_are_scaled_to_the_largest_norm_allowed(make_training: Any) -> None:
