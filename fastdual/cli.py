@@ -22,6 +22,7 @@ COMMANDS = {
     "knn": "Classify test videos by their nearest training videos.",
     "export": "Write a backbone as safetensors or for torchvision; read those of other code.",
     "table": "Make a Markdown table of results.",
+    "runs": "List runs and their last metrics.",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
 }
 

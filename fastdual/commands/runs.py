@@ -1,0 +1,29 @@
+"""`fastdual runs`: what runs there are and how far each has come."""
+
+import json
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("runs")
+@click.argument("folder", type=_PATH, default=Path("."))
+@click.option("--json", "as_json", is_flag=True, help="Print a list with every metric.")
+def command(folder: Path, as_json: bool) -> None:
+    """List the runs under FOLDER (by default here) and their last metrics.
+
+    A run whose state is `open` is under way or was killed: see when it was last heard of.
+
+    \b
+      fastdual runs
+      fastdual runs experiments --json
+    """
+    from fastdual.runs import describe_runs, find_runs
+
+    runs = find_runs(folder)
+    if as_json:
+        click.echo(json.dumps([run.to_dict() for run in runs], indent=2))
+    else:
+        click.echo(describe_runs(runs))

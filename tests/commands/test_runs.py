@@ -1,0 +1,82 @@
+"""`fastdual runs`: the runs of a folder as their logs tell them."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs import arguments, invoke, write_index
+
+
+def write_log(run: Path, *events: dict[str, Any], tail: str = "", age_seconds: float = 0) -> None:
+    run.mkdir(parents=True)
+    text = "".join(json.dumps(event) + "\n" for event in events) + tail
+    (run / "log.jsonl").write_text(text)
+    at = time.time() - age_seconds
+    os.utime(run / "log.jsonl", (at, at))
+
+
+START = {"event": "start", "step": 0, "total_steps": 40}
+
+
+def reading(step: int, **metrics: float | None) -> dict[str, Any]:
+    return {"event": "train", "step": step, "time": 1.0, "epoch": step / 10, **metrics}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    write_log(tmp_path / "a", START, reading(40, loss=1.5, clip_top1=0.25),
+              {"event": "end", "step": 40, "complete": True})  # fmt: skip
+    write_log(tmp_path / "group" / "b", START, reading(10, loss=3.0), reading(20, loss=None),
+              {"event": "end", "step": 21, "complete": False, "signal": 15},
+              age_seconds=7200)  # fmt: skip
+    write_log(tmp_path / "group" / "c", START, reading(5, loss=2.0), tail='{"event": "tra')
+    (tmp_path / ".hidden").mkdir()
+    write_log(tmp_path / ".hidden" / "d", START)
+    return tmp_path
+
+
+def test_each_run_is_one_line_with_its_last_reading(runs: Path) -> None:
+    result = invoke(["runs", str(runs)])
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["run", "state", "steps", "last", "heard", "loss", "clip", "top1"]
+    assert lines[1][:3] == ["a", "complete", "40/40"]
+    assert lines[1][-2:] == ["1.5", "25.0%"]
+    assert lines[2] == ["group/b", "stopped", "21/40", "2", "h", "ago", "-", "-"]
+    assert lines[3][:3] == ["group/c", "open", "5/40"]
+    assert lines[3][-2:] == ["2", "-"]
+    assert len(lines) == 4
+
+
+def test_json_holds_every_metric(runs: Path) -> None:
+    result = invoke(["runs", str(runs), "--json"])
+    listed = json.loads(result.stdout)
+    assert [run["run"] for run in listed] == ["a", "group/b", "group/c"]
+    assert listed[0]["metrics"] == {"epoch": 4.0, "loss": 1.5, "clip_top1": 0.25}
+    assert listed[1]["metrics"]["loss"] is None
+    assert listed[1]["idle_seconds"] == pytest.approx(7200, abs=60)
+
+
+def test_a_real_run_is_found_by_its_own_folder_and_from_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = write_index(tmp_path, count=4)
+    one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
+    assert invoke(arguments(index, tmp_path / "mine", **one)).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    for args in (["runs"], ["runs", "mine"]):
+        result = invoke(args)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines()[1].split()[:3] == ["mine", "complete", "1/1"]
+        assert "rank accuracy" in result.stdout.splitlines()[0]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    for folder, words in ((tmp_path, "holds no run"), (tmp_path / "absent", "no such folder")):
+        result = invoke(["runs", str(folder)])
+        assert result.exit_code == 2
+        assert words in result.stderr
