@@ -1,0 +1,222 @@
+"""A soak: load at full speed while files are corrupt and workers are killed at random.
+
+    python -m bench.soak --minutes 30 [--out PATH]
+
+One video in twenty is damaged after it was indexed, and every second or two a worker process gets a
+SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
+substitution say; each damaged file must be named once and no good one at all; no batch may take
+longer than two minutes; memory must not grow. Exits 1 if anything of that fails.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.common import RESULTS, describe_machine
+from bench.loader_data import write_videos
+from bench.loader_run import memory_mib, process_tree
+from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.loader import ClipLoader
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipSpec
+
+NUM_VIDEOS, NUM_DIFFERENT, ONE_BAD_IN = 80, 8, 20
+_BATCH = 8
+_HANG_SECONDS = 120
+_KILL_PAUSE_SECONDS = (0.5, 2.5)
+_MAX_GROWTH_MIB = 96.0  # from the second quarter of the run to the last: noise is half of that
+
+
+@dataclass
+class Report:
+    """What a soak saw; `problems` is empty if all went well."""
+
+    batches: int = 0
+    seconds: float = 0.0
+    kills: int = 0
+    peak_mib: float = 0.0
+    growth_mib: float = 0.0
+    slope_mib_per_minute: float = 0.0
+    quarantined: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Killer(threading.Thread):
+    """Kills a random worker of this process again and again."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.kills, self._random, self._stopping = 0, random.Random(seed), threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(self._random.uniform(*_KILL_PAUSE_SECONDS)):
+            workers = sorted(set(process_tree(os.getpid())) - {os.getpid()})
+            if workers:
+                how = self._random.choice((signal.SIGKILL, signal.SIGTERM))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._random.choice(workers), how)
+                    self.kills += 1
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+
+
+class Warnings(logging.Handler):
+    """Counts the warnings that the loader gives."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def write_data(folder: Path) -> tuple[VideoIndex, set[int]]:
+    """80 videos, indexed while whole; then one in twenty is damaged. Returns the bad ones too."""
+    videos = folder / "videos"
+    write_videos(videos, NUM_DIFFERENT, seconds=2)
+    originals = sorted(videos.iterdir())
+    for number in range(NUM_DIFFERENT, NUM_VIDEOS):
+        shutil.copy(originals[number % NUM_DIFFERENT], videos / f"{number:04}.mp4")
+    index = build_index(videos, folder / "index.h5")
+    bad = set(range(ONE_BAD_IN // 2, NUM_VIDEOS, ONE_BAD_IN))
+    for turn, video in enumerate(sorted(bad)):
+        _damage(index.path(video), turn)
+    return index, bad
+
+
+def _damage(path: Path, kind: int) -> None:
+    """So that no frame of it can be decoded, in one of four ways."""
+    contents = path.read_bytes()
+    if kind % 4 == 3:
+        path.unlink()
+        return
+    noise = np.random.default_rng(kind).bytes(len(contents))
+    path.write_bytes((contents[: len(contents) // 2], b"", noise)[kind % 4])
+
+
+def expected_videos(order: EpochOrder, epoch: int, step: int, bad: set[int]) -> list[int]:
+    """The videos of a batch by the written rule: the next good one stands in for a bad one."""
+    first, _ = order.span(step)
+    videos = []
+    for offset, video in enumerate(order.batch(epoch, step).tolist()):
+        if video in bad:
+            substitutes = order.substitutes(epoch, first + offset)
+            video = next(other for other in substitutes if other not in bad)
+        videos.append(video)
+    return videos
+
+
+def soak(minutes: float, folder: Path, *, seed: int = 0, num_workers: int = 2) -> Report:
+    """Load for so long and report; the process ends with a traceback if a batch hangs."""
+    index, bad = write_data(folder)
+    order = EpochOrder(index.split(None), global_batch_size=_BATCH, seed=seed)
+    report, listed, heard = Report(), folder / "quarantine.jsonl", Warnings()
+    logger = logging.getLogger("fastdual.loaders")
+    logger.addHandler(heard)
+    killer = Killer(seed)
+    memory: list[tuple[float, float]] = []
+    started = time.monotonic()
+    loader = ClipLoader(
+        index,
+        ClipSpec(),
+        batch_size=_BATCH,
+        seed=seed,
+        decode="pyav",
+        num_workers=num_workers,
+        quarantine_path=listed,
+    )
+    with loader:
+        killer.start()
+        while time.monotonic() - started < 60 * minutes or loader.epoch == 0:
+            faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
+            epoch, step = loader.epoch, loader.step
+            batch = next(iter(loader))
+            shown, expected = batch.video_ids.tolist(), expected_videos(order, epoch, step, bad)
+            if shown != expected:
+                report.problems.append(
+                    f"epoch {epoch}, step {step} shows {shown} instead of {expected}"
+                )
+            if not bool(torch.isfinite(batch.clips).all()):
+                report.problems.append(f"epoch {epoch}, step {step} is not finite")
+            report.batches += 1
+            memory.append((time.monotonic() - started, memory_mib([os.getpid()])))
+        killer.stop()
+    faulthandler.cancel_dump_traceback_later()
+    logger.removeHandler(heard)
+    report.seconds, report.kills = round(time.monotonic() - started, 1), killer.kills
+    _judge_memory(report, memory)
+    _judge_quarantine(report, listed, heard, {index.paths[video] for video in bad})
+    return report
+
+
+def _judge_memory(report: Report, memory: list[tuple[float, float]]) -> None:
+    """Growth from the second quarter to the last, and the slope of a line through both halves."""
+    seconds, mib = np.array(memory).T
+    quarter = max(1, len(mib) // 4)
+    report.peak_mib = round(float(mib.max()), 1)
+    growth = float(np.median(mib[-quarter:]) - np.median(mib[quarter : 2 * quarter + 1]))
+    report.growth_mib = round(growth, 1)
+    if len(mib) > 2 * quarter + 1:
+        slope = np.polyfit(seconds[quarter:] / 60, mib[quarter:], 1)[0]
+        report.slope_mib_per_minute = round(float(slope), 2)
+    if growth > _MAX_GROWTH_MIB:
+        report.problems.append(f"memory grew by {growth:.0f} MiB")
+
+
+def _judge_quarantine(report: Report, listed: Path, heard: Warnings, bad: set[str]) -> None:
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    report.quarantined = sorted(json.loads(line)["path"] for line in lines)
+    if report.quarantined != sorted(bad):
+        report.problems.append(f"quarantined {report.quarantined}, damaged were {sorted(bad)}")
+    named = Counter(name for message in heard.messages for name in bad if name in message)
+    if named != Counter(bad):
+        report.problems.append(f"warnings name {dict(named)}, each of {sorted(bad)} must be once")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak, write the report as JSON, print it; 1 where something went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "soak_cpu.json")
+    parsed = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="bench-soak-") as folder:
+        report = soak(parsed.minutes, Path(folder), seed=parsed.seed, num_workers=parsed.workers)
+    facts: dict[str, Any] = {**vars(report), **describe_machine(torch.device("cpu"))}
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)
+    parsed.out.write_text(json.dumps(facts, indent=1) + "\n")
+    print(
+        f"{report.batches} batches in {report.seconds:.0f} s, {report.kills} workers killed, "
+        f"{len(report.quarantined)} videos quarantined; memory at most {report.peak_mib} MiB, "
+        f"growing by {report.slope_mib_per_minute} MiB a minute"
+    )
+    for problem in report.problems:
+        print(f"PROBLEM: {problem}")
+    return int(bool(report.problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
