@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastdual.weights import VideoEncoder
+    from fastdual.encoder import VideoEncoder
 
 __version__ = "0.1.0"
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
     "probe": "Fit a linear classifier on frozen features; measure it on a test split.",
     "knn": "Classify test videos by their nearest training videos.",
+    "finetune": "Train an action classifier from a pretrained backbone, and test it.",
     "export": "Write a backbone as safetensors or for torchvision; read those of other code.",
     "table": "Make a Markdown table of results.",
     "runs": "List runs and their last metrics.",

@@ -17,7 +17,7 @@ from fastdual.announce import describe_run
 from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
 from fastdual.collapse import CollapseWatch
-from fastdual.config import PretrainConfig
+from fastdual.config import PretrainConfig, RunConfig
 from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
@@ -98,7 +98,8 @@ def pretrain(
         restored = restore(training, folder, identity, team)
         for line in describe_run(index, training, resolved, execution, split, restored, world):
             announce(line)
-        return run_loop(training, folder, config, constants, team)
+        collapse = CollapseWatch(config.loss.clip_temperature, steps_per_epoch=len(loader))
+        return run_loop(training, folder, config.run, constants, team, collapse=collapse)
 
 
 def create_loader(
@@ -200,9 +201,11 @@ def restore(
 def run_loop(
     training: Training,
     folder: RunFolder,
-    config: PretrainConfig,
+    config: RunConfig,
     constants: dict[str, Any],
     team: Team,
+    *,
+    collapse: CollapseWatch | None = None,
 ) -> PretrainResult:
     """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
     first_step, total_steps = training.step, training.total_steps
@@ -214,15 +217,13 @@ def run_loop(
             stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
-        collapse = CollapseWatch(config.loss.clip_temperature, steps_per_epoch=len(training.loader))
-        keep = config.run.keep_checkpoints
-        keeper = _Keeper(folder, log, line, constants, keep, team, collapse)
+        keeper = _Keeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
         signals = _AgreedStop(stop, team)
         complete = train(
             training,
             keeper,
-            log_every_steps=config.run.log_every_steps,
-            checkpoint_every_steps=config.run.checkpoint_every_steps,
+            log_every_steps=config.log_every_steps,
+            checkpoint_every_steps=config.checkpoint_every_steps,
             should_stop=signals,
         )
         signal_number = None if complete else signals.number
@@ -254,7 +255,7 @@ class _Keeper:
     constants: dict[str, Any]
     keep: int
     team: Team
-    collapse: CollapseWatch
+    collapse: CollapseWatch | None
 
     def report(self, report: StepReport) -> None:
         numbers = {**report.metrics, "": report.data_wait_share}
@@ -269,6 +270,8 @@ class _Keeper:
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
+            if self.collapse is None:
+                return
             warning = self.collapse.look(report.metrics["spread"], step=report.step)
             if warning is not None:
                 self.log.event("collapse", step=report.step, spread=report.metrics["spread"])

@@ -22,75 +22,15 @@ from torch import Tensor, nn
 from fastdual import __version__
 from fastdual.backbones import create_backbone
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_weights, write_atomically
-from fastdual.config import PretrainConfig
+from fastdual.config import FIXED_KEYS, PretrainConfig
+from fastdual.encoder import VideoEncoder
 from fastdual.loaders.errors import FailureError, InputError
 
 TORCHVISION_NAMES = {"r2plus1d-18": "r2plus1d_18", "r3d-18": "r3d_18"}
 _HEADER = "fastdual"
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Where other code puts the backbone: ours, the paper's and CoCLR's family, a plain state dict.
 _PREFIXES = ("backbone.", "encoder_q.0.", "encoder.0.", "0.", "encoder.", "")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
-
-
-class VideoEncoder(nn.Module):
-    """A backbone, pooled: clips -> features; with the preprocessing that it was trained behind.
-
-    Args:
-        backbone: maps [N, 3, T, H, W] to [N, F, t, h, w].
-        config: its clips (`config.clip`) and its name (`config.model.backbone`).
-        identity: which weights these are: sha256 of the file that they came from.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: nn.Module, config: PretrainConfig, *, identity: str) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.config = config
-        self.identity = identity
-        self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
-        shape = (1, 3, 1, 1, 1)
-        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Features [N, F] of preprocessed clips [N, 3, T, H, W]."""
-        maps: Tensor = self.backbone(clips)
-        return maps.mean(dim=(2, 3, 4))
-
-    def features(self, clips: Tensor) -> Tensor:
-        """The same as calling it."""
-        features: Tensor = self(clips)
-        return features
-
-    def preprocess(self, frames: Tensor) -> Tensor:
-        """Resize, crop the centre, normalise.
-
-        Args:
-            frames: uint8 RGB [N, T, H, W, 3], `config.clip.frames_per_clip` frames that lie
-                `config.clip.frame_stride` apart in the video.
-
-        Returns:
-            Clips [N, 3, T, crop, crop] for `forward`, on the network's device.
-        """
-        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-            raise ValueError(
-                f"frames are {tuple(frames.shape)} {frames.dtype}, must be uint8 [N, T, H, W, 3]"
-            )
-        clip = self.config.clip
-        count, time = frames.shape[:2]
-        pictures = frames.to(self.mean.device).flatten(0, 1).permute(0, 3, 1, 2).float()
-        size = (clip.resize_height, clip.resize_width)
-        pictures = nn.functional.interpolate(
-            pictures, size, mode="bilinear", align_corners=False, antialias=True
-        )
-        top, left = ((side - clip.crop_size + 1) // 2 for side in size)
-        pictures = pictures[..., top : top + clip.crop_size, left : left + clip.crop_size]
-        clips = pictures.reshape(count, time, *pictures.shape[1:]).transpose(1, 2)
-        normalised: Tensor = (clips / 255 - self.mean) / self.std
-        return normalised
 
 
 @dataclass(frozen=True)
@@ -125,11 +65,25 @@ def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
     else:
         file = find_checkpoint(path)
         state = load_checkpoint(file)
-        config = PretrainConfig.from_dict(state["config"], origin=str(file))
+        config = _config_of(state, origin=str(file))
         part = "backbone."
         weights = {k[len(part) :]: v for k, v in state["model"].items() if k.startswith(part)}
         encoder = _encoder(config, weights, origin=file)
     return encoder.to(device).eval()
+
+
+def load_random(path: Path, *, seed: int) -> VideoEncoder:
+    """The network that `load` gives, with untrained weights: a baseline, only when asked for.
+
+    Raises:
+        InputError: as `load`.
+    """
+    config = load(path).config
+    shape = (config.clip.frames_per_clip, config.clip.crop_size, config.clip.crop_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = create_backbone(config.model.backbone, clip_shape=shape)
+    return VideoEncoder(backbone, config, identity=f"random weights, seed {seed}").eval()
 
 
 def import_backbone(path: Path, name: str) -> tuple[VideoEncoder, ImportReport]:
@@ -217,6 +171,18 @@ def _encoder(
     with open(origin, "rb") as file:
         identity = hashlib.file_digest(file, "sha256").hexdigest()
     return VideoEncoder(backbone, config, identity=identity)
+
+
+def _config_of(state: Mapping[str, Any], *, origin: str) -> PretrainConfig:
+    """The config of a checkpoint; of a fine-tuned one, what it says of the clips and backbone."""
+    values = state["config"]
+    if state.get("task") == "finetune":
+        values = {
+            key: value
+            for key, value in values.items()
+            if key == "model.backbone" or (key.startswith("clip.") and key not in FIXED_KEYS)
+        }
+    return PretrainConfig.from_dict(values, origin=origin)
 
 
 def _with_aliases(backbone: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

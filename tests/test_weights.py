@@ -15,19 +15,19 @@ from fastdual.backbones import create_backbone
 from fastdual.checkpoint import load_model
 from fastdual.cli import cli
 from fastdual.config import PretrainConfig
+from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.embed import EmbedOptions, embed, load_network
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.video import read_frames
 from fastdual.weights import (
-    VideoEncoder,
     export_safetensors,
     export_torchvision,
     import_backbone,
     load,
 )
-from tests.evaluate.small import small_checkpoint, small_index
+from tests.evaluate.small import small_checkpoint, small_config, small_index
 
 
 def random_encoder(name: str, seed: int = 3) -> VideoEncoder:
@@ -66,7 +66,9 @@ def test_exported_file_stands_for_its_run_in_evaluations(tmp_path: Path) -> None
     target = tmp_path / "x.safetensors"
     done = CliRunner().invoke(cli, ["export", str(small_checkpoint()), "-o", str(target)])
     assert done.exit_code == 0, done.output
-    assert "tiny, clips 16x64x64, stride 2" in done.stdout
+    clip = small_config().clip
+    shape = f"{clip.frames_per_clip}x{clip.crop_size}x{clip.crop_size}"
+    assert f"tiny, clips {shape}, stride {clip.frame_stride}" in done.stdout
     options = EmbedOptions(clips_per_video=1, num_workers=1)
     sets = [
         embed(load_network(source), small_index(), split="test", options=options)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_model
 from fastdual.config import PretrainConfig
+from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.decode import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model import DualModel, create_model
-from fastdual.weights import VideoEncoder, load
+from fastdual.weights import load, load_random
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
@@ -52,10 +53,11 @@ def load_network(path: Path, *, device: str = "cpu", random_weights: bool = Fals
     Raises:
         InputError: no checkpoint there, or a damaged one.
     """
-    if path.suffix == ".safetensors" and not random_weights:
-        encoder = load(path, device=device)
-        return Network(encoder, encoder.config, encoder.identity)
-    file = find_checkpoint(path)
+    exported = path.suffix == ".safetensors"
+    file = path if exported else find_checkpoint(path)
+    if exported or load_checkpoint(file).get("task") == "finetune":
+        encoder = load_random(file, seed=0) if random_weights else load(file)
+        return Network(encoder.to(device), encoder.config, encoder.identity)
     if not random_weights:
         model, config = load_model(file, device=device)
         return Network(model, config, _sha256(file))

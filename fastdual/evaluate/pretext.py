@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
+from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.embed import CLIPS_AT_ONCE
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
 from fastdual.loaders.decode import Requested
+from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model import DualModel
@@ -99,13 +101,20 @@ class HeldOutEmbeddings:
 
 
 @torch.inference_mode()
-def held_out_embeddings(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutEmbeddings:
+def held_out_embeddings(
+    model: DualModel | VideoEncoder, loader: Iterable[ClipBatch]
+) -> HeldOutEmbeddings:
     """Embed one pass of a loader of pretraining views; the model is in evaluation mode meanwhile.
 
     Args:
         model: on the loader's device.
         loader: `held_out_loader`, or any other that yields the four views.
+
+    Raises:
+        InputError: a backbone without heads.
     """
+    if not isinstance(model, DualModel):
+        raise InputError("an exported or fine-tuned backbone has no heads: name its run instead")
     was_training = model.training
     model.eval()
     parts = []
@@ -122,14 +131,16 @@ def held_out_embeddings(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOu
     return HeldOutEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def held_out_metrics(model: DualModel, loader: Iterable[ClipBatch]) -> HeldOutMetrics:
+def held_out_metrics(
+    model: DualModel | VideoEncoder, loader: Iterable[ClipBatch]
+) -> HeldOutMetrics:
     """Measure one pass of a loader of pretraining views; arguments as `held_out_embeddings`."""
     held_out = held_out_embeddings(model, loader)
     segments, permutation, moved = held_out.segments, held_out.permutation, held_out.moved
     return HeldOutMetrics(
         rank_accuracy=_rank_accuracy(segments, permutation),
         shuffled_rank_accuracy=_rank_accuracy(segments[moved], permutation[moved]),
-        rank_chance=1 / (2 * model.num_segments - 1),
+        rank_chance=1 / (2 * segments.shape[2] - 1),
         clip_top1=_two_view_top1(held_out.clips),
         same_video_recall=_same_video_recall(held_out.features),
         num_videos=len(permutation),

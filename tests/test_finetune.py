@@ -1,0 +1,207 @@
+"""Fine-tuning and the linear probe: real runs on real videos, resume, freezing, refusals."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+
+from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.classifier import Classifier, check_frozen
+from fastdual.evaluate.embed import load_network
+from fastdual.evaluate.results import read_result
+from fastdual.finetune_config import FinetuneConfig, resolve_finetune
+from fastdual.loaders.errors import FailureError, InputError
+from fastdual.recipe import read_recipe
+from fastdual.runfolder import RunFolder
+from fastdual.weights import load
+from tests.evaluate.small import small_checkpoint, small_config, small_index, small_index_file
+from tests.runs import differences, invoke, read_log, start
+
+QUICK = {
+    "clip.frames_per_clip": 8,
+    "clip.frame_stride": 2,
+    "clip.resize_height": 36,
+    "clip.resize_width": 48,
+    "clip.crop_size": 32,
+    "clip.clips_per_video": 2,
+    "data.batch_size": 4,
+    "data.num_workers": 1,
+    "schedule.epochs": 2,
+    "schedule.milestones": "[1]",
+    "run.log_every_steps": 1,
+    "run.checkpoint_every_steps": 3,
+    "run.device": "cpu",
+}
+
+
+def arguments(run: Path, *more: str, **settings: Any) -> list[str]:
+    values = QUICK | {key.replace("__", "."): value for key, value in settings.items()}
+    pairs = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    source, data = str(small_checkpoint()), str(small_index_file())
+    return ["finetune", source, data, "--run", str(run), *pairs, *more]
+
+
+def finetune(run: Path, *more: str, **settings: Any) -> Result:
+    return invoke(arguments(run, *more, **settings))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("finetune") / "run"
+    done = finetune(run)
+    assert done.exit_code == 0, done.output
+    return run
+
+
+def test_run_trains_all_weights_and_leaves_a_result(finished: Path) -> None:
+    result = read_result(finished / "results" / "finetune-test.json")
+    (split,) = result["splits"]
+    assert (split["num_train"], split["num_test"]) == (16, 8)
+    assert np.sum(split["confusion"]) == 8
+    assert result["checkpoint"] == load_network(small_checkpoint()).identity
+    before = load(small_checkpoint()).backbone.state_dict()
+    after = load_checkpoint(find_checkpoint(finished))["model"]
+    moved = [name for name in before if not torch.equal(before[name], after[f"backbone.{name}"])]
+    assert set(moved) == set(before)
+    rates = [event["learning_rate"] for event in read_log(finished, "train")]
+    assert rates == pytest.approx([0.05] * 4 + [0.005] * 4)
+
+
+def test_finetuned_network_can_be_evaluated_like_any_other(finished: Path) -> None:
+    network = load_network(finished)
+    state = load_checkpoint(find_checkpoint(finished))["model"]
+    assert torch.equal(network.model.backbone.conv1.bn.weight, state["backbone.conv1.bn.weight"])
+    assert (network.config.clip.frames_per_clip, network.config.clip.crop_size) == (8, 32)
+
+
+def test_killed_run_goes_on_to_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(arguments(run))
+    deadline = time.monotonic() + 120
+    while len(read_log(run, "train")) < 4 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert load_checkpoint(find_checkpoint(run))["step"] < 8
+    done = finetune(run, "--resume")
+    assert done.exit_code == 0, done.output
+    ours, theirs = (load_checkpoint(find_checkpoint(path)) for path in (run, finished))
+    for name in ("model", "optimiser", "order", "config"):
+        assert differences(ours[name], theirs[name]) == []
+    splits = [read_result(r / "results" / "finetune-test.json")["splits"] for r in (run, finished)]
+    assert splits[0] == splits[1]
+
+
+def test_frozen_backbone_stays_to_the_last_bit(tmp_path: Path) -> None:
+    done = finetune(tmp_path / "run", "--freeze", optimiser__learning_rate=0.5)
+    assert done.exit_code == 0, done.output
+    state = load_checkpoint(find_checkpoint(tmp_path / "run"))["model"]
+    before = load(small_checkpoint()).backbone.state_dict()
+    assert all(torch.equal(before[name], state[f"backbone.{name}"]) for name in before)
+    assert (tmp_path / "run" / "results" / "linear-test.json").exists()
+    losses = [event["loss"] for event in read_log(tmp_path / "run", "train")]
+    assert losses[0] != losses[-1]
+
+
+def test_moved_statistics_of_a_frozen_backbone_are_noticed() -> None:
+    backbone = load(small_checkpoint()).backbone
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    model = Classifier(backbone, num_classes=3, freeze=True).train()
+    model(torch.randn(2, 3, 8, 32, 32))
+    check_frozen(backbone, before)
+    backbone.train()
+    model(torch.randn(2, 3, 8, 32, 32))
+    with pytest.raises(FailureError, match=r"frozen weights or statistics moved, first .*running_"):
+        check_frozen(backbone, before)
+
+
+def test_recipes_have_the_papers_settings(tmp_path: Path) -> None:
+    for name, epochs, milestones in (
+        ("paper-finetune-k400", 150, (50, 100)),
+        ("paper-finetune-ucf101", 100, (30, 60, 80)),
+    ):
+        config: FinetuneConfig = resolve_finetune(
+            RunFolder(tmp_path),
+            load(small_checkpoint()),
+            recipe=name,
+            flags={},
+            settings=(),
+            resume=False,
+        ).config
+        assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
+        optimiser = config.optimiser
+        assert (optimiser.name, optimiser.momentum) == ("sgd", 0.9)
+        assert (optimiser.learning_rate, optimiser.weight_decay) == (0.05, 1e-3)
+        assert (config.data.batch_size, config.clip.frame_stride) == (16, 2)
+        assert config.clip.clips_per_video == 10
+        assert (
+            config.clip.crop_size == small_config().clip.crop_size
+        )  # the size that the network was pretrained on
+        assert read_recipe(name)[1]["schedule.factor"] == 0.1
+
+
+def test_random_weights_are_marked(tmp_path: Path) -> None:
+    done = finetune(
+        tmp_path / "run", "--random-weights", schedule__epochs=1, schedule__milestones="[]"
+    )
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "run" / "results" / "finetune-random-test.json").read_text())
+    assert result["checkpoint"] == "random weights, seed 0"
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    finished: Path, tmp_path: Path
+) -> None:
+    whole, test = small_index(), small_index().split("test")
+    labels = whole.labels.copy()
+    labels[test[0]] = -1
+    replace(whole, labels=labels).save(tmp_path / "unlabelled.h5")
+    labels = whole.labels.copy()
+    labels[labels == 2] = 1
+    replace(whole, labels=labels).save(tmp_path / "absent.h5")
+    run = tmp_path / "run"
+    root = ["--root", str(whole.root)]
+    cases: dict[str, list[str]] = {
+        "1 of the 8 videos of the split 'test' have no label": [
+            str(tmp_path / "unlabelled.h5"),
+            *root,
+        ],
+        "1 of 8 classes have no training video": [str(tmp_path / "absent.h5"), *root],
+        "the index has no split 'val'": [str(small_index_file()), "--test", "val"],
+        "overlap in 16 pairs": [str(small_index_file()), "--test", "train"],
+        "data.batch_size = 17: larger": [*(str(small_index_file()), "--set", "data.batch_size=17")],
+        "SOURCE decides it": [str(small_index_file()), "--set", "model.backbone=r3d"],
+    }
+    for message, (data, *more) in cases.items():
+        words = arguments(run, *more)
+        done = invoke([*words[:2], data, *words[3:]])
+        assert done.exit_code == 2, (message, done.output)
+        assert message in done.stderr
+        assert not run.exists()
+    other, words = tmp_path / "step-00000008.pt", arguments(finished, "--resume")
+    state = torch.load(small_checkpoint(), weights_only=True)
+    torch.save({**state, "step": 9}, other)
+    done = invoke([words[0], str(other), *words[2:]])
+    assert done.exit_code == 2 and "model.weights is" in done.stderr
+    assert finetune(finished).exit_code == 2
+
+
+def test_checkpoint_of_a_pretraining_run_is_no_run_to_resume(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[data]\nbatch_size = 4\n")
+    with pytest.raises(InputError, match="holds a pretraining run"):
+        resolve_finetune(
+            RunFolder(tmp_path),
+            load(small_checkpoint()),
+            recipe=None,
+            flags={},
+            settings=(),
+            resume=True,
+        )
