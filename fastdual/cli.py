@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "Train an action classifier from a pretrained backbone, and test it.",
     "export": "Write a backbone as safetensors or for torchvision; read those of other code.",
     "table": "Make a Markdown table of results.",
+    "replay": "Take the step again at which a run stopped being finite, and look where.",
     "runs": "List runs and their last metrics.",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
 }

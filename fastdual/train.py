@@ -200,8 +200,8 @@ class _Meter:
             file = keeper.save_plan(self._plans[summary.bad_step], step=step)
             raise FailureError(
                 f"step {step}: {summary.bad_metric} is not finite, so the run stops and keeps its "
-                f"last checkpoint; the batch's plan is in {file}: lower optimiser.learning_rate "
-                "or set optimiser.max_gradient_norm"
+                f"last checkpoint; look where with `fastdual replay DATA {file}` (DATA as given "
+                "to this run); lower optimiser.learning_rate or set optimiser.max_gradient_norm"
             )
         seconds = time.perf_counter() - self._started
         waited = training.loader.data_wait_seconds - self._waited_before
