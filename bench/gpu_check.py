@@ -42,7 +42,7 @@ class Outcome:
 
 
 CHECKS = (
-    Check("compile", ("-m", "bench.kernels_aot", "--out", "{out}/kernels_aot"), 240, False),
+    Check("compile", ("-m", "bench.kernels_aot", "--out", "{out}"), 480, False),
     Check("doctor", ("-m", "fastdual", "doctor", "--json"), 60),
     Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 180),
     Check("losses", ("-m", "bench.losses", "--rows", "128", "1024", "16384", "--dims", "128",

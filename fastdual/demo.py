@@ -1,11 +1,13 @@
 """The demo videos: small encoded files, drawn by a seed, that a laptop can learn something from.
 
-A *scene* is a wide background texture with a palette; every scene shows each class once. A class is
-a shape together with a way to move; two classes share each shape, so that neither a single frame
-nor the background tells the class. Scenes are split between train and test: nothing of a test video
-was seen in training. The camera pans over the texture, so that two clips of one video share what
-moves and how, more than what stands behind it; the light waxes and wanes, so that the parts of a
-clip differ from each other as they do out of doors.
+A *scene* is a wide background texture; every scene shows each class once. A class is a look (shape,
+pattern, hue) together with a way to move; two classes share each look, so that neither a single
+frame nor the background tells the class. Scenes are split between train and test: nothing of a test
+video was seen in training.
+
+The camera pans over the texture and the light changes its strength and tint. So two clips of one
+video share what moves and how rather than what stands behind it, and the parts of one clip differ
+from each other: what the method learns from is there to be learned in minutes.
 """
 
 import csv
@@ -22,6 +24,7 @@ from fastdual.loaders.errors import InputError
 
 Array = NDArray[np.float64]
 Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
+Shape = Callable[[Array, Array], tuple[Array, Array]]
 
 FRAMES_PER_SECOND = 24
 # Height x width, container and encoder: several of each, as real folders have.
@@ -125,49 +128,53 @@ def _hop(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
     )
 
 
-# Shapes: signed distance, negative inside, for coordinates in units of the radius.
+# Shapes: signed distance (negative inside) and pattern (-1 dark, 1 bright) for coordinates in units
+# of the radius.
 
 
-def _disc(x: Array, y: Array) -> Array:
-    distance: Array = np.hypot(x, y) - 1
-    return distance
+def _disc(x: Array, y: Array) -> tuple[Array, Array]:
+    return np.hypot(x, y) - 1, _stripes(y)
 
 
-def _square(x: Array, y: Array) -> Array:
-    distance: Array = np.maximum(np.abs(x), np.abs(y)) - 0.85
-    return distance
+def _square(x: Array, y: Array) -> tuple[Array, Array]:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.85, _stripes(x) * _stripes(y)
 
 
-def _cross(x: Array, y: Array) -> Array:
-    wide = np.maximum(np.abs(x) - 1, np.abs(y) - 0.33)
-    tall = np.maximum(np.abs(x) - 0.33, np.abs(y) - 1)
-    distance: Array = np.minimum(wide, tall)
-    return distance
+def _cross(x: Array, y: Array) -> tuple[Array, Array]:
+    wide = np.maximum(np.abs(x) - 1, np.abs(y) - 0.38)
+    tall = np.maximum(np.abs(x) - 0.38, np.abs(y) - 1)
+    return np.minimum(wide, tall), np.ones_like(x)
 
 
-def _ring(x: Array, y: Array) -> Array:
+def _ring(x: Array, y: Array) -> tuple[Array, Array]:
     # A gap at one side, so that its turning shows.
-    ring = np.abs(np.hypot(x, y) - 0.75) - 0.25
-    distance: Array = np.maximum(ring, 0.25 - np.maximum(np.abs(y), -x + 0.25))
-    return distance
+    ring = np.abs(np.hypot(x, y) - 0.72) - 0.28
+    return np.maximum(ring, 0.25 - np.maximum(np.abs(y), -x + 0.25)), np.ones_like(x)
 
 
-CLASSES: dict[str, tuple[Callable[[Array, Array], Array], Motion]] = {
-    "disc-orbits": (_disc, _orbit),
-    "disc-bounces": (_disc, _bounce),
-    "square-slides": (_square, _slide),
-    "square-spins": (_square, _spin),
-    "cross-pulses": (_cross, _pulse),
-    "cross-swings": (_cross, _swing),
-    "ring-zigzags": (_ring, _zigzag),
-    "ring-hops": (_ring, _hop),
+def _stripes(x: Array) -> Array:
+    """1 and -1 in turn, three to a radius, with soft edges."""
+    stripes: Array = np.tanh(4 * np.sin(1.5 * np.pi * x))
+    return stripes
+
+
+# The look of a class: shape, pattern and hue; two classes share each.
+CLASSES: dict[str, tuple[Shape, float, Motion]] = {
+    "disc-orbits": (_disc, 0.0, _orbit),
+    "disc-bounces": (_disc, 0.0, _bounce),
+    "square-slides": (_square, 0.25, _slide),
+    "square-spins": (_square, 0.25, _spin),
+    "cross-pulses": (_cross, 0.5, _pulse),
+    "cross-swings": (_cross, 0.5, _swing),
+    "ring-zigzags": (_ring, 0.75, _zigzag),
+    "ring-hops": (_ring, 0.75, _hop),
 }
 
 
 def _texture(rng: np.random.Generator, size: int) -> Array:
-    """A pale random texture [size, size, 3] around one colour, with detail at several scales."""
-    image = np.broadcast_to(rng.uniform(0.3, 0.7, 3), (size, size, 3)).copy()
-    for cells, weight in ((4, 0.2), (12, 0.12), (40, 0.08)):
+    """A pale random texture [size, size, 3] around grey, with detail at several scales."""
+    image = np.full((size, size, 3), 0.45)
+    for cells, weight in ((4, 0.15), (12, 0.1), (40, 0.05)):
         grid = rng.uniform(-1, 1, (cells + 1, cells + 1, 3))
         at = np.linspace(0, cells - 1e-6, size)
         low, part = at.astype(int), (at % 1)[:, None]
@@ -177,28 +184,30 @@ def _texture(rng: np.random.Generator, size: int) -> Array:
     return image
 
 
-def _colour_apart(rng: np.random.Generator, mean: Array) -> Array:
-    """A colour [3] that stands out from a mean colour."""
-    candidates = rng.random((16, 3))
-    return np.array(candidates[np.abs(candidates - mean).sum(1).argmax()])
+def _bright_colour(hue: float) -> Array:
+    """Red, green and blue [3] of a hue in turns of the colour circle."""
+    thirds = np.array([0, 1 / 3, 2 / 3])
+    colour: Array = np.clip(0.5 + 1.5 * _triangle_wave(hue - thirds + 0.5), 0.05, 0.95)
+    return colour
 
 
 def render_video(
     rng: np.random.Generator, name: str, texture: Array, *, height: int, width: int, frames: int
 ) -> NDArray[np.uint8]:
     """Draw one video of the class `name` before a texture: uint8 [frames, height, width, 3]."""
-    shape, motion = CLASSES[name]
+    shape, hue, motion = CLASSES[name]
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     x, y, size, angle = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))
-    radius = rng.uniform(0.2, 0.28) * min(height, width)
+    radius = rng.uniform(0.24, 0.3) * min(height, width)
     centre_x = width / 2 + x * (width / 2 - 1.2 * radius)
     centre_y = height / 2 + y * (height / 2 - 1.2 * radius)
     angle = angle + rng.uniform(-0.2, 0.2)
-    colour = _colour_apart(rng, texture.mean((0, 1)))
+    colour = _bright_colour(hue + rng.normal(0, 0.03))
 
-    light = 1 + 0.4 * np.sin(
-        rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(0.3, 0.5) * seconds
-    )
+    # Strength and tint of the light; red, green and blue have a rhythm of their own.
+    strength = 0.4 * _wave(rng, seconds, rates=(0.3, 0.5))
+    tint = 0.15 * np.stack([_wave(rng, seconds, rates=(0.2, 0.4)) for _ in range(3)], axis=1)
+    light = (1 + strength[:, None]) * (1 + tint)
     pan = _camera_path(rng, frames, room=(texture.shape[0] - height, texture.shape[1] - width))
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
     video = np.empty((frames, height, width, 3), np.uint8)
@@ -206,14 +215,21 @@ def render_video(
         unit = radius * size[frame]
         from_x, from_y = (columns - centre_x[frame]) / unit, (rows - centre_y[frame]) / unit
         cos, sin = np.cos(angle[frame]), np.sin(angle[frame])
-        distance = shape(cos * from_x + sin * from_y, cos * from_y - sin * from_x) * unit
-        cover = np.clip(0.5 - distance, 0, 1)[..., None]
-        picture = texture[top : top + height, left : left + width] * (1 - cover) + colour * cover
+        distance, pattern = shape(cos * from_x + sin * from_y, cos * from_y - sin * from_x)
+        cover = np.clip(0.5 - distance * unit, 0, 1)[..., None]
+        paint = colour * (0.55 + 0.45 * pattern[..., None])
+        picture = texture[top : top + height, left : left + width] * (1 - cover) + paint * cover
         noise = rng.normal(0, 0.01, (height, width, 1))
         video[frame] = (
             np.clip(255 * (picture * light[frame] + noise), 0, 255).round().astype(np.uint8)
         )
     return video
+
+
+def _wave(rng: np.random.Generator, seconds: Array, *, rates: tuple[float, float]) -> Array:
+    """A sine [T] of random phase and a rate in turns a second."""
+    wave: Array = np.sin(rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(*rates) * seconds)
+    return wave
 
 
 def _camera_path(rng: np.random.Generator, frames: int, room: tuple[int, int]) -> NDArray[np.int64]:
