@@ -25,8 +25,10 @@ from fastdual.loaders.errors import FailureError
 from fastdual.loaders.pool_handle import START_SECONDS, Job, Worker, describe_exit, start_worker
 
 _MAX_FAILED_STARTS = 3
+_MAX_KILLED_STARTS = 30  # on a busy machine a worker takes seconds to start, and may be killed then
 _MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
-_MAX_TRIES_KILLED = 5  # SIGKILL and SIGTERM come from outside: not the task's fault
+_MAX_TRIES_KILLED = 5  # a signal from outside is not the task's fault
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM")
 _FREE_BUFFERS_PER_WORKER = 4
 
 
@@ -302,8 +304,7 @@ class ProcessPool:
             if not ready:
                 self._count_failed_start(cause)
             return
-        outside = cause in ("SIGKILL", "SIGTERM")
-        if job.tries < (_MAX_TRIES_KILLED if outside else _MAX_TRIES):
+        if job.tries < (_MAX_TRIES_KILLED if cause in _FROM_OUTSIDE else _MAX_TRIES):
             with self._condition:
                 self._queue.appendleft(job)
             return
@@ -311,7 +312,8 @@ class ProcessPool:
 
     def _count_failed_start(self, cause: str) -> None:
         self._failed_starts += 1
-        if self._failed_starts >= _MAX_FAILED_STARTS:
+        limit = _MAX_KILLED_STARTS if cause in _FROM_OUTSIDE else _MAX_FAILED_STARTS
+        if self._failed_starts >= limit:
             self._break(f"worker processes do not start ({cause}, {self._failed_starts} times)")
 
     def _break(self, reason: str) -> None:

@@ -244,3 +244,16 @@ def test_what_decoders_print_does_not_reach_the_terminal(
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_workers"):
         ProcessPool(RUN, num_workers=0, timeout_seconds=1)
+
+
+def test_workers_killed_while_they_start_are_started_again() -> None:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
+        ticket = pool.submit(("square", 7))
+        killed: set[int] = set()
+        deadline = time.monotonic() + 60
+        while len(killed) < 6:  # more often than a worker that fails by itself is started
+            assert time.monotonic() < deadline, "workers are not started any more"
+            for pid in set(pool.worker_pids()) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        assert pool.result(ticket) == 49
