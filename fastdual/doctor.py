@@ -22,6 +22,7 @@ import torch
 
 from fastdual import __version__
 from fastdual.doctor_kernels import check_contrastive, check_conv3d, check_shuffle_rank
+from fastdual.doctor_rate import check_loading
 
 Status = Literal["ok", "wrong", "unavailable"]
 
@@ -103,6 +104,8 @@ def diagnose() -> Diagnosis:
     checks.append(_check_nvdec_library(required=has_gpu))
     if checks[1].status == "ok":
         checks += _check_decoders(has_gpu)
+        device = torch.device("cuda", 0) if has_gpu else torch.device("cpu")
+        checks.append(_guarded("loading", lambda: check_loading(device)))
     return Diagnosis(_versions(), _machine(), checks, _used())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from fastdual import doctor, doctor_kernels
+from fastdual import doctor, doctor_kernels, doctor_rate
 from fastdual.cli import cli
 from fastdual.kernels import contrastive, shuffle_rank
 
@@ -33,6 +33,15 @@ def test_this_machine_is_fit_and_everything_is_told() -> None:
     assert told["used"].keys() == {"compute", "decode", "losses"}
     for check in told["checks"]:
         assert check["detail"], check
+    (loading,) = [check["detail"] for check in told["checks"] if check["name"] == "loading"]
+    assert status["loading"] == "ok"
+    assert "videos/s" in loading and "Kinetics-400" in loading
+
+
+def test_rate_is_told_as_hours_of_an_epoch() -> None:
+    text = doctor_rate.describe(20.0, "pyav")
+    assert text.startswith("pyav sustains 20.0 videos/s")
+    assert "3.3 hours for an epoch" in text
 
 
 def test_text_names_every_check_on_a_line_of_its_own() -> None:
