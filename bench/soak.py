@@ -2,8 +2,8 @@
 
     python -m bench.soak --minutes 30 [--out PATH]
 
-One video in twenty is damaged after it was indexed, and every second or two a worker process gets a
-SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
+One video in twenty is damaged after it was indexed, and every two seconds or so a worker process
+gets a SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
 substitution say; each damaged file must be named once and no good one at all; no batch may take
 longer than two minutes; memory must not grow. Exits 1 if anything of that fails.
 """
@@ -41,7 +41,7 @@ from fastdual.loaders.plan import ClipSpec
 NUM_VIDEOS, NUM_DIFFERENT, ONE_BAD_IN = 80, 8, 20
 _BATCH = 8
 _HANG_SECONDS = 120
-_KILL_PAUSE_SECONDS = (0.5, 2.5)
+_KILL_PAUSE_SECONDS = (0.5, 3.5)
 _MAX_GROWTH_MIB = 96.0  # from the second quarter of the run to the last: noise is half of that
 
 

@@ -27,7 +27,7 @@ from fastdual.loaders.pool_handle import START_SECONDS, Job, Worker, describe_ex
 _MAX_FAILED_STARTS = 3
 _MAX_KILLED_STARTS = 30  # on a busy machine a worker takes seconds to start, and may be killed then
 _MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
-_MAX_TRIES_KILLED = 5  # a signal from outside is not the task's fault
+_MAX_TRIES_KILLED = 10  # a signal from outside is not the task's fault
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM")
 _FREE_BUFFERS_PER_WORKER = 4
 
