@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastdual.commands.progress import video_progress
-from fastdual.commands.retrieve import DECODERS
 from fastdual.loaders.errors import InputError
 
 if TYPE_CHECKING:
     from fastdual.evaluate.features import FeatureSet
 
+DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from fastdual.commands.evaluation import DECODERS
 from fastdual.commands.progress import video_progress
-from fastdual.commands.retrieve import DECODERS
 
 _PATH = click.Path(path_type=Path)
 

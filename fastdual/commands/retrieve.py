@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
+from fastdual.commands.evaluation import DECODERS, RecordedCommand, typed_command
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
-DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 
 
-@click.command()
+@click.command(cls=RecordedCommand)
 @click.argument("source", type=_PATH)
 @click.argument("data", type=_PATH, required=False)
 @click.option("--gallery", help="Split that is searched [default: train].")
@@ -24,6 +24,9 @@ DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
+@click.option(
+    "-o", "--output", type=_PATH, help="Result file [default: in RUN/results, for a run]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     source: Path,
@@ -37,6 +40,7 @@ def command(
     workers: int | None,
     root: Path | None,
     random_weights: bool,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Score features by retrieval: R@k is the share of queries with a video of their class among
@@ -50,6 +54,7 @@ def command(
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate import score
     from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.results import result_file, write_result
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
 
@@ -68,4 +73,9 @@ def command(
         with video_progress("embedding") as progress:
             sides = score.sides_of_run(network, index, **names, options=options, progress=progress)
     report = score.retrieval_report(sides)
+    result = score.retrieval_result(report, command=typed_command())
+    if output is None and source.is_dir():
+        output = result_file(source, result)
+    if output is not None:
+        write_result(output, result)
     click.echo(json.dumps(report, indent=2) if as_json else score.retrieval_table(report))

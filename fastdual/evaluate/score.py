@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from fastdual import __version__
+from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file
+from fastdual.evaluate.results import make_result
 from fastdual.evaluate.retrieval import PAPER_KS, RetrievalResult, retrieve
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
@@ -90,12 +92,38 @@ def retrieval_report(sides: Sides) -> dict[str, Any]:
         "num_queries": len(sides.queries),
         "num_classes": len(np.unique(sides.gallery.labels)),
         "recall": {str(k): result.recall(k) for k in PAPER_KS},
+        "metrics": {
+            f"R@{k}": interval(result.ranks <= k, sides.queries.groups)
+            for k in PAPER_KS
+            if k <= result.num_gallery
+        },
         "chance": _chance(sides.gallery, result),
         "checkpoint": sides.gallery.checkpoint,
         "data_fingerprint": sides.gallery.data_fingerprint,
         "settings": dict(sides.gallery.settings),
         "versions": {"fastdual": __version__, "torch": torch.__version__},
     }
+
+
+def retrieval_result(report: dict[str, Any], *, command: str) -> dict[str, Any]:
+    """A report of retrieval in the form that `fastdual table` reads."""
+    split = {
+        "train": report["gallery"],
+        "test": report["queries"],
+        "num_train": report["num_gallery"],
+        "num_test": report["num_queries"],
+        "metrics": report["metrics"],
+        "chance": report["chance"],
+        "overlaps": [],
+    }
+    return make_result(
+        task="retrieve",
+        command=command,
+        checkpoint=report["checkpoint"],
+        data_fingerprint=report["data_fingerprint"],
+        settings=report["settings"],
+        splits=[split],
+    )
 
 
 def retrieval_table(report: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from fastdual.cli import cli
 from fastdual.evaluate.embed import EmbedOptions, load_network
 from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.results import read_result
 from fastdual.evaluate.score import sides_of_run, take_split
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
@@ -107,3 +108,20 @@ def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) 
         assert done.exit_code == 2, message
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_result_file_holds_intervals_and_can_be_tabled(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    features.save(tmp_path / "both.h5")
+    done = run(tmp_path / "both.h5", "-o", tmp_path / "r.json", "--json")
+    assert done.exit_code == 0, done.output
+    recall, result = json.loads(done.stdout)["recall"], read_result(tmp_path / "r.json")
+    assert result["command"].startswith("fastdual retrieve ")
+    metrics = result["splits"][0]["metrics"]
+    assert {name: m["value"] for name, m in metrics.items()} == {
+        f"R@{k}": recall[str(k)] for k in (1, 5, 10)
+    }
+    assert all(m["low"] <= m["value"] <= m["high"] for m in metrics.values())
+    table = CliRunner().invoke(cli, ["table", str(tmp_path / "r.json")])
+    assert "| R@1 | R@5 | R@10 |" in table.stdout
