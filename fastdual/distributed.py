@@ -18,8 +18,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch._C._distributed_c10d import Store, TCPStore
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from fastdual.loaders.errors import FailureError, InputError
 
@@ -27,8 +26,10 @@ _T = TypeVar("_T")
 
 # NCCL ends a process in its own way, so it is given longer than the host, which names the culprit.
 _NCCL_EXTRA_SECONDS = 60.0
+_GLOO_ERROR = re.compile("gloo|pair closure|timed out|connection (closed|reset)", re.IGNORECASE)
 # All who can still speak hear of a failure within moments of each other.
 _ROLL_CALL_SECONDS = 5.0
+_STORE_STAYS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
             rank=_number(environment, "SLURM_PROCID"),
             size=_number(environment, "SLURM_STEP_NUM_TASKS"),
             local_rank=_number(environment, "SLURM_LOCALID"),
-            local_size=_leading_number(environment.get("SLURM_STEP_TASKS_PER_NODE", "1")),
+            # 4(x2): two nodes of 4 tasks each
+            local_size=int(environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]),
             launcher="slurm",
             address=(first_node(nodes), 20_000 + sum(step) % 20_000),
         )
@@ -105,12 +107,6 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
             "SLURM_LOCALID) must all be numbers; start with --gpus, torchrun or srun"
         )
     return int(text)
-
-
-def _leading_number(text: str) -> int:
-    """SLURM writes 4(x2) for two nodes of 4 tasks each."""
-    match = re.match(r"\d+", text)
-    return int(match.group()) if match else 1
 
 
 class Team:
@@ -249,6 +245,8 @@ class Team:
         deadline = time.monotonic() + seconds
         while not self._store.check(list(ranks)):
             if time.monotonic() > deadline:
+                # The store ends with rank 0, so that rank leaves last.
+                time.sleep(_STORE_STAYS_SECONDS * self.is_main)
                 return [rank for key, rank in ranks.items() if not self._store.check([key])]
             time.sleep(0.05)
         return []
@@ -282,20 +280,23 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
 def _open_store(world: World, timeout_seconds: float) -> Store:
     timeout = timedelta(seconds=timeout_seconds)
     try:
-        if world.address is None:
-            store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
-            opened: Store = store
-            return opened
-        host, port = world.address
-        return TCPStore(host, port, world.size, world.is_main, timeout, wait_for_workers=False)
+        host, port = world.address or (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        # torchrun keeps one store over restarts; what was said before them must not be heard.
+        shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else ""
+        keeps = world.is_main and not shared
+        store = TCPStore(host, port, world.size, keeps, timeout, wait_for_workers=False)
+        return PrefixStore(attempt, store)
+    except KeyError as error:
+        raise InputError(f"{error.args[0]} is not set; start with --gpus or torchrun") from None
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FailureError(f"the processes could not meet: {reason}") from error
 
 
 def _is_of_a_collective(error: RuntimeError) -> bool:
-    # gloo raises plain RuntimeErrors, whose text begins with the place in its source.
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    # gloo raises plain RuntimeErrors, most of which begin with the place in its source.
+    return isinstance(error, dist.DistError) or _GLOO_ERROR.search(str(error)) is not None
 
 
 def _name(ranks: list[int], world: World) -> str:

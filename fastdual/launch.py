@@ -131,6 +131,8 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
 def _prepare_environment(folder: Path, plan: LaunchPlan) -> None:
     os.environ[_FOLDER] = str(folder)
     os.environ[_LAUNCHER] = str(os.getpid())
+    # Otherwise elastic keeps one store over restarts, with the addresses of those who died in it.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # Each process would start as many threads as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // plan.processes)))
 
