@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch import multiprocessing as mp
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
 from fastdual.config import PretrainConfig, resolve
@@ -118,6 +120,46 @@ def test_the_queue_holds_the_newest_keys_whatever_the_batches(batches: list[int]
     oldest = int(queue.position)
     assert torch.roll(queue.keys, -oldest, dims=0).tolist() == pushed[-K:]
     assert oldest == sum(batches) % K
+
+
+def half_of_the_batch(rank: int, meeting: str, expected: dict[str, Tensor]) -> None:
+    """One of two processes, each with half of a batch of 10; checks itself against the whole."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    objective = objective_of()
+    for step in range(2):
+        clip, segments, permutation, ids = ten_videos(step)
+        mine = slice(5 * rank, 5 * rank + 5)
+        rows = clip[mine].requires_grad_()
+        output = objective(rows, segments[mine], permutation[mine], ids[mine])
+        output.loss.backward()
+        loss = output.loss.detach().clone()
+        dist.all_reduce(loss)
+        torch.testing.assert_close(loss / 2, expected[f"loss{step}"], rtol=1e-12, atol=0)
+        assert rows.grad is not None
+        # The average over processes halves it, as the mean over twice the rows does.
+        truth = expected[f"gradient{step}"][mine]
+        torch.testing.assert_close(rows.grad / 2, truth, rtol=1e-9, atol=1e-12)
+    for name, queue in objective.state_dict().items():
+        if "queue" in name:
+            assert torch.equal(queue, expected[name]), name
+    dist.destroy_process_group()
+
+
+def ten_videos(seed: int) -> tuple[Tensor, ...]:
+    parts = zip(embeddings(2 * seed), embeddings(2 * seed + 1), strict=True)
+    return tuple(torch.cat([a.detach(), b.detach()]) for a, b in parts)
+
+
+def test_two_processes_have_the_losses_gradients_and_queues_of_one(tmp_path: Path) -> None:
+    objective, expected = objective_of(), {}
+    for step in range(2):
+        clip, segments, permutation, ids = ten_videos(step)
+        output = objective(clip.requires_grad_(), segments, permutation, ids)
+        output.loss.backward()
+        assert clip.grad is not None
+        expected |= {f"loss{step}": output.loss.detach(), f"gradient{step}": clip.grad}
+    expected |= objective.state_dict()
+    mp.spawn(half_of_the_batch, (str(tmp_path / "meeting"), expected), nprocs=2)
 
 
 def batch_for(config: PretrainConfig, *, count: int = 4) -> ClipBatch:
