@@ -63,6 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_trains_all_weights_and_leaves_a_result(finished: Path) -> None:
     result = read_result(finished / "results" / "finetune-test.json")
     (split,) = result["splits"]
+    assert (split["train"], split["test"]) == ("train", "test")
     assert (split["num_train"], split["num_test"]) == (16, 8)
     assert np.sum(split["confusion"]) == 8
     assert result["checkpoint"] == load_network(small_checkpoint()).identity

@@ -66,6 +66,7 @@ def command(
     from fastdual.finetune import finetune
     from fastdual.finetune_config import resolve_finetune
     from fastdual.loaders.index import open_index
+    from fastdual.pretrain import choose_split
     from fastdual.report.table import summary
     from fastdual.runfolder import RunFolder
     from fastdual.weights import load, load_random
@@ -113,7 +114,7 @@ def command(
         settings={"backbone": values.model.backbone, "config": values.to_dict()},
         splits=[
             {
-                "train": values.data.split,
+                "train": choose_split(index, values.data.split) or "all",
                 "test": values.test.split,
                 "num_train": result.num_train,
                 "num_test": len(result.classification.labels),
