@@ -11,7 +11,7 @@ from fastdual.loaders.errors import FailureError, InputError
 
 # In the order in which a new user meets them.
 COMMANDS = {
-    "demo": "Write the demo videos: small encoded files whose classes differ by motion and look.",
+    "demo": "Write a small set of videos to try everything on.",
     "doctor": "Check this machine: driver, decoders, kernels, and what will be used.",
     "index": "Build, check or show the index of a set of videos.",
     "pack": "Put a set of videos into one file, small and quick to decode.",
@@ -82,8 +82,8 @@ def cli() -> None:
     \b
     A first run:
       fastdual demo demo/videos          write a small set of videos
-      fastdual pretrain demo/videos --run demo/run --recipe tiny
-      fastdual retrieve demo/run demo/videos
+      fastdual pretrain demo/videos/videos.csv --run demo/run --recipe tiny
+      fastdual retrieve demo/run demo/videos/videos.csv
 
     Errors are one line; FASTDUAL_TRACEBACK=1 shows where they came from.
     """
