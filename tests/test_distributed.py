@@ -1,0 +1,247 @@
+"""W real processes on real videos against one with the whole batch; who is lost is named."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed as dist
+
+from fastdual.config import PretrainConfig, resolve
+from fastdual.distributed import LostProcessError, Team, World, first_node, joined, read_world
+from fastdual.execution import choose_execution
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.index import VideoIndex
+from fastdual.model import create_model
+from fastdual.pretrain import create_loader, create_training
+from fastdual.runfolder import RunFolder
+from fastdual.train import take_step
+from tests.runs import QUICK, write_index
+
+# High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh
+# network's nearly equal embeddings within steps, so that no two fp32 runs stay together.
+CALM = {
+    "data.batch_size": 8,
+    "loss.clip_temperature": 1.0,
+    "loss.coherence_temperature": 1.0,
+    "loss.rank_temperature": 1.0,
+    "optimiser.learning_rate": 1e-4,
+    "schedule.epochs": 50,
+    "schedule.milestones": "[]",
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(tmp_path_factory.mktemp("data"), count=8)
+
+
+def spawn(function: Callable[..., None], size: int, folder: Path, *args: Any) -> None:
+    """Run a function in `size` processes that have met; it gets its Team first."""
+    mp.spawn(_meet, (size, str(folder), function, args), nprocs=size)
+
+
+def _meet(rank: int, size: int, folder: str, function: Callable[..., None], args: tuple) -> None:
+    torch.set_num_threads(1)
+    port = os.path.join(folder, "port")
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(port).read_text())
+    with joined(read_world(), device=torch.device("cpu"), timeout_seconds=60) as team:
+        function(team, *args)
+
+
+@pytest.fixture
+def meeting(tmp_path: Path) -> Path:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(probe.getsockname()[1]))
+    return tmp_path
+
+
+def run_steps(
+    team: Team, index: Path, folder: Path, *, steps: int, wide: bool, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Take steps from the start; losses averaged over processes, gradient norms and weights."""
+    pairs = [f"{key}={value}" for key, value in (QUICK | CALM | settings).items()]
+    config: PretrainConfig = resolve([], pairs).config
+    videos, execution = VideoIndex.load(index), choose_execution(config.run)
+    torch.manual_seed(0)
+    model = create_model(config)
+    run = RunFolder(folder)
+    found: dict[str, Any] = {"loss": [], "norm": [], "videos": []}
+    with closing(create_loader(videos, None, config, execution, team.world, run)) as loader:
+        training = create_training(model, loader, config, execution, team)
+        if wide:
+            training.model.double()
+        while training.step < steps:
+            for batch in loader:
+                if wide:
+                    batch = replace(batch, clips=batch.clips.double())
+                output = take_step(training, batch)
+                training.step += 1
+                metrics = team.mean({k: v.item() for k, v in output.metrics.items()})
+                found["loss"].append(metrics["loss"])
+                found["norm"].append(metrics["gradient_norm"])
+                if training.step == steps:
+                    break
+    found["weights"] = {name: value.clone() for name, value in model.state_dict().items()}
+    return found
+
+
+def compare_with_one_process(
+    team: Team, index: Path, folder: Path, steps: int, wide: bool, tolerance: float, settings: dict
+) -> None:
+    options = {"steps": steps, "wide": wide, "settings": settings}
+    ours = run_steps(team, index, folder, **options)
+    if not team.is_main:
+        return
+    # Alone: without a process group, as a single process runs.
+    dist.destroy_process_group()
+    truth = run_steps(Team(World(), None, 60), index, folder, **options)
+    for what in ("loss", "norm"):
+        found, expected = (torch.tensor(r[what], dtype=torch.double) for r in (ours, truth))
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=what)
+    for name, expected in truth["weights"].items():
+        torch.testing.assert_close(
+            ours["weights"][name], expected, rtol=tolerance, atol=tolerance, msg=name
+        )
+
+
+def test_a_few_steps_of_four_processes_equal_those_of_one(index: Path, meeting: Path) -> None:
+    """At the paper's temperatures, in double: what differs is the arithmetic's order alone."""
+    paper = {
+        "loss.clip_temperature": 0.07,
+        "loss.coherence_temperature": 0.07,
+        "loss.rank_temperature": 0.05,
+    }
+    spawn(compare_with_one_process, 4, meeting, index, meeting / "run", 3, True, 1e-8, paper)
+
+
+def test_ten_steps_of_two_processes_equal_those_of_one(index: Path, meeting: Path) -> None:
+    """In double too: fp32 rounds 1e8 times as much, and steps amplify that to per cents."""
+    spawn(compare_with_one_process, 2, meeting, index, meeting / "run", 10, True, 1e-6, {})
+
+
+def agree_and_average(team: Team) -> None:
+    rank, size = team.world.rank, team.world.size
+    # The answer to a question comes with the next one.
+    assert team.agree(15 if rank == size - 1 else 0) == 0
+    assert team.agree(0) == 15
+    assert team.agree(0) == 0
+    tensors = [torch.full((2, 3), float(rank)), torch.full((4,), float(rank), dtype=torch.double)]
+    strided = torch.arange(24.0).reshape(1, 2, 3, 2, 2).to(memory_format=torch.channels_last_3d)
+    tensors.append(strided * (rank + 1))
+    expected = [tensor * 0 + (size - 1) / 2 for tensor in tensors[:2]] + [strided * (size + 1) / 2]
+    team.average(tensors)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))
+    assert team.mean({"a": float(rank), "b": 1.0}) == {"a": (size - 1) / 2, "b": 1.0}
+    assert team.from_main(lambda: {"rank": rank}) == {"rank": 0}
+    with pytest.raises(InputError, match="only rank 0 saw this"):
+        team.from_main(_refuse)
+    team.check_equal("thing", {"a": 1})
+    with pytest.raises(InputError, match="rank 1 has another thing than rank 0"):
+        team.check_equal("thing", min(rank, 1))
+
+
+def _refuse() -> None:
+    raise InputError("only rank 0 saw this")
+
+
+def test_four_processes_agree_and_average(meeting: Path) -> None:
+    spawn(agree_and_average, 4, meeting)
+
+
+def hang_or_wait(rank: int, folder: str, collective: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE="3", LOCAL_RANK=str(rank))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(folder, "port").read_text())
+    if rank == 2 and collective == "join":
+        return
+    began = time.monotonic()
+    try:
+        with joined(read_world(), device=torch.device("cpu"), timeout_seconds=4) as team:
+            team.average([torch.ones(2)])
+            began = time.monotonic()
+            if rank == 2:
+                os.kill(os.getpid(), signal.SIGKILL if collective == "kill" else signal.SIGSTOP)
+            for _ in range(3):
+                team.average([torch.ones(2)]) if collective != "agree" else team.agree(0)
+    except LostProcessError as error:
+        Path(folder, f"{rank}.txt").write_text(f"{time.monotonic() - began:.0f} {error}")
+
+
+@pytest.mark.parametrize("collective", ["average", "agree", "kill", "join"])
+def test_a_process_that_hangs_ends_or_never_comes_is_named_in_time(
+    collective: str, meeting: Path
+) -> None:
+    context = mp.get_context("spawn")
+    processes = [
+        context.Process(target=hang_or_wait, args=(rank, str(meeting), collective))
+        for rank in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes[:2]:
+        process.join(timeout=100)
+        assert process.exitcode == 0
+    processes[2].kill()
+    processes[2].join()
+    # Who never came is for rank 0 to tell: it keeps the store, and the others may lose that first.
+    for rank in (0,) if collective == "join" else (0, 1):
+        seconds, _, text = (meeting / f"{rank}.txt").read_text().partition(" ")
+        assert text.startswith("rank 2 of 3 "), text
+        assert int(seconds) <= 30
+
+
+def test_the_place_that_torchrun_and_srun_give() -> None:
+    assert read_world({}) == World()
+    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    assert read_world(torchrun) == World(5, 8, 1, 4, "torchrun")
+    srun = {
+        "SLURM_PROCID": "5",
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+        "SLURM_STEP_NODELIST": "gpu[03-04]",
+        "SLURM_JOB_ID": "41002",
+        "SLURM_STEP_ID": "1",
+    }
+    assert read_world(srun) == World(5, 8, 1, 4, "slurm", ("gpu03", 21_003))
+    # A batch script is a single process, however many tasks its job may start.
+    assert read_world({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == World()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK = ''"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "rank 2 is not in a world of 2"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK = 'x'"),
+    ],
+)
+def test_variables_that_contradict_each_other_are_refused(
+    environment: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        read_world(environment)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node1", "node1"),
+        ("node[03-05,9]", "node03"),
+        ("a[1,3]-ib,b2", "a1-ib"),
+        ("x1,x2", "x1"),
+    ],
+)
+def test_the_first_node_of_a_list(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first

@@ -1,0 +1,250 @@
+"""`fastdual pretrain --gpus N`: elastic's launcher with real processes, signals and ports."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from tests.runs import arguments, differences, invoke, read_log, start, write_index
+
+TWO = ("--gpus", "2", "--device", "cpu")
+SETTINGS: dict[str, Any] = {
+    "schedule__epochs": 20,
+    "schedule__milestones": "[]",
+    "run__checkpoint_every_steps": 4,
+    "run__timeout_seconds": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(tmp_path_factory.mktemp("data"), count=8)
+
+
+def wait_for_steps(process: "subprocess.Popen[str]", run: Path, steps: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(read_log(run, "train")) < steps and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def ranks_of(launcher: int) -> dict[int, int]:
+    """Process numbers of the ranks that a launcher started."""
+    found = {}
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    for child in children:
+        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        values = dict(word.split(b"=", 1) for word in words if b"=" in word)
+        if b"RANK" in values:
+            found[int(values[b"RANK"])] = int(child)
+    return found
+
+
+def is_gone(process: int) -> bool:
+    """Ended, and not left behind as a zombie."""
+    return not Path(f"/proc/{process}").exists()
+
+
+def one_error(stderr: str) -> str:
+    assert "Traceback" not in stderr
+    errors = [line for line in stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, stderr
+    return errors[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_more_gpus_than_there_are_are_refused(index: Path, tmp_path: Path) -> None:
+    args = ["pretrain", str(index), "--run", str(tmp_path / "run"), "--gpus", "2"]
+    result = invoke(args)
+    assert result.exit_code == 2
+    assert "--gpus 2: this machine has no GPU; add --device cpu" in one_error(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--gpus", "3", "--device", "cpu"], "batch size 4 does not divide over 3 processes"),
+        (["--gpus", "0", "--device", "cpu"], "must be at least 1"),
+        ([*TWO, "--nnodes", "2"], "--nnodes 2 needs --rdzv-endpoint HOST:PORT"),
+        ([*TWO, "--nnodes", "2", "--node-rank", "2"], "--node-rank 2: must lie in 0..1"),
+        ([*TWO, "--rdzv-endpoint", "here"], "'here': must be HOST:PORT"),
+        (["--max-restarts", "1"], "need --gpus N"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_starts(
+    index: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
+    result = invoke(arguments(index, tmp_path / "run", *options))
+    assert result.exit_code == 2, result.output
+    assert words in one_error(result.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def test_gpus_under_torchrun_is_refused(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    result = invoke(arguments(index, tmp_path / "run", *TWO))
+    assert result.exit_code == 2
+    assert "leave --gpus away" in one_error(result.stderr)
+
+
+def test_a_port_in_use_and_a_machine_that_never_comes_are_told_in_time(
+    index: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        two = [*TWO, "--nnodes", "2", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+        args = arguments(index, tmp_path / "run", *two, data__batch_size=8)
+        result = invoke(args)
+        assert result.exit_code == 2
+        assert f"port {port} cannot be used" in one_error(result.stderr)
+    began = time.monotonic()
+    args = arguments(index, tmp_path / "run", *two, data__batch_size=8, run__timeout_seconds=3)
+    process = start(args)
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1, (stdout, stderr)
+    assert "the machines did not meet at 127.0.0.1:" in one_error(stderr)
+    assert time.monotonic() - began < 60
+
+
+def test_an_error_of_all_processes_is_one_line_and_its_exit_code(
+    index: Path, tmp_path: Path
+) -> None:
+    process = start(arguments(index, tmp_path / "run", *TWO, run__precision="bf16"))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "fp32 only" in one_error(stderr)
+
+
+def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_on(
+    index: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(arguments(index, run, *TWO, "--max-restarts", "3", **SETTINGS))
+    wait_for_steps(process, run, 5)
+    ranks = ranks_of(process.pid)
+    assert sorted(ranks) == [0, 1]
+    os.kill(ranks[1], signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
+    assert "go on with  fastdual pretrain" in stdout
+    assert all(is_gone(child) for child in ranks.values())
+    stopped = load_checkpoint(find_checkpoint(run))
+    assert read_log(run, "end")[-1] | {"time": 0} == {
+        "event": "end", "step": stopped["step"], "time": 0, "complete": False, "signal": 15,
+    }  # fmt: skip
+    order = stopped["order"]
+    assert 2 * order["epoch"] + order["step"] == stopped["step"] >= 5
+
+    # On another number of processes: from the same step, over the very same order.
+    result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
+    assert result.exit_code == 0, result.output
+    steps = [event["step"] for event in read_log(run, "train")]
+    assert steps == list(range(1, 41))
+    assert load_checkpoint(find_checkpoint(run))["order"] == order | {"epoch": 20, "step": 0}
+
+
+def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(arguments(index, run, *TWO, **SETTINGS))
+    wait_for_steps(process, run, 3)
+    ranks = ranks_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
+    assert "stopped     by a signal" in stdout
+    assert all(is_gone(child) for child in ranks.values())
+    assert load_checkpoint(find_checkpoint(run))["step"] == read_log(run, "train")[-1]["step"]
+
+
+def test_a_killed_process_is_started_anew_and_the_end_is_that_of_an_undisturbed_run(
+    index: Path, tmp_path: Path
+) -> None:
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    settings = SETTINGS | {"schedule__epochs": 6}
+    first = start(arguments(index, undisturbed, *TWO, **settings))
+    assert (first.communicate(timeout=200), first.returncode)[1] == 0
+    process = start(arguments(index, run, *TWO, "--max-restarts", "1", **settings))
+    wait_for_steps(process, run, 6)
+    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    ours, theirs = (load_checkpoint(find_checkpoint(path)) for path in (run, undisturbed))
+    keys = ("step", "model", "objective", "optimiser", "order", "rng", "data")
+    assert differences(*({key: state[key] for key in keys} for state in (ours, theirs))) == []
+
+
+def test_a_killed_process_without_restarts_is_named(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(arguments(index, run, *TWO, **SETTINGS))
+    wait_for_steps(process, run, 2)
+    ranks = ranks_of(process.pid)
+    os.kill(ranks[1], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "rank 1 was ended by SIGKILL" in one_error(stderr)
+    assert all(is_gone(child) for child in ranks.values())
+
+
+def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(arguments(index, run, *TWO, **SETTINGS))
+    wait_for_steps(process, run, 2)
+    ranks = ranks_of(process.pid)
+    process.kill()
+    process.communicate(timeout=120)
+    deadline = time.monotonic() + 60
+    while not all(is_gone(child) for child in ranks.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(is_gone(child) for child in ranks.values())
+    assert read_log(run, "end")[-1]["signal"] == signal.SIGTERM
+
+
+def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> None:
+    """As the launchers would start them: the variables of torchrun, and those of srun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    torchrun = [
+        {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2",
+         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for rank in "01"
+    ]  # fmt: skip
+    srun = [
+        {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": rank,
+         "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
+         "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
+        for rank in "01"
+    ]  # fmt: skip
+    ends = []
+    for name, worlds in (("torchrun", torchrun), ("srun", srun)):
+        run = tmp_path / name
+        args = arguments(index, run, **{**SETTINGS, "schedule__epochs": 1})
+        command = [sys.executable, "-m", "fastdual", *args]
+        processes = [
+            subprocess.Popen(
+                command, env={**os.environ, **world, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for world in worlds
+        ]  # fmt: skip
+        outputs = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        assert "processes 2 (2 on this machine) over gloo, 2 videos each" in outputs[0][1]
+        assert outputs[1] == ("", "")
+        ends.append(load_checkpoint(find_checkpoint(run))["model"])
+    assert differences(*ends) == []
