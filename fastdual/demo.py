@@ -56,7 +56,7 @@ class DemoSet:
     """
 
     train_scenes: int = 16
-    test_scenes: int = 8
+    test_scenes: int = 12
     frames: int = 72
     seed: int = 0
 
