@@ -16,7 +16,7 @@ import click
 
 from fastdual.cli import cli
 
-RECIPE = "tiny"
+SETTINGS = ("--recipe", "tiny")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run_demo(folder: Path) -> None:
     index, run, plots = folder / "videos.h5", folder / "run", folder / "plots"
     before, after = folder / "features-untrained.h5", folder / "features.h5"
     _type("index", folder / "videos" / "videos.csv", "-o", index)
-    _type("pretrain", index, "--run", run, "--recipe", RECIPE, "--resume")
+    _type("pretrain", index, "--run", run, *SETTINGS, "--resume")
     _type("embed", run, index, "-o", before, "--random-weights")
     _type("embed", run, index, "-o", after)
     _type("plot", run, after, "-o", plots)
