@@ -29,14 +29,16 @@ def test_feature_is_the_mean_over_clips_time_and_space(network: Network) -> None
     features = embed(network, index, split="test", options=OPTIONS)
     assert features.paths == tuple(index.paths[v] for v in index.split("test"))
     spec = OPTIONS.spec(network.config)
-    assert (spec.mode, spec.clips_per_video, spec.frame_stride) == ("evaluate", 3, 2)
+    clip = network.config.clip
+    assert (spec.mode, spec.clips_per_video) == ("evaluate", 3)
+    assert spec.frame_stride == clip.frame_stride
     with ClipLoader(
         index, spec, batch_size=1, split="test", shuffle=False, num_workers=1
     ) as loader:
         for batch, feature in zip(loader, features.features, strict=True):
-            assert batch.clips.shape == (1, 3, 3, 16, 64, 64)
+            assert batch.clips.shape == (1, 3, 3, clip.frames_per_clip, *2 * (clip.crop_size,))
             with torch.inference_mode():
-                maps = [network.model.backbone(clip[None])[0] for clip in batch.clips[0]]
+                maps = [network.model.backbone(shown[None])[0] for shown in batch.clips[0]]
             expected = torch.stack([m.mean(dim=(1, 2, 3)) for m in maps]).mean(dim=0)
             np.testing.assert_allclose(feature, expected.numpy(), rtol=1e-4, atol=1e-5)
 
