@@ -19,16 +19,16 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml constraints.txt $(wildcard requirements/*.txt)
+$(STAMP): setup.py pyproject.toml constraints.txt requirements/peers.txt
 	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
-	if [ -f requirements/peers.txt ]; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt; fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m fastdual demo demo --run-all
+	$(BIN)/python -m fastdual demo demo --train
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -43,9 +43,9 @@ lint: install
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p fastdual
 
 bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/rivals.txt
 	$(BIN)/python -m bench.losses
 	$(BIN)/python -m bench.loader
-	$(BIN)/python -m bench.train
 
 gpu-check: install
 	$(BIN)/python -m bench.gpu_check --out $(OUT)
