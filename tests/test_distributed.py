@@ -27,7 +27,7 @@ from fastdual.train import take_step
 from tests.runs import QUICK, write_index
 
 # High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh
-# network's nearly equal embeddings within steps, so that no two fp32 runs stay together.
+# network's nearly equal embeddings within steps, so that fp32 runs of 1 and 2 processes part.
 CALM = {
     "data.batch_size": 8,
     "loss.clip_temperature": 1.0,
