@@ -4,7 +4,8 @@ Shapes: B videos of a batch, K clips a video, N videos, F features.
 """
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Network:
     model: DualModel | VideoEncoder
     config: PretrainConfig
     identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
 
 
 def load_network(path: Path, *, device: str = "cpu", random_weights: bool = False) -> Network:
@@ -120,42 +126,52 @@ def embed(
         FailureError: too many videos cannot be decoded.
     """
     wanted = index.split(split)
-    spec = options.spec(network.config)
+    rows: dict[int, Tensor] = {}
+    shown = 0
+    for videos, features in embed_clips(network, index, split=split, options=options):
+        # A substitute stands in for a video that failed; it has its own row already or to come.
+        rows.update(zip(videos, features.mean(dim=1), strict=True))
+        shown += len(features)
+        if progress is not None:
+            progress(shown, len(wanted), shown - len(rows))
+    return feature_set(network, index, options.spec(network.config), rows)
+
+
+def embed_clips(
+    network: Network, index: VideoIndex, *, split: str | None, options: EmbedOptions
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers of the videos of each batch, and the features [B, K, F] of their clips, on the CPU.
+
+    A video may come twice, in place of one that could not be decoded. Arguments as `embed`.
+    """
     loader = ClipLoader(
         index,
-        spec,
-        batch_size=min(options.batch_size, len(wanted)),
+        options.spec(network.config),
+        batch_size=min(options.batch_size, len(index.split(split))),
         split=split,
-        device=str(next(network.model.parameters()).device),
+        device=str(network.device),
         decode=options.decode,
         num_workers=options.num_workers,
         shuffle=False,
         drop_last=False,
     )
-    rows: dict[int, Tensor] = {}
-    shown = 0
     with loader:
         for batch in loader:
-            features = _pooled(network.model, batch.clips)
-            # A substitute stands in for a video that failed; it has its own row already or to come.
-            rows.update(zip(batch.video_ids.tolist(), features, strict=True))
-            shown += len(features)
-            if progress is not None:
-                progress(shown, len(wanted), shown - len(rows))
-    return _feature_set(network, index, spec, rows)
+            yield batch.video_ids.tolist(), _pooled(network.model, batch.clips)
 
 
 @torch.inference_mode()
 def _pooled(model: DualModel | VideoEncoder, clips: Tensor) -> Tensor:
-    """Features [B, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
+    """Features [B, K, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
     parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
     features = torch.cat([model.features(part).float() for part in parts])  # [B * K, F]
-    return features.view(*clips.shape[:2], -1).mean(dim=1).cpu()
+    return features.view(*clips.shape[:2], -1).cpu()
 
 
-def _feature_set(
+def feature_set(
     network: Network, index: VideoIndex, spec: ClipSpec, rows: dict[int, Tensor]
 ) -> FeatureSet:
+    """The features [F] of videos of an index, by their number, and what the index knows of them."""
     videos = np.array(sorted(rows), dtype=np.int64)
     settings = {
         "backbone": network.config.model.backbone,

@@ -135,7 +135,11 @@ def held_out_metrics(
     model: DualModel | VideoEncoder, loader: Iterable[ClipBatch]
 ) -> HeldOutMetrics:
     """Measure one pass of a loader of pretraining views; arguments as `held_out_embeddings`."""
-    held_out = held_out_embeddings(model, loader)
+    return measure(held_out_embeddings(model, loader))
+
+
+def measure(held_out: HeldOutEmbeddings) -> HeldOutMetrics:
+    """The metrics of embeddings that are there already."""
     segments, permutation, moved = held_out.segments, held_out.permutation, held_out.moved
     return HeldOutMetrics(
         rank_accuracy=_rank_accuracy(segments, permutation),
