@@ -76,8 +76,10 @@ def copy_some(index: VideoIndex, folder: Path, count: int) -> None:
         read_encoded(index.source(video)).tofile(path)
 
 
-def write_videos(folder: Path, count: int, *, seconds: int = _SECONDS) -> None:
+def write_videos(folder: Path, count: int, *, seconds: int = _SECONDS, scale: int = 1) -> None:
     """340x256 H.264 clips as x264 makes them by default, of textures that move in their own ways.
+
+    With a `scale` the pictures are so many times smaller.
 
     Long groups, B-frames, a textured ground that pans, discs that cross it and a little grain: what
     a phone's clip costs to decode, which flat drawings do not.
@@ -89,9 +91,11 @@ def write_videos(folder: Path, count: int, *, seconds: int = _SECONDS) -> None:
         random = np.random.default_rng(number)
         with av.open(str(folder / f"{number:04}.mp4"), "w") as container:
             stream: Any = container.add_stream("libx264", rate=_RATE, options={"crf": "23"})
-            stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
+            stream.height, stream.width = (length // scale // 2 * 2 for length in (_HEIGHT, _WIDTH))
+            stream.pix_fmt = "yuv420p"
             for picture in _moving_pictures(random, seconds * _RATE):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame = frame.reformat(stream.width, stream.height) if scale > 1 else frame
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
 

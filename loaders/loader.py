@@ -142,6 +142,7 @@ class ClipLoader:
             quarantine=Quarantine(index, order.num_videos, quarantine_path),
         )
         self._producer: Producer | None = None
+        self._at_exit: weakref.finalize[..., ClipLoader] | None = None
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -186,9 +187,10 @@ class ClipLoader:
 
     def close(self) -> None:
         """End the background work; iterating again starts it anew."""
-        if self._producer is not None:
+        if self._producer is not None and self._at_exit is not None:
             self._producer.stop()
-            self._producer = None
+            self._at_exit.detach()  # it would keep the producer alive
+            self._producer = self._at_exit = None
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +221,8 @@ class ClipLoader:
                 endless=self._endless,
             )
             self._producer = Producer(self._make_assembler, spans, self._device, self._prefetch)
-            weakref.finalize(self, self._producer.stop)  # also at the interpreter's exit
+            # When the loader is collected, and at the interpreter's exit.
+            self._at_exit = weakref.finalize(self, self._producer.stop)
         started = time.perf_counter()
         assembled = self._producer.take()
         self.data_wait_seconds += time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -55,10 +56,13 @@ class Producer:
         return assembled
 
     def stop(self) -> None:
-        """End the thread and its workers; may be called twice."""
+        """End the thread and its workers and drop what waits; may be called twice."""
         self._stopping.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
 
     def _run(self) -> None:
         assembler: Assembler | None = None
