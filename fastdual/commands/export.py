@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 _PATH = click.Path(path_type=Path)
-_SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth"}
+_SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
 
 
 @click.command()
@@ -20,19 +20,16 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
 
     fastdual.load(FILE) gives it back in Python, with its preprocessing; embed, probe, knn and
     retrieve take the safetensors file in place of a run. With --backbone, SOURCE is a checkpoint of
-    the paper's research code, CoCLR's family or torchvision.
+    the paper's research code, CoCLR's family or torchvision. An ONNX file is checked against the
+    backbone before it is written.
 
     \b
       fastdual export runs/k400 -o k400.safetensors
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.weights import (
-        export_safetensors,
-        export_torchvision,
-        import_backbone,
-        load,
-    )
+    from fastdual.onnx_export import export_onnx
+    from fastdual.weights import export_safetensors, export_torchvision, import_backbone, load
 
     if backbone is None:
         encoder = load(source)
@@ -41,8 +38,13 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
         click.echo(report.describe())
     folder = source if source.is_dir() else source.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
-    write = export_safetensors if form == "safetensors" else export_torchvision
-    write(encoder, target)
+    if form == "onnx":
+        difference = export_onnx(encoder, target)
+        click.echo(f"ONNX Runtime gives the same features to {difference:.1e} of the largest")
+    elif form == "torchvision":
+        export_torchvision(encoder, target)
+    else:
+        export_safetensors(encoder, target)
     clip = encoder.config.clip
     click.echo(
         f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"

@@ -1,0 +1,112 @@
+"""A backbone as an ONNX file, and the proof that ONNX Runtime gets the same features of it."""
+
+import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdual import __version__
+from fastdual.checkpoint import write_atomically
+from fastdual.encoder import VideoEncoder
+from fastdual.loaders.errors import FailureError, InputError
+
+TOLERANCE = 1e-4
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_HEADER = "fastdual"
+# Traced with two clips: a batch of one would be taken for a constant.
+_TRACED_CLIPS, _CHECKED_CLIPS = 2, 3
+
+
+def export_onnx(encoder: VideoEncoder, path: Path) -> float:
+    """Write `clips` [N, 3, T, H, W] -> `features` [N, F], N free, and check it before it is kept.
+
+    The clips are those of `VideoEncoder.preprocess`; config and origin stand in the file's metadata
+    under "fastdual".
+
+    Returns:
+        The largest difference of a feature under ONNX Runtime, relative to the largest feature.
+
+    Raises:
+        InputError: a package of the extra `onnx` is missing.
+        FailureError: the network cannot be traced, the features differ by more than 1e-4, or the
+            file cannot be written.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"--format onnx needs {', '.join(missing)}: pip install 'fastdual[onnx]', or use "
+            "--format safetensors"
+        )
+    encoder = encoder.eval()
+    content = _trace(encoder, _random_clips(encoder, _TRACED_CLIPS))
+    difference = _difference(encoder, content, _random_clips(encoder, _CHECKED_CLIPS))
+    if not difference <= TOLERANCE:
+        raise FailureError(
+            f"--format onnx: under ONNX Runtime the features differ by {difference:.1e} of the "
+            f"largest, more than {TOLERANCE:g}; nothing was written, please report it"
+        )
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+    return difference
+
+
+def _random_clips(encoder: VideoEncoder, count: int) -> Tensor:
+    clip = encoder.config.clip
+    shape = (count, 3, clip.frames_per_clip, clip.crop_size, clip.crop_size)
+    clips = torch.randn(shape, generator=torch.Generator().manual_seed(count))
+    return clips.to(encoder.mean.device)
+
+
+def _trace(encoder: VideoEncoder, clips: Tensor) -> bytes:
+    # It tells of every operator of torchvision that is not there; none is used.
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                encoder,
+                (clips,),
+                dynamo=True,
+                verbose=False,
+                input_names=["clips"],
+                output_names=["features"],
+                dynamic_shapes={"clips": {0: torch.export.Dim("batch")}},
+            )
+    except Exception as error:  # whatever a network of the user's own makes the tracer raise
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise FailureError(
+            f"--format onnx: {encoder.config.model.backbone} cannot be traced ({reason}); use "
+            "--format safetensors"
+        ) from error
+    finally:
+        registry.setLevel(level)
+    header = {
+        "config": encoder.config.to_dict(),
+        "source": encoder.identity,
+        "fastdual": __version__,
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+    }
+    program.model.metadata_props[_HEADER] = json.dumps(header)
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _difference(encoder: VideoEncoder, content: bytes, clips: Tensor) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {"clips": clips.cpu().numpy()})
+    with torch.inference_mode():
+        ours = encoder(clips).float().cpu()
+    scale = max(float(ours.abs().max()), torch.finfo(torch.float32).tiny)
+    return float((torch.from_numpy(theirs) - ours).abs().max()) / scale
