@@ -13,5 +13,5 @@ setup(
         *find_packages(include=["fastdual", "fastdual.*"]),
         *PACKAGE_DIR,
     ],
-    package_data={"fastdual": ["py.typed", "recipes/*.toml"]},
+    package_data={"fastdual": ["py.typed", "recipes/*.toml", "report/page.*"]},
 )

@@ -25,6 +25,7 @@ COMMANDS = {
     "table": "Make a Markdown table of results.",
     "replay": "Take the step again at which a run stopped being finite, and look where.",
     "runs": "List runs and their last metrics.",
+    "report": "Write one HTML page on what a run learned.",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
 }
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VideoEncoder(nn.Module):
@@ -27,7 +27,7 @@ class VideoEncoder(nn.Module):
         self.identity = identity
         self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
         shape = (1, 3, 1, 1, 1)
-        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:

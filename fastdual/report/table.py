@@ -5,7 +5,7 @@ from typing import Any
 
 from fastdual.evaluate.results import is_baseline
 
-_METRICS = ("top1", "top5", "R@1", "R@5", "R@10", "R@20", "R@50")
+METRICS = ("top1", "top5", "R@1", "R@5", "R@10", "R@20", "R@50")
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def markdown_table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     Cells are per cent; brackets hold the 95 % interval, where there is one.
     """
     present = {name for _, result in results for name in result["mean"]}
-    columns = [name for name in _METRICS if name in present]
+    columns = [name for name in METRICS if name in present]
     header = ["run", "weights", "task", "backbone", "test split", "videos", *columns]
     rows = [header, ["---"] * len(header)]
     for source, result in results:

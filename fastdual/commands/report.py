@@ -1,0 +1,82 @@
+"""`fastdual report`: what a run learned, as one HTML page."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdual.commands.evaluation import DECODERS
+from fastdual.commands.progress import video_progress
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.argument("data", type=_PATH, required=False)
+@click.option("-o", "--output", type=_PATH, help="Page [default: RUN/report.html].")
+@click.option("--gallery", default="train", show_default=True, help="Split that is searched.")
+@click.option("--queries", default="test", show_default=True, help="Split that is looked up.")
+@click.option("--allow-overlap", is_flag=True, help="Go on although the two splits overlap.")
+@click.option("--clips-per-video", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
+@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+def command(
+    run: Path,
+    data: Path | None,
+    output: Path | None,
+    gallery: str,
+    queries: str,
+    allow_overlap: bool,
+    clips_per_video: int,
+    device: str,
+    decode: Any,
+    workers: int | None,
+    root: Path | None,
+) -> None:
+    """Write one HTML page on RUN: curves, results, quarantined videos; and, with the videos of
+    DATA, what it learned of them beside the same network with random weights.
+
+    The page needs no network and no other file: retrieval with film strips, a map of the videos,
+    similarities of segments, variance between and within videos, confusions of a linear probe.
+
+    \b
+      fastdual report runs/first
+      fastdual report runs/ucf ucf101.h5 --gallery ucf101-1/train --queries ucf101-1/test
+    """
+    # torch and matplotlib take seconds to import; --help does not wait for them.
+    from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+    from fastdual.execution import choose_device
+    from fastdual.loaders.index import open_index
+    from fastdual.report.collect import collect
+    from fastdual.report.page import read_facts, render, write_page
+
+    facts = read_facts(run)
+    evidence = None
+    if data is not None:
+        where = str(choose_device(device))
+        trained = load_network(run, device=where)
+        untrained = load_network(run, device=where, random_weights=True)
+        index = open_index(data, root=root)
+        decoding: dict[str, Any] = {"decode": decode, "num_workers": workers}
+        found = index_overlaps(index, gallery, queries, **decoding)
+        options = EmbedOptions(clips_per_video=clips_per_video, **decoding)
+        overlaps = refuse_overlaps(found, allowed=allow_overlap)
+        with video_progress("embedding") as progress:
+            evidence = collect(
+                trained,
+                untrained,
+                index,
+                splits=(gallery, queries),
+                options=options,
+                overlaps=overlaps,
+                progress=progress,
+            )
+        facts = facts.with_data(data, evidence)
+    page = output or run / "report.html"
+    write_page(page, render(facts, evidence))
+    without = "" if data is not None else " (name DATA too to see what it learned)"
+    click.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB{without}")

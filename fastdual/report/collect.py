@@ -1,0 +1,226 @@
+"""What a run's report shows, as numbers: everything that takes a network or videos to find out.
+
+Shapes: N videos, K clips a video, F features, Q queries, S segments.
+"""
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed_clips, feature_set
+from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.pretext import (
+    HeldOutEmbeddings,
+    HeldOutMetrics,
+    held_out_embeddings,
+    held_out_loader,
+    measure,
+)
+from fastdual.evaluate.probe import probe
+from fastdual.evaluate.retrieval import centre_and_normalise
+from fastdual.evaluate.score import Sides, retrieval_report, take_split
+from fastdual.evaluate.variance import Variance, variance
+from fastdual.loaders.errors import InputError
+from fastdual.loaders.index import VideoIndex
+from fastdual.model import DualModel
+from fastdual.report.projection import Projection, project
+from fastdual.report.thumbnails import film_strips
+
+_SHOWN_QUERIES, _NEIGHBOURS = 12, 5
+_MAX_MAP_STRIPS = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What one network makes of the videos.
+
+    Attributes:
+        features: of the videos of both splits, averaged over the clips.
+        retrieval: as `score.retrieval_report`; None with `reason`, where classes are missing.
+        reason: why there is no retrieval.
+        clip_variance: of the features of single test clips; None where they are too few.
+        segment_variance: of the segment embeddings of test clips; None without heads, or S = 1.
+        pretext: how well the pretext task is solved on the test split; None without heads.
+        held_out: the embeddings that this was measured on.
+    """
+
+    features: FeatureSet
+    retrieval: dict[str, Any] | None
+    reason: str
+    clip_variance: Variance | None
+    segment_variance: Variance | None
+    pretext: HeldOutMetrics | None
+    held_out: HeldOutEmbeddings | None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A query and its nearest gallery videos; rows of the features, with the cosines."""
+
+    query: int
+    found: tuple[int, ...]
+    cosines: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the page needs of the videos; row numbers are those of `trained.features`.
+
+    Attributes:
+        trained, untrained: the run's network, and the same one before it was trained.
+        splits: names of gallery and queries.
+        lookups: some queries, drawn at random rather than chosen.
+        projections: the map.
+        confusion: report of a linear probe (`Classification.report`), or why there is none.
+        strips: data URI of a film strip, by row.
+        overlaps: what the splits share, where that was allowed.
+    """
+
+    trained: Learned
+    untrained: Learned
+    splits: tuple[str, str]
+    lookups: tuple[Lookup, ...]
+    projections: tuple[Projection, ...]
+    confusion: dict[str, Any] | str
+    strips: dict[int, str]
+    overlaps: list[dict[str, Any]]
+
+
+def collect(
+    trained: Network,
+    untrained: Network,
+    index: VideoIndex,
+    *,
+    splits: tuple[str, str],
+    options: EmbedOptions,
+    overlaps: list[dict[str, Any]],
+    progress: Progress | None = None,
+) -> Evidence:
+    """Embed two splits under both networks, and find out everything that the page shows.
+
+    Raises:
+        InputError: no such split, fewer than three videos, or features that are not finite.
+        FailureError: too many videos cannot be decoded.
+    """
+    total = 2 * sum(len(index.split(split)) for split in splits)
+    done = 0
+
+    def count(videos: int) -> None:
+        nonlocal done
+        done += videos
+        if progress is not None:
+            progress(done, total, 0)
+
+    learned = [_learn(network, index, splits, options, count) for network in (trained, untrained)]
+    features = learned[0].features
+    lookups = _look_up(features, splits)
+    projections = tuple(project(features.features))
+    return Evidence(
+        trained=learned[0],
+        untrained=learned[1],
+        splits=splits,
+        lookups=lookups,
+        projections=projections,
+        confusion=_confusion(features, splits),
+        strips=_strips(index, features, lookups, options),
+        overlaps=overlaps,
+    )
+
+
+def _learn(
+    network: Network,
+    index: VideoIndex,
+    splits: tuple[str, str],
+    options: EmbedOptions,
+    count: Any,
+) -> Learned:
+    rows: dict[int, torch.Tensor] = {}
+    for split in splits:
+        for videos, clips in embed_clips(network, index, split=split, options=options):
+            rows.update(zip(videos, clips, strict=True))
+            count(len(videos))
+    means = {video: clips.mean(dim=0) for video, clips in rows.items()}
+    features = feature_set(network, index, options.spec(network.config), means)
+    retrieval, reason = None, ""
+    try:
+        gallery, queries = (take_split(features, split) for split in splits)
+        sides = Sides(gallery, queries, *splits)
+        retrieval = retrieval_report(sides)
+    except InputError as error:
+        reason = str(error)
+    test = [rows[video] for video in index.split(splits[1]).tolist() if video in rows]
+    held_out = None
+    if isinstance(network.model, DualModel):
+        loader = held_out_loader(
+            index,
+            network.config,
+            split=splits[1],
+            device=str(network.device),
+            decode=options.decode,
+            num_workers=options.num_workers,
+        )
+        with closing(loader):
+            held_out = held_out_embeddings(network.model, loader)
+    return Learned(
+        features=features,
+        retrieval=retrieval,
+        reason=reason,
+        clip_variance=_variance(torch.stack(test)),
+        segment_variance=None if held_out is None else _variance(held_out.segments[:, 0]),
+        pretext=None if held_out is None else measure(held_out),
+        held_out=held_out,
+    )
+
+
+def _variance(embeddings: torch.Tensor) -> Variance | None:
+    return variance(embeddings) if min(embeddings.shape[:2]) >= 2 else None
+
+
+def _look_up(features: FeatureSet, splits: tuple[str, str]) -> tuple[Lookup, ...]:
+    gallery, queries = (features.split(split) for split in splits)
+    if not len(gallery) or not len(queries):
+        return ()
+    known, asked = (
+        centre_and_normalise(torch.from_numpy(features.features[rows]))
+        for rows in (gallery, queries)
+    )
+    drawn = np.random.default_rng(0).permutation(len(queries))[:_SHOWN_QUERIES]
+    cosines, nearest = (asked[np.sort(drawn)] @ known.T).topk(min(_NEIGHBOURS, len(gallery)), dim=1)
+    return tuple(
+        Lookup(int(queries[query]), tuple(gallery[row].tolist()), tuple(values.tolist()))
+        for query, row, values in zip(np.sort(drawn), nearest.numpy(), cosines, strict=True)
+    )
+
+
+def _confusion(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
+    try:
+        train, test = (take_split(features, split) for split in splits)
+        return probe(train, test).classification.report()
+    except InputError as error:
+        return str(error)
+
+
+def _strips(
+    index: VideoIndex, features: FeatureSet, lookups: tuple[Lookup, ...], options: EmbedOptions
+) -> dict[int, str]:
+    """Of every video in the gallery of lookups, and of an even sample for the map."""
+    wanted = {row for lookup in lookups for row in (lookup.query, *lookup.found)}
+    sample = np.linspace(0, len(features) - 1, min(_MAX_MAP_STRIPS, len(features)))
+    wanted |= set(sample.astype(int).tolist())
+    rows = np.array(sorted(wanted), dtype=np.int64)
+    numbers = {path: video for video, path in enumerate(index.paths)}
+    video_of = {row: numbers[features.paths[row]] for row in rows.tolist()}
+    strips = film_strips(
+        index, [*video_of.values()], decode=options.decode, num_workers=options.num_workers
+    )
+    return {row: strips[video] for row, video in video_of.items() if video in strips}
+
+
+def classes_of(features: FeatureSet, rows: NDArray[np.int64] | list[int]) -> list[str]:
+    """Names of the classes of rows, "" without one."""
+    labels = features.labels[np.asarray(rows, dtype=np.int64)].tolist()
+    return ["" if label < 0 else features.class_names[label] for label in labels]
