@@ -17,6 +17,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("data", type=_PATH, required=False)
 @click.option("--gallery", help="Split that is searched [default: train].")
 @click.option("--queries", help="Split whose videos are looked up [default: test].")
+@click.option("--allow-overlap", is_flag=True, help="Measure although the two splits overlap.")
 @click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
@@ -33,6 +34,7 @@ def command(
     data: Path | None,
     gallery: str | None,
     queries: str | None,
+    allow_overlap: bool,
     clips_per_video: int,
     stride: int | None,
     device: str,
@@ -54,6 +56,7 @@ def command(
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate import score
     from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.hygiene import feature_overlaps, index_overlaps, refuse_overlaps
     from fastdual.evaluate.results import result_file, write_result
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
@@ -61,6 +64,9 @@ def command(
     files = score.sort_inputs(source, data)
     if files is not None:
         sides = score.sides_of_files(files, gallery, queries)
+        report = score.retrieval_report(sides)
+        found = feature_overlaps(sides.gallery, sides.queries)
+        overlaps = refuse_overlaps(found, allowed=allow_overlap)
     else:
         assert data is not None
         where = str(choose_device(device))
@@ -70,12 +76,17 @@ def command(
             clips_per_video=clips_per_video, frame_stride=stride, decode=decode, num_workers=workers
         )
         names = {"gallery": gallery or "train", "queries": queries or "test"}
+        # Refused before hours are spent on features.
+        found = index_overlaps(index, *names.values(), decode=decode, num_workers=workers)
+        overlaps = refuse_overlaps(found, allowed=allow_overlap)
         with video_progress("embedding") as progress:
             sides = score.sides_of_run(network, index, **names, options=options, progress=progress)
-    report = score.retrieval_report(sides)
-    result = score.retrieval_result(report, command=typed_command())
+        report = score.retrieval_report(sides)
+    result = score.retrieval_result(report, command=typed_command(), overlaps=overlaps)
     if output is None and source.is_dir():
         output = result_file(source, result)
     if output is not None:
         write_result(output, result)
     click.echo(json.dumps(report, indent=2) if as_json else score.retrieval_table(report))
+    if overlaps:
+        click.echo(f"warning: {len(overlaps)} overlaps of gallery and queries allowed", err=True)

@@ -61,8 +61,8 @@ def refuse_overlaps(overlaps: Sequence[Overlap], *, allowed: bool) -> list[dict[
         pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
         more = f"; and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
         raise InputError(
-            f"training and test videos overlap in {len(overlaps)} pairs, so a test would see what "
-            f"was trained on: {pairs}{more}. Choose other splits; --allow-overlap measures all "
+            f"the two splits overlap in {len(overlaps)} pairs, so a test would see what is known "
+            f"already: {pairs}{more}. Choose other splits; --allow-overlap measures all "
             "the same and lists every pair in the result"
         )
     return [asdict(overlap) for overlap in overlaps]

@@ -105,8 +105,10 @@ def retrieval_report(sides: Sides) -> dict[str, Any]:
     }
 
 
-def retrieval_result(report: dict[str, Any], *, command: str) -> dict[str, Any]:
-    """A report of retrieval in the form that `fastdual table` reads."""
+def retrieval_result(
+    report: dict[str, Any], *, command: str, overlaps: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A report of retrieval, and what was allowed to overlap, as `fastdual table` reads it."""
     split = {
         "train": report["gallery"],
         "test": report["queries"],
@@ -114,7 +116,7 @@ def retrieval_result(report: dict[str, Any], *, command: str) -> dict[str, Any]:
         "num_test": report["num_queries"],
         "metrics": report["metrics"],
         "chance": report["chance"],
-        "overlaps": [],
+        "overlaps": overlaps,
     }
     return make_result(
         task="retrieve",

@@ -125,3 +125,30 @@ def test_result_file_holds_intervals_and_can_be_tabled(
     assert all(m["low"] <= m["value"] <= m["high"] for m in metrics.values())
     table = CliRunner().invoke(cli, ["table", str(tmp_path / "r.json")])
     assert "| R@1 | R@5 | R@10 |" in table.stdout
+
+
+def test_overlapping_splits_are_refused_unless_told_otherwise(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    # One scene in the gallery and among the queries: a group that both sides share.
+    train, test = features.splits["train"], features.splits["test"]
+    groups = list(features.groups)
+    groups[test[0]] = groups[train[0]]
+    replace(features, groups=tuple(groups)).save(tmp_path / "f.h5")
+    index = small_index()
+    shared = replace(index, groups=tuple(groups))
+    shared.save(tmp_path / "shared.h5")
+    run_arguments = [small_checkpoint(), tmp_path / "shared.h5", "--root", index.root, *QUICK]
+    for arguments in ([tmp_path / "f.h5"], run_arguments):
+        done = run(*arguments)
+        assert done.exit_code == 2, done.output
+        assert f"same group: {features.paths[train[0]]} and" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        output = tmp_path / "r.json"
+        done = run(*arguments, "--allow-overlap", "-o", output)
+        assert done.exit_code == 0, done.output
+        assert "warning: 1 overlaps" in done.stderr
+        (overlap,) = read_result(output)["splits"][0]["overlaps"]
+        assert overlap["kind"] == "same group"
+        table = CliRunner().invoke(cli, ["table", str(output)])
+        assert "test (overlaps with train)" in table.stdout
