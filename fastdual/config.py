@@ -73,8 +73,13 @@ class ModelConfig:
     backbone: str = "r2plus1d"
     clip_dim: int = 128
     segment_dim: int = 64
+    channel_multiple: int = 1
+    """R(2+1)D's middle channels are padded with zeros to a multiple of it (8 or 16 for a GPU); what
+    is computed, checkpoints and exports stay as they are."""
 
     def __post_init__(self) -> None:
+        multiple = self.channel_multiple
+        check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
         check(self.clip_dim >= 1, "model.clip_dim", self.clip_dim, "must be at least 1")
         check(self.segment_dim >= 1, "model.segment_dim", self.segment_dim, "must be at least 1")
 

@@ -70,7 +70,11 @@ def create_model(config: PretrainConfig) -> DualModel:
     clip = config.clip
     clip_shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
     return DualModel(
-        create_backbone(config.model.backbone, clip_shape=clip_shape),
+        create_backbone(
+            config.model.backbone,
+            clip_shape=clip_shape,
+            channel_multiple=config.model.channel_multiple,
+        ),
         num_segments=config.clip.num_segments,
         clip_dim=config.model.clip_dim,
         segment_dim=config.model.segment_dim,

@@ -10,6 +10,7 @@ from torch import nn
 
 from fastdual.backbones import c3d, residual, resnet18, s3d
 from fastdual.backbones.custom import load_custom_backbone
+from fastdual.backbones.padding import pad_middle_channels
 from fastdual.loaders.errors import InputError
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
@@ -31,16 +32,27 @@ def backbone_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def create_backbone(name: str, *, clip_shape: tuple[int, int, int] = (16, 112, 112)) -> nn.Module:
+def create_backbone(
+    name: str, *, clip_shape: tuple[int, int, int] = (16, 112, 112), channel_multiple: int = 1
+) -> nn.Module:
     """A freshly initialised backbone with `.feature_dim`.
 
     Args:
         name: one of `backbone_names()`, or "package.module:factory" of your own.
         clip_shape: T, H, W of the clips to come.
+        channel_multiple: middle channels of factored convolutions are padded to a multiple of it.
 
     Raises:
-        InputError: unknown name, clips too small for it, or a backbone of your own that fails.
+        InputError: unknown name, clips too small for it, nothing to pad, or a backbone of your own
+            that fails.
     """
+    backbone = _build(name, clip_shape)
+    if channel_multiple > 1:
+        pad_middle_channels(backbone, multiple=channel_multiple)
+    return backbone
+
+
+def _build(name: str, clip_shape: tuple[int, int, int]) -> nn.Module:
     if ":" in name:
         return load_custom_backbone(name, clip_shape=clip_shape)
     if name not in _BUILDERS:

@@ -56,6 +56,10 @@ class FactoredConv3d(nn.Module):
             bias=False,
         )
 
+    def halves(self) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]:
+        """The layers that share the middle channels: spatial, batch norm, temporal."""
+        return self.spatial_conv, self.bn, self.temporal_conv
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, T, H, W] -> [N, C', T', H', W']."""
         x = self.relu(self.bn(self.spatial_conv(x)))

@@ -11,9 +11,20 @@ from fastdual.backbones.layers import Size3, initialise
 WIDTHS = (64, 128, 256, 512)
 
 
-def _factored(in_channels: int, out_channels: int, stride: int, middle: int) -> nn.Sequential:
+class FactoredSequential(nn.Sequential):
+    """Spatial convolution, batch norm, ReLU, temporal convolution, and what else follows."""
+
+    def halves(self) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]:
+        """The layers that share the middle channels: spatial, batch norm, temporal."""
+        spatial, norm, temporal = self[0], self[1], self[3]
+        assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d)
+        assert isinstance(norm, nn.BatchNorm3d)
+        return spatial, norm, temporal
+
+
+def _factored(in_channels: int, out_channels: int, stride: int, middle: int) -> FactoredSequential:
     """Spatial 3x3, batch norm, ReLU, temporal 3; unnamed members as in torchvision."""
-    return nn.Sequential(
+    return FactoredSequential(
         nn.Conv3d(in_channels, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
         nn.BatchNorm3d(middle),
         nn.ReLU(inplace=True),
@@ -97,8 +108,8 @@ def _conv_norm_relu(
     ]
 
 
-def _factored_stem() -> nn.Sequential:
-    return nn.Sequential(
+def _factored_stem() -> FactoredSequential:
+    return FactoredSequential(
         *_conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)),
         *_conv_norm_relu(45, WIDTHS[0], (3, 1, 1), (1, 1, 1)),
     )
