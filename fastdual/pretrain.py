@@ -18,6 +18,7 @@ from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
 from fastdual.collapse import CollapseWatch
 from fastdual.config import PretrainConfig, RunConfig
+from fastdual.convolution_check import require_bf16
 from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
@@ -95,6 +96,10 @@ def pretrain(
         team.check_equal("config or data set", constants)
         team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))
         training = create_training(model, loader, config, execution, team)
+        if execution.bf16:
+            clip = config.clip
+            shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
+            require_bf16(model.backbone, shape, execution.device)
         restored = restore(training, folder, identity, team)
         for line in describe_run(index, training, resolved, execution, split, restored, world):
             announce(line)

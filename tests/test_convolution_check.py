@@ -1,0 +1,75 @@
+"""The self-check of bf16 convolutions notices what it is there for."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastdual.backbones import create_backbone
+from fastdual.convolution_check import check_bf16_convolutions, require_bf16
+from fastdual.loaders.errors import InputError
+
+CLIP = (4, 16, 16)
+CPU = torch.device("cpu")
+
+
+def test_every_kind_of_convolution_is_tried_once_and_the_network_left_alone() -> None:
+    backbone = create_backbone("r2plus1d", clip_shape=CLIP)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    report = check_bf16_convolutions(backbone, CLIP, CPU)
+    # 20 of 4 stages and the stem, less those that repeat a shape.
+    kinds = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv3d)]
+    assert 0.7 * len(kinds) < report.checked <= len(kinds)
+    assert report.slowdown > 0
+    assert backbone.training
+    assert not any(layer._forward_pre_hooks for layer in kinds)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    """Let conv3d in bf16 do as the faulty releases did."""
+    right = nn.functional.conv3d
+
+    def wrong(clips: Tensor, weight: Tensor, *options: Any) -> Tensor:
+        output = right(clips.float(), weight.float(), *options).to(clips.dtype)
+        return fault(output) if clips.dtype == torch.bfloat16 else output
+
+    monkeypatch.setattr(nn.functional, "conv3d", wrong)
+
+
+def infinite_gradient(output: Tensor) -> Tensor:
+    output.register_hook(lambda gradient: gradient * torch.inf)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda output: output.roll(1, dims=1), "output is off by"),
+        (infinite_gradient, "gradient of the weight is off by nan"),
+    ],
+)
+def test_wrong_convolutions_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, fault: Any, words: str
+) -> None:
+    backbone = create_backbone("tiny", clip_shape=CLIP)
+    plant(monkeypatch, fault)
+    report = check_bf16_convolutions(backbone, CLIP, CPU)
+    assert any(words in line for line in report.wrong), report.wrong
+    with pytest.raises(InputError, match=r"conv1.spatial_conv \(2, 3, 4, 16, 16\).*precision=fp32"):
+        require_bf16(backbone, CLIP, CPU)
+
+
+def test_the_rounding_of_bf16_alone_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, lambda output: output)
+    report = check_bf16_convolutions(create_backbone("tiny", clip_shape=CLIP), CLIP, CPU)
+    assert report.wrong == ()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["r2plus1d", "r2plus1d-18", "s3d"])
+def test_bf16_of_this_gpu_is_right(name: str) -> None:
+    device, shape = torch.device("cuda"), (16, 112, 112)
+    report = check_bf16_convolutions(create_backbone(name).to(device), shape, device)
+    assert report.wrong == ()
