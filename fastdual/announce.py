@@ -1,5 +1,7 @@
 """What a pretraining run is going to do, in a few lines for people."""
 
+import time
+from datetime import timedelta
 from pathlib import Path
 
 from fastdual.config import PretrainConfig
@@ -7,7 +9,10 @@ from fastdual.distributed import World
 from fastdual.execution import Execution
 from fastdual.loaders.index import VideoIndex
 from fastdual.recipe import Resolved
-from fastdual.train import Training
+from fastdual.train import StepReport, Training
+
+# Enough for a mean, few enough to be told within the first minutes.
+_STEPS_OF_ESTIMATE = 20
 
 
 def describe_run(
@@ -64,3 +69,38 @@ def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
         elif origin != "default" and origin not in recipes:
             recipes.append(origin)
     return ", ".join(recipes) + "".join(f"; {text}" for text in given)
+
+
+class EpochEstimate:
+    """Tells once, after the first 20 steps, how long an epoch takes and how long the rest.
+
+    It is measured from the first reading on: the steps before that compile the network and search
+    for the fastest convolutions.
+
+    Args:
+        start_step: steps that earlier processes did.
+    """
+
+    def __init__(self, *, start_step: int) -> None:
+        self._start_step = start_step
+        self._first: tuple[int, float] | None = None
+        self._told = False
+
+    def look(self, report: StepReport) -> str | None:
+        """A line for people, at the first reading that allows it; None at all others."""
+        if self._first is None:
+            self._first = (report.step, time.perf_counter())
+            return None
+        if self._told or report.step - self._start_step < _STEPS_OF_ESTIMATE:
+            return None
+        self._told = True
+        step, started = self._first
+        seconds_per_step = (time.perf_counter() - started) / (report.step - step)
+        steps_per_epoch = report.step / report.epoch
+        epoch = _duration(seconds_per_step * steps_per_epoch)
+        left = _duration(seconds_per_step * (report.total_steps - report.step))
+        return f"estimate  {epoch} an epoch, {left} to the end, by steps {step} to {report.step}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

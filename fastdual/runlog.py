@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from fastdual.announce import EpochEstimate
 from fastdual.checkpoint import write_atomically
 from fastdual.loaders.errors import FailureError
 from fastdual.train import StepReport
@@ -91,6 +92,7 @@ class ProgressLine:
 
     def __init__(self, *, total_steps: int, start_step: int) -> None:
         console = Console(file=sys.stderr)
+        self._estimate = EpochEstimate(start_step=start_step)
         self._last_plain = -math.inf
         self._live: Live | None = None
         if console.is_terminal:
@@ -101,6 +103,11 @@ class ProgressLine:
 
     def show(self, report: StepReport) -> None:
         """Show a reading; the last one of a run is always shown."""
+        estimate = self._estimate.look(report)
+        if estimate is not None and self._live is not None:
+            self._live.console.print(estimate, highlight=False)
+        elif estimate is not None:
+            print(estimate, file=sys.stderr, flush=True)
         speed, metrics = describe_speed(report), describe_metrics(report.metrics)
         if self._live is not None:
             self._bar.update(self._task, completed=report.step, description=speed)

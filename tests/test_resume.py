@@ -36,6 +36,9 @@ def undisturbed(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     result = invoke(arguments(index, run, **SETTINGS))
     assert result.exit_code == 0, result.output
+    # After 20 steps, and once.
+    assert result.stderr.count(" an epoch, ") == 1
+    assert "by steps 1 to 20" in result.stderr
     return run
 
 

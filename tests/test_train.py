@@ -263,3 +263,24 @@ def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     kept = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["event"], e["step"]) for e in kept] == [("train", 1), ("train", 2), ("start", 2)]
     assert kept[-1]["loss"] is None
+
+
+def test_an_epoch_is_estimated_without_the_steps_that_compile() -> None:
+    from fastdual.announce import EpochEstimate
+
+    def report(step: int) -> StepReport:
+        return StepReport(
+            step=step, total_steps=1000, epoch=step / 50, learning_rate=0.1, metrics={},
+            clips_per_second=1.0, data_wait_share=0.0, seconds_left=0.0,
+        )  # fmt: skip
+
+    estimate, now = EpochEstimate(start_step=100), [1000.0]
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastdual.announce.time.perf_counter", lambda: now[0])
+        for step, seconds in ((110, 500.0), (119, 18.0), (120, 2.0), (130, 20.0)):
+            now[0] += seconds
+            told.append(estimate.look(report(step)))
+    # 2 s a step, 50 steps an epoch, 880 steps to go.
+    line = "estimate  0:01:40 an epoch, 0:29:20 to the end, by steps 110 to 120"
+    assert told == [None, None, line, None]
