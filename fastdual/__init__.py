@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
+def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
     """A ready network with its preprocessing, from a run folder, a checkpoint or an exported file.
 
     Args:
         path: what `fastdual pretrain` or `fastdual export` wrote.
         device: where the network goes.
+        backbone: "package.module:factory", where the network was trained on one of your own: no
+            file can have code imported that you do not name.
 
     Raises:
         InputError: nothing there, or damaged; never random weights.
@@ -25,4 +27,4 @@ def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
     # `import fastdual.losses` needs torch alone; this needs the extra `video`.
     from fastdual import weights
 
-    return weights.load(path, device=device)
+    return weights.load(path, device=device, backbone=backbone)

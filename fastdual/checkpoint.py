@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from fastdual.backbones.custom import check_named
 from fastdual.config import PretrainConfig
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.model import DualModel, create_model
@@ -177,6 +178,7 @@ def load_model(path: Path, *, device: str = "cpu") -> tuple[DualModel, PretrainC
     file = find_checkpoint(path)
     state = load_checkpoint(file)
     config = PretrainConfig.from_dict(state["config"], origin=str(file))
+    check_named(config.model.backbone, origin=str(file))
     model = create_model(config)
     load_weights(model, state["model"], origin=file)
     return model.to(device).eval(), config

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastdual.backbones.custom import check_named
 from fastdual.checkpoint import list_checkpoints, load_checkpoint, load_weights
 from fastdual.distributed import World
 from fastdual.execution import choose_execution
@@ -50,6 +51,7 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
     if not folder.config_file.is_file():
         raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
     config = resolve_config(folder, recipe=None, flags={}, settings=(), resume=True).config
+    check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
     execution = replace(choose_execution(config.run), compiled=False)
     split, world = choose_split(index, config.data.split), World()

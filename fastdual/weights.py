@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fastdual import __version__
 from fastdual.backbones import create_backbone
+from fastdual.backbones.custom import check_named, named_backbone
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_weights, write_atomically
 from fastdual.config import FIXED_KEYS, PretrainConfig
 from fastdual.encoder import VideoEncoder
@@ -53,13 +54,22 @@ class ImportReport:
         return f"taken: {self.taken} entries under {self.prefix or 'no prefix'!r}; left: {left}"
 
 
-def load(path: Path | str, *, device: str = "cpu") -> VideoEncoder:
+def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
     """A ready network, in evaluation mode, from a run folder, a checkpoint or an exported file.
+
+    Args:
+        path: the run folder, whose newest checkpoint is taken, or the file.
+        device: where the network goes.
+        backbone: "package.module:factory", if the network was trained on a backbone of your own:
+            what a file names is not imported unless you name it too.
 
     Raises:
         InputError: nothing there, a damaged file, or weights that do not fit. Never random weights.
     """
     path = Path(path)
+    if backbone is not None:
+        with named_backbone(backbone):
+            return load(path, device=device)
     if path.suffix == ".safetensors":
         encoder = _load_safetensors(path)
     else:
@@ -110,7 +120,8 @@ def import_backbone(path: Path, name: str) -> tuple[VideoEncoder, ImportReport]:
     if prefix == "":  # a bare state dict: a classifier beside the backbone is left
         own = {key: key for key in own if key in wanted or not key.startswith(("fc.", "final_"))}
     weights = {key: entries[there] for key, there in own.items()}
-    encoder = _encoder(config, weights, origin=path)
+    with named_backbone(name):
+        encoder = _encoder(config, weights, origin=path)
     taken = set(own.values())
     left = Counter(_first_parts(key) for key in entries if key not in taken)
     return encoder, ImportReport(prefix, len(taken), dict(left))
@@ -164,6 +175,7 @@ def _write(path: Path, content: bytes) -> None:
 def _encoder(
     config: PretrainConfig, weights: Mapping[str, Tensor], *, origin: Path
 ) -> VideoEncoder:
+    check_named(config.model.backbone, origin=str(origin))
     clip = config.clip
     clip_shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
     backbone = create_backbone(config.model.backbone, clip_shape=clip_shape)

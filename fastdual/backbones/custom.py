@@ -1,4 +1,9 @@
-"""A backbone of the user's own: any nn.Module, named "package.module:factory"."""
+"""A backbone of the user's own: any nn.Module, named "package.module:factory".
+
+Such a name runs code, and files hold it: checkpoints, exports, the config of a run. It is imported
+for them only if the user has named it himself (`named_backbone`), so that no file can choose what
+is run.
+"""
 
 import importlib
 import sys
@@ -11,6 +16,32 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.loaders.errors import InputError
+
+_named: set[str] = set()
+
+
+@contextmanager
+def named_backbone(name: str | None) -> Iterator[None]:
+    """While the block runs, files may ask for this backbone; None changes nothing."""
+    added = {name} - _named if name is not None else set()
+    _named.update(added)
+    try:
+        yield
+    finally:
+        _named.difference_update(added)
+
+
+def check_named(name: str, *, origin: str) -> None:
+    """Make sure that a backbone that a file asks for is built in, or was named by the user.
+
+    Raises:
+        InputError: it would run code that nobody but the file has named.
+    """
+    if ":" in name and name not in _named:
+        raise InputError(
+            f"{origin}: its backbone is {name!r}, so loading it would run that code; if you trust "
+            f"it, name it yourself: --backbone {name} (in Python: fastdual.load(..., backbone=...))"
+        )
 
 
 class CustomBackbone(nn.Module):

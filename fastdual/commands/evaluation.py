@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastdual.commands.backbone import backbone_option
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import InputError
 
@@ -38,6 +39,7 @@ _OPTIONS = (
     click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
     click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
     click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline."),
+    backbone_option,
     click.option(
         "-o", "--output", type=_PATH, help="Result file [default: in RUN/results, for a run]."
     ),

@@ -14,7 +14,11 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
     "--format", "form", type=click.Choice(tuple(_SUFFIX)), default="safetensors", show_default=True
 )
 @click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
-@click.option("--backbone", help="SOURCE is a checkpoint of other code that holds this backbone.")
+@click.option(
+    "--backbone",
+    help="SOURCE is a checkpoint of other code that holds this backbone; for a run or an export, "
+    "your own that it was trained on (package.module:factory).",
+)
 def command(source: Path, form: str, output: Path | None, backbone: str | None) -> None:
     """Write the backbone of SOURCE: a run, a checkpoint, or an exported file.
 
@@ -31,8 +35,9 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
     from fastdual.onnx_export import export_onnx
     from fastdual.weights import export_safetensors, export_torchvision, import_backbone, load
 
-    if backbone is None:
-        encoder = load(source)
+    ours = source.is_dir() or source.suffix == ".safetensors"
+    if backbone is None or (ours and ":" in backbone):
+        encoder = load(source, backbone=backbone)
     else:
         encoder, report = import_backbone(source, backbone)
         click.echo(report.describe())

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.backbone import backbone_option
 from fastdual.commands.evaluation import RecordedCommand, typed_command
 from fastdual.commands.progress import video_progress
 
@@ -38,6 +39,7 @@ _KEYS = {
 @click.option("--batch-size", type=int, help="Videos in a batch, over all processes together.")
 @click.option("--seed", type=int, help="Decides the classifier, the order and every clip.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@backbone_option
 def command(
     source: Path,
     data: Path,

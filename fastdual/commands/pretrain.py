@@ -17,6 +17,7 @@ _KEYS = {
     "batch_size": "data.batch_size",
     "seed": "run.seed",
     "losses": "loss.backend",
+    "backbone": "model.backbone",
 }
 # Where the run computes rather than what: read by the launcher, unknown to the processes.
 LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
@@ -35,6 +36,7 @@ LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"
 @click.option("--epochs", type=int, help="Passes over the videos.")
 @click.option("--batch-size", type=int, help="Videos in a batch, over all processes together.")
 @click.option("--seed", type=int, help="Decides the weights, the order and every clip.")
+@click.option("--backbone", help="Name of a backbone, or your own as package.module:factory.")
 @click.option(
     "--losses",
     type=click.Choice(["auto", "eager", "fused"]),
@@ -96,14 +98,25 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
         try:
+            config = resolve()
+            _check_backbone(config)
             if launching:
-                _launch(ctx, resolve())
+                _launch(ctx, config)
             else:
-                _train(data, folder, resolve(), root=options["root"])
+                _train(data, folder, config, root=options["root"])
         except (InputError, FailureError) as error:
             if not launched:
                 raise
             raise click.exceptions.Exit(report_error(error)) from None
+
+
+def _check_backbone(config: Any) -> None:
+    """A backbone of the user's own runs code: a run's folder may not choose it, only the user."""
+    from fastdual.backbones.custom import check_named
+
+    origin = config.sources["model.backbone"]
+    if origin.startswith("run "):
+        check_named(config.config.model.backbone, origin=origin)
 
 
 def _launch(ctx: click.Context, config: Any) -> None:

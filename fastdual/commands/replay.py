@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from fastdual.commands.backbone import backbone_option
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -13,6 +14,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("data", type=_PATH)
 @click.argument("plan", type=_PATH)
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@backbone_option
 def command(data: Path, plan: Path, root: Path | None) -> None:
     """Take the step of PLAN again, a file RUN/plan-step-*.npz, on the DATA of that run.
 

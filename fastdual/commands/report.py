@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.backbone import backbone_option
 from fastdual.commands.evaluation import DECODERS
 from fastdual.commands.progress import video_progress
 
@@ -23,6 +24,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@backbone_option
 def command(
     run: Path,
     data: Path | None,

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.backbone import backbone_option
 from fastdual.commands.evaluation import DECODERS, RecordedCommand, typed_command
 from fastdual.commands.progress import video_progress
 
@@ -25,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
+@backbone_option
 @click.option(
     "-o", "--output", type=_PATH, help="Result file [default: in RUN/results, for a run]."
 )

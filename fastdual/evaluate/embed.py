@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdual.backbones.custom import check_named
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_model
 from fastdual.config import PretrainConfig
 from fastdual.encoder import VideoEncoder
@@ -68,6 +69,7 @@ def load_network(path: Path, *, device: str = "cpu", random_weights: bool = Fals
         model, config = load_model(file, device=device)
         return Network(model, config, _sha256(file))
     config = PretrainConfig.from_dict(load_checkpoint(file)["config"], origin=str(file))
+    check_named(config.model.backbone, origin=str(file))
     with torch.random.fork_rng():
         torch.manual_seed(config.run.seed)
         model = create_model(config).to(device).eval()

@@ -58,7 +58,7 @@ def test_options_are_few_and_frozen() -> None:
     flags = {name for p in options if p.name not in LAUNCH_OPTIONS for name in p.opts}
     assert flags == {
         "--run", "--recipe", "--set", "--show-config", "--resume", "--device", "--epochs",
-        "--batch-size", "--seed", "--losses", "--root",
+        "--batch-size", "--seed", "--losses", "--backbone", "--root",
     }  # fmt: skip
     assert len(flags) <= 12
     assert {name for p in options for name in p.opts} - flags == {
