@@ -19,7 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ from bench.common import RESULTS, Row, describe_machine, write_rows
 from bench.loader_data import Prepared, prepare
 from bench.loader_providers import PROVIDERS, Job, Provider
 from bench.loader_rivals import STD, lend_ffmpeg
+from bench.loader_verdict import REFERENCE, verdict
 from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import FailureError, InputError
 
-REFERENCE = "ours, pyav, raw"
 CONTROLS = ("one frame late", "one frame early")
 # Of 255, averaged over the pixels of a video; a coarse check, for wrong colours and wrong crops.
 # Other scalers, chroma interpolation and rounding make 1 to 2, encoding anew 1 to 3, and the colour
@@ -181,41 +181,6 @@ def to_rows(
     return rows
 
 
-def verdict(rows: Sequence[Row]) -> Iterator[str]:
-    """Who won and by how much, losses included; ratios of medians of one run."""
-    rate = {row["provider"]: row["videos_per_second"] for row in rows if row.get("turns")}
-    kinds = {row["provider"]: row["kind"] for row in rows}
-    theirs = sorted((name for name in rate if kinds[name] == "rival"), key=rate.__getitem__)
-    for name in [name for name in rate if kinds[name] == "ours"]:
-        if theirs:
-            best = theirs[-1]
-            ratio = rate[name] / rate[best]
-            word = "faster than" if ratio >= 1 else "SLOWER than (a loss to)"
-            yield (
-                f"{name}: {rate[name]:.1f} videos/s, {max(ratio, 1 / ratio):.2f} times {word} "
-                f"the best rival, {best} ({rate[best]:.1f})"
-            )
-    if {"bare decode", "bare augmentation", REFERENCE} <= rate.keys():
-        limit = 1 / (1 / rate["bare decode"] + 1 / rate["bare augmentation"])
-        yield (
-            f"limit: {limit:.1f} videos/s (bare decode {rate['bare decode']:.1f}, bare "
-            f"augmentation {rate['bare augmentation']:.1f}); {REFERENCE} reaches "
-            f"{100 * rate[REFERENCE] / limit:.0f} % of it"
-        )
-    if theirs and REFERENCE in rate:
-        costs = {row["provider"]: row["cpu_ms_per_video"] for row in rows if row.get("turns")}
-        best = min(theirs, key=costs.__getitem__)
-        yield (
-            f"CPU per video: {REFERENCE} {costs[REFERENCE]:.0f} ms, the thriftiest rival, {best}, "
-            f"{costs[best]:.0f} ms: {costs[best] / costs[REFERENCE]:.2f} times ours"
-        )
-    for row in rows:
-        if row["status"] != "ok":
-            yield f"{row['provider']}: {row['status']} {row.get('worst_difference', '')}".strip()
-        elif row["kind"] == "control":
-            yield f"{row['provider']}: NOT CAUGHT; on these videos the check of frames is weak"
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.loader",
@@ -225,7 +190,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder, CSV, index or pack")
     parser.add_argument("--videos", type=int, default=24, help="at most this many, evenly chosen")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=8, help="timed in each turn")
+    parser.add_argument("--batches", type=int, default=6, help="timed in each turn")
     parser.add_argument("--warmup", type=int, default=2, help="batches before the clock starts")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=available_cpus())

@@ -1,10 +1,43 @@
-"""What the workers of a bare decode run; it imports no more than the loader's own workers do."""
+"""What the workers of a bare decode and of a bare augmentation run.
 
-from fastdual.loaders.decode import ReadTask, read_task
+It imports no more than the loader's own workers do.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.loaders.augment import augment
+from fastdual.loaders.decode import AugmentTask, ReadTask, read_task
+
+_MOST_FRAMES = 64
 
 
 def decode_only(task: ReadTask) -> int:
     """Decode and scale the wanted frames and hand nothing over; returns how many there were."""
     frames = read_task(task)
-    assert not isinstance(frames, int)
+    assert isinstance(frames, np.ndarray)
     return len(frames)
+
+
+def augment_only(task: AugmentTask) -> int:
+    """Augment frames that lie ready in memory and hand nothing over; returns how many views."""
+    spec = task.spec
+    num_views, num_frames = len(task.plan.view_clip), task.order.shape[2]
+    frames = _noise((_MOST_FRAMES, spec.resize_height, spec.resize_width, 3))
+    out = _memory((num_views + 1, num_frames, spec.crop_size, spec.crop_size, 3))
+    augment(frames, task.plan, task.order, spec, out[:num_views])
+    np.copyto(out[-1], out[num_views - 1])  # as much work as the shuffled view
+    return num_views
+
+
+@lru_cache(maxsize=1)
+def _noise(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _memory(shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.empty(shape, np.float32)

@@ -1,6 +1,7 @@
 """Who takes part in bench.loader: each yields batches without end, or work that bounds them."""
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench import loader_rivals as rivals
-from fastdual.loaders.decode import ReadTask, Requested, available_cpus, unique_frames
+from fastdual.loaders.decode import AugmentTask, ReadTask, Requested, unique_frames
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.pool import ProcessPool
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
+Ints = NDArray[np.int64]
 Kind = Literal["ours", "rival", "limit", "control"]
 
 
@@ -107,12 +110,11 @@ def rival(decode: rivals.Decode, *, threads: bool = False, jpeg: bool = False) -
     return make
 
 
-def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
-    """The frames that the loader would want, in its order, for ever."""
+def plans(job: Job, index: VideoIndex) -> Iterator[tuple[int, Ints, AugmentTask]]:
+    """(video, wanted frames, views) as the loader would make them, in its order, for ever."""
     spec = ClipSpec()
     order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
-    epoch = 0
-    while True:
+    for epoch in itertools.count():
         for step in range(order.batches_per_epoch):
             videos = order.batch(epoch, step)
             plan = draw_plan(
@@ -122,55 +124,47 @@ def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
                 videos=videos,
                 num_frames=index.num_frames[videos],
             )
-            for video, wanted in zip(videos.tolist(), unique_frames(plan)[0], strict=True):
-                table = index.keyframes(video)
-                yield ReadTask(
-                    index.source(video),
-                    wanted,
-                    None if table is None else (table.frames, table.pts, table.offsets),
-                    (spec.resize_height, spec.resize_width),
-                    int(index.rotation[video]),
-                    int(index.num_frames[video]),
-                    (int(index.file_bytes[video]), int(index.modified_ns[video])),
-                )
-        epoch += 1
+            wanted, places = unique_frames(plan)
+            for row, video in enumerate(videos.tolist()):
+                part = slice(row, row + 1)
+                yield video, wanted[row], AugmentTask(spec, plan[part], places[part])
 
 
-def bare_decode(job: Job) -> Iterator[Any]:
-    """The limit of decoding: all cores decode and scale the wanted frames and drop them."""
-    tasks = read_tasks(job, open_data(job, "videos"))
-    with ProcessPool(
-        "bench.loader_limits:decode_only", num_workers=job.num_workers, timeout_seconds=60
-    ) as pool:
-        results = pool.imap(tasks, window=2 * job.num_workers)
-        while True:
-            yield [next(results) for _ in range(job.batch_size)]
-
-
-def bare_augment(job: Job) -> Iterator[Any]:
-    """The limit of augmenting: all cores run the graph on frames that lie ready in memory."""
-    from fastdual.loaders.graph import ClipGraph
-
-    spec, index = ClipSpec(), open_data(job, "videos")
-    graph = ClipGraph(
-        spec,
-        source="frames",
-        device=torch.device("cpu"),
-        max_batch_size=job.batch_size,
-        num_threads=available_cpus(),
-    )
-    order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
-    noise = np.random.default_rng(0)
-    shape = (2 * spec.frames_per_clip, spec.resize_height, spec.resize_width, 3)
-    pictures = [noise.integers(0, 256, shape, np.uint8) for _ in range(job.batch_size)]
-    for step in range(job.total):
-        videos = order.batch(*divmod(step, order.batches_per_epoch))
-        plan = draw_plan(
-            spec, seed=job.seed, epoch=step, videos=videos, num_frames=index.num_frames[videos]
+def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
+    """The frames that the loader would want."""
+    for video, wanted, views in plans(job, index):
+        table = index.keyframes(video)
+        yield ReadTask(
+            index.source(video),
+            wanted,
+            None if table is None else (table.frames, table.pts, table.offsets),
+            (views.spec.resize_height, views.spec.resize_width),
+            int(index.rotation[video]),
+            int(index.num_frames[video]),
+            (int(index.file_bytes[video]), int(index.modified_ns[video])),
         )
-        wanted, places = unique_frames(plan)
-        frames = [p[: len(w)] for p, w in zip(pictures, wanted, strict=True)]
-        yield graph.run(plan, places, {"frames": frames})
+
+
+def bare(reads: str, function: str) -> Make:
+    """A limit: all cores do a part of the loader's work and drop what they made."""
+
+    def make(job: Job) -> Iterator[Any]:
+        index = open_data(job, reads)
+        tasks: Iterator[Any] = read_tasks(job, index)
+        if function == "augment_only":
+            tasks = (views for _, _, views in plans(job, index))
+        with ProcessPool(
+            f"bench.loader_limits:{function}", num_workers=job.num_workers, timeout_seconds=60
+        ) as pool:
+            results = pool.imap(tasks, window=2 * job.num_workers)
+            while True:
+                done = [result for _, result in itertools.islice(results, job.batch_size)]
+                failed = next((r for r in done if isinstance(r, TaskFailure)), None)
+                if failed is not None:
+                    raise RuntimeError(failed.reason)
+                yield torch.zeros(0)
+
+    return make
 
 
 PROVIDERS = {
@@ -194,8 +188,9 @@ PROVIDERS = {
                  package="torchcodec", needs_gpu=True),
         Provider("PyNvVideoCodec", "rival", rival(rivals.decode_pynvvideocodec, threads=True),
                  package="PyNvVideoCodec", needs_gpu=True),
-        Provider("bare decode", "limit", bare_decode),
-        Provider("bare augmentation", "limit", bare_augment),
+        Provider("bare decode", "limit", bare("videos", "decode_only")),
+        Provider("bare decode, pack 128 px h264", "limit", bare("h264", "decode_only"), "h264"),
+        Provider("bare augmentation", "limit", bare("videos", "augment_only")),
         Provider("one frame late", "control", rival(rivals.decode_one_frame_late)),
         Provider("one frame early", "control", rival(rivals.decode_one_frame_early)),
     )

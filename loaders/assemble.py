@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.loaders.augment import frame_order
 from fastdual.loaders.decode import (
     DecodeChoice,
     FrameReader,
@@ -31,7 +32,7 @@ from fastdual.loaders.packed import read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
 from fastdual.loaders.quarantine import Quarantine
-from fastdual.loaders.under_way import Assembled, Chunk, Row, Span
+from fastdual.loaders.under_way import Assembled, BatchMemory, Chunk, Row, Span
 from fastdual.loaders.video_index import VideoIndex
 
 Ints = NDArray[np.int64]
@@ -77,6 +78,7 @@ class Assembler:
         self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
         self._graphs: dict[Source, ClipGraph] = {}
         self._refused: set[int] = set()
+        self._memory = BatchMemory()
         self._colour_tickets: dict[int, int] = {}
         self._colour_matrices: dict[int, NDArray[np.float64]] = {}
         self._num_threads = max(1, available_cpus() // 2)
@@ -138,18 +140,24 @@ class Assembler:
     def _submit(self, row: Row) -> None:
         video = row.video
         if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
-            row.ticket = self._reader.submit(video, row.wanted)
+            self._submit_to_pyav(row)
             return
         row.encoded = self._files.submit(read_encoded, self._index.source(video))
         if video not in self._colour_matrices and video not in self._colour_tickets:
             self._colour_tickets[video] = self._reader.submit_colour(video)
 
+    def _submit_to_pyav(self, row: Row) -> None:
+        """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
+        if self._device.type == "cpu":
+            row.ticket = self._reader.submit_views(row.plan, row.wanted, row.order)
+        else:
+            row.ticket = self._reader.submit(row.video, row.wanted)
+
     def _allocate(self, num_rows: int) -> Tensor:
         size = self._spec.crop_size
         shape = (num_rows, self._spec.num_views, self._spec.frames_per_clip, size, size, 3)
         if self._device.type == "cpu" and self._dtype == torch.float32:
-            # numpy asks for huge pages, which spares a page fault for every 4 KiB written.
-            return torch.from_numpy(np.empty(shape, np.float32))
+            return torch.from_numpy(self._memory.take(shape))
         return torch.empty(shape, dtype=self._dtype, device=self._device)
 
     # ---- finishing a chunk: what failed is replaced, the graph runs
@@ -162,9 +170,12 @@ class Assembler:
             if row.ticket is not None:
                 self._replace_if_bad(row, batch.span.epoch)
         decoded = [row for row in chunk.rows if row.ticket is not None]
-        if decoded:
-            frames = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
-            self._augment(chunk, decoded, "frames", {"frames": frames})
+        made = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
+        if decoded and self._device.type == "cpu":
+            for row, views in zip(decoded, made, strict=True):
+                self._copy_views(chunk, row, views)
+        elif decoded:
+            self._augment(chunk, decoded, "frames", {"frames": made})
         for row in decoded:
             assert row.ticket is not None
             self._reader.release(row.ticket)
@@ -205,7 +216,7 @@ class Assembler:
             self._refused.add(row.video)
             logger.warning("PyAV decodes %s: %s", self._index.path(row.video), reason)
         row.encoded = None
-        row.ticket = self._reader.submit(row.video, row.wanted)
+        self._submit_to_pyav(row)
 
     def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
         """Run the decoding graph; return None, or the last line of the error."""
@@ -222,6 +233,19 @@ class Assembler:
             self._graphs.pop("encoded").close()  # a graph that failed once cannot be used again
             return str(error).strip().splitlines()[-1]
         return None
+
+    def _copy_views(self, chunk: Chunk, row: Row, views: NDArray[np.float32] | TaskFailure) -> None:
+        """Copy what a worker made into the batch, and make the shuffled view of the third one."""
+        assert not isinstance(views, TaskFailure)
+        clips = chunk.batch.clips[chunk.first_row + chunk.rows.index(row)]
+        if clips.dtype == torch.float32:  # in numpy: torch's threads would spin after a copy
+            np.copyto(clips[: len(views)].numpy(), views)
+        else:
+            clips[: len(views)] = torch.from_numpy(views)
+        if row.plan.permutation is not None:
+            order = frame_order(row.plan.permutation, self._spec.frames_per_clip)[0]
+            for place, frame in enumerate(order.tolist()):
+                clips[3, place] = clips[2, frame]
 
     def _augment(
         self, chunk: Chunk, rows: list[Row], source: Source, inputs: dict[str, Any]
@@ -272,4 +296,4 @@ class Assembler:
                 raise FailureError("none of the videos can be decoded; build the index again")
             row.plan = self._draw(epoch, np.array([video]))
             (row.wanted,), row.order = unique_frames(row.plan)
-            row.ticket = self._reader.submit(video, row.wanted)
+            self._submit_to_pyav(row)

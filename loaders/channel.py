@@ -8,11 +8,13 @@ name is needed) and passes the descriptor once; afterwards both sides know the b
 from __future__ import annotations
 
 import array
+import math
 import mmap
 import os
 import pickle
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +36,31 @@ class ArrayHeader:
     buffer: int
     buffer_bytes: int
     shape: tuple[int, ...]
+    dtype: str
     is_new: bool
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An array that is yet to be made, in the memory in which it is handed over.
+
+    Attributes:
+        shape, dtype: What it will be.
+        fill: Called with the empty array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    fill: Callable[[NDArray[Any]], None]
+
+    @staticmethod
+    def of(values: NDArray[Any]) -> Deferred:
+        """One that is there already and has to be copied."""
+
+        def fill(target: NDArray[Any]) -> None:
+            np.copyto(target, values)
+
+        return Deferred(values.shape, values.dtype.str, fill)
 
 
 class Channel:
@@ -88,29 +114,36 @@ class Channel:
 
 @dataclass
 class BufferWriter:
-    """The worker's side: owns the memfds and copies results into them."""
+    """The worker's side: owns the memfds and has results written into them."""
 
     _buffers: dict[int, mmap.mmap] = field(default_factory=dict)
     _next: int = 0
 
-    def write(self, values: NDArray[np.uint8], buffer: int | None) -> tuple[ArrayHeader, int]:
-        """Copy `values` into `buffer` if it fits, else into a new one.
+    def write(self, result: Deferred, buffer: int | None) -> tuple[ArrayHeader, int]:
+        """Make the result in `buffer` if it fits, else in a new one; raises what its `fill` does.
 
         Returns:
             The header to send, and the new buffer's file descriptor (-1 if there is none); the
             caller sends the descriptor and closes it.
         """
         descriptor = -1
-        if buffer is None or len(self._buffers[buffer]) < values.nbytes:
-            size = max(_GRAIN, -(-values.nbytes // _GRAIN) * _GRAIN)
+        count, dtype = math.prod(result.shape), np.dtype(result.dtype)
+        if buffer is None or len(self._buffers[buffer]) < count * dtype.itemsize:
+            size = max(_GRAIN, -(-count * dtype.itemsize // _GRAIN) * _GRAIN)
             descriptor = os.memfd_create("fastdual", os.MFD_CLOEXEC)
             os.ftruncate(descriptor, size)
             buffer, self._next = self._next, self._next + 1
             self._buffers[buffer] = mmap.mmap(descriptor, size)
         memory = self._buffers[buffer]
-        target = np.frombuffer(memory, np.uint8, values.size).reshape(values.shape)
-        np.copyto(target, values)
-        return ArrayHeader(buffer, len(memory), values.shape, descriptor >= 0), descriptor
+        try:
+            result.fill(np.frombuffer(memory, dtype, count).reshape(result.shape))
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+                del self._buffers[buffer]
+            raise
+        header = ArrayHeader(buffer, len(memory), result.shape, result.dtype, descriptor >= 0)
+        return header, descriptor
 
     def drop(self, buffers: tuple[int, ...]) -> None:
         """Forget buffers that the reader has let go."""
@@ -126,15 +159,15 @@ class BufferReader:
     _free: list[int] = field(default_factory=list)
     _dropped: list[int] = field(default_factory=list)
 
-    def view(self, header: ArrayHeader, descriptor: int | None) -> NDArray[np.uint8]:
+    def view(self, header: ArrayHeader, descriptor: int | None) -> NDArray[Any]:
         """Return the array that `header` describes without copying it."""
         if header.is_new:
             assert descriptor is not None
             self._buffers[header.buffer] = mmap.mmap(descriptor, header.buffer_bytes)
             os.close(descriptor)
         memory = self._buffers[header.buffer]
-        size = int(np.prod(header.shape, dtype=np.int64))
-        return np.frombuffer(memory, np.uint8, size).reshape(header.shape)
+        count = math.prod(header.shape)
+        return np.frombuffer(memory, header.dtype, count).reshape(header.shape)
 
     def take(self) -> tuple[int | None, tuple[int, ...]]:
         """Return a free buffer for the next result, and the buffers the worker shall drop."""

@@ -2,8 +2,9 @@
 
 Frame i is the same picture in every backend (`loaders.video` numbers frames by a full decode).
 `nvdec` and `dali-cpu` decode encoded bytes inside the DALI graph; `pyav` decodes and scales in
-worker processes and feeds the graph with frames. A file that DALI cannot decode, or numbers
-differently, goes through PyAV whatever the backend, for a reason that is stated.
+worker processes, which augment as well for a CPU, and feed the graph with frames for a GPU. A file
+that DALI cannot decode, or numbers differently, goes through PyAV whatever the backend, for a
+reason that is stated.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.loaders.augment import augment
+from fastdual.loaders.channel import Deferred
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipPlan, ClipSpec
@@ -130,8 +133,17 @@ class ColourTask:
 
 
 @dataclass(frozen=True)
+class AugmentTask:
+    """What a worker needs to make the views of one video, see `loaders.augment`."""
+
+    spec: ClipSpec
+    plan: ClipPlan
+    order: Ints
+
+
+@dataclass(frozen=True)
 class ReadTask:
-    """What a worker needs to decode the wanted frames of one video."""
+    """What a worker needs to decode the wanted frames of one video, and to augment them."""
 
     source: Path | PackedBytes
     frames: Ints
@@ -140,10 +152,16 @@ class ReadTask:
     rotation: int
     num_frames: int
     stamp: tuple[int, int]  # bytes and time of change (ns) of the file that was indexed
+    views: AugmentTask | None = None
 
 
-def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | int:
-    """Do one task in a worker process: the upright, scaled frames [F, h, w, 3], or a number."""
+def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int:
+    """Do one task in a worker process.
+
+    Returns:
+        The upright, scaled frames [F, h, w, 3]; or the drawn views [V, T, H, W, 3] in float32, made
+        where they are handed over; or the number of a colour matrix.
+    """
     from fastdual.loaders.video import Keyframes, open_video, read_frames
 
     if isinstance(task, ColourTask):
@@ -153,7 +171,7 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | int:
     # A full decode would notice damage in frames that nobody wants, of which the wanted may be
     # made; skipping them is for contents known to be clean.
     num_frames = task.num_frames if _is_as_indexed(task.source, task.stamp) else None
-    return read_frames(
+    frames = read_frames(
         task.source,
         task.frames,
         keyframes=keyframes,
@@ -161,6 +179,13 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | int:
         rotation=task.rotation,
         num_frames=num_frames,
     )
+    return frames if task.views is None else _views(frames, task.views)
+
+
+def _views(frames: NDArray[np.uint8], task: AugmentTask) -> Deferred:
+    spec, num_frames = task.spec, task.order.shape[2]
+    shape = (len(task.plan.view_clip), num_frames, spec.crop_size, spec.crop_size, 3)
+    return Deferred(shape, "<f4", lambda out: augment(frames, task.plan, task.order, spec, out))
 
 
 def _is_as_indexed(source: Path | PackedBytes, stamp: tuple[int, int]) -> bool:
@@ -179,13 +204,20 @@ class FrameReader:
     def __init__(
         self, index: VideoIndex, spec: ClipSpec, *, num_workers: int, timeout_seconds: float
     ) -> None:
-        self._index, self._size = index, (spec.resize_height, spec.resize_width)
+        self._index, self._spec = index, spec
         self._pool = ProcessPool(
             READ_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds
         )
 
     def submit(self, video: int, frames: Ints) -> int:
         """Queue the wanted frames of one video and return a ticket."""
+        return self._submit(video, frames, None)
+
+    def submit_views(self, plan: ClipPlan, frames: Ints, order: Ints) -> int:
+        """Queue the views of a plan of one video; arguments as `unique_frames` returns them."""
+        return self._submit(int(plan.videos[0]), frames, AugmentTask(self._spec, plan, order))
+
+    def _submit(self, video: int, frames: Ints, views: AugmentTask | None) -> int:
         keyframes = self._index.keyframes(video)
         table = None
         if keyframes is not None:
@@ -197,7 +229,8 @@ class FrameReader:
         rotation = int(self._index.rotation[video])
         num_frames = int(self._index.num_frames[video])
         stamp = int(self._index.file_bytes[video]), int(self._index.modified_ns[video])
-        task = ReadTask(source, frames, table, self._size, rotation, num_frames, stamp)
+        size = self._spec.resize_height, self._spec.resize_width
+        task = ReadTask(source, frames, table, size, rotation, num_frames, stamp, views)
         return self._pool.submit(task)
 
     def submit_colour(self, video: int) -> int:
@@ -210,10 +243,11 @@ class FrameReader:
         self._pool.release(ticket)
         return None if isinstance(number, TaskFailure) else colour_matrix(number)
 
-    def result(self, ticket: int) -> NDArray[np.uint8] | TaskFailure:
-        """Wait for a ticket: [F, h, w, 3], valid until `release`, or the reason of the failure."""
-        frames: NDArray[np.uint8] | TaskFailure = self._pool.result(ticket)
-        return frames
+    def result(self, ticket: int) -> NDArray[Any] | TaskFailure:
+        """Wait for a ticket: frames [F, h, w, 3] or views [V, T, H, W, 3], valid until `release`,
+        or the reason of the failure."""
+        made: NDArray[Any] | TaskFailure = self._pool.result(ticket)
+        return made
 
     def release(self, ticket: int) -> None:
         """Give the frames' memory back; a ticket that was not waited for is dropped."""

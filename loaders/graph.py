@@ -3,10 +3,8 @@
 There is no random operator here, and the graph is the same on a CPU and on a GPU and behind every
 decoder. Read `clip_pipeline` as the recipe.
 
-The colour map is one linear map, clamped to [0, 255] afterwards. On an RGB column vector p:
-`brightness * (contrast * (W p - 128) + 128)`, where W goes to YIQ, turns the I-Q plane by the hue,
-stretches it by the saturation, and comes back. The Gaussian blur is separable, reaches 3 sigma and
-reflects at the crop's border, whose outermost pixel is not repeated.
+`loaders.augment` says what the colour map and the blur are; where PyAV decodes for a CPU, it makes
+the same views without this graph, at less cost.
 """
 
 from __future__ import annotations
@@ -20,14 +18,11 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, math, pipeline_def, types
 from torch import Tensor
 
+from fastdual.loaders.augment import MEAN, STD, frame_order, gaussian
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 
 Ints = NDArray[np.int64]
 Source = Literal["frames", "encoded"]
-
-MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
@@ -243,20 +238,3 @@ def encoded_inputs(
         "miscoloured": (matrices != np.eye(3)).any(axis=(1, 2)),
         "colour_matrix": matrices.astype(np.float32),
     }
-
-
-def gaussian(sigma: float) -> NDArray[np.float32]:
-    """Weights of a Gaussian at whole pixels, out to 3 sigma, summing to 1; [1.] for sigma 0."""
-    reach = int(np.ceil(_BLUR_REACH * sigma))
-    places = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (places / max(sigma, 1e-6)) ** 2)
-    normalised: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
-    return normalised
-
-
-def frame_order(permutation: Ints, frames_per_clip: int) -> NDArray[np.int32]:
-    """Order of the frames [B, T] when the segments are played in the order `permutation` [B, S]."""
-    length = frames_per_clip // permutation.shape[1]
-    places = permutation[:, :, None] * length + np.arange(length)
-    order: NDArray[np.int32] = places.reshape(len(permutation), -1).astype(np.int32)
-    return order

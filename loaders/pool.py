@@ -49,8 +49,9 @@ class ProcessPool:
         timeout_seconds: A task that runs longer fails with kind "timeout" and costs its worker.
         setup: Leading arguments of every call.
 
-    A uint8 array returned by the function arrives as a view of shared memory that is valid until
-    its ticket is released; any other result is pickled. Use as a context manager or call `close`.
+    A uint8 array returned by the function, or a `Deferred` one, arrives as a view of shared memory
+    that is valid until its ticket is released; any other result is pickled. Use as a context
+    manager or call `close`.
     """
 
     def __init__(

@@ -47,6 +47,7 @@ def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
     command = [sys.executable, "-P", "-m", "fastdual.loaders.pool_worker"]

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastdual.loaders.channel import BufferWriter, Channel, ChannelClosed
+from fastdual.loaders.channel import BufferWriter, Channel, ChannelClosed, Deferred
 from fastdual.loaders.errors import FailureError, InputError
 
 _PR_SET_PDEATHSIG = 1
@@ -65,6 +64,8 @@ def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -
         try:
             result = call(*setup, pickle.loads(task))
             if isinstance(result, np.ndarray) and result.dtype == np.uint8:
+                result = Deferred.of(result)
+            if isinstance(result, Deferred):
                 _send_array(channel, writer, result, buffer)
             else:
                 channel.send(("value", result))
@@ -81,9 +82,9 @@ def _describe(error: Exception) -> str:
 
 
 def _send_array(
-    channel: Channel, writer: BufferWriter, values: NDArray[np.uint8], buffer: int | None
+    channel: Channel, writer: BufferWriter, result: Deferred, buffer: int | None
 ) -> None:
-    header, descriptor = writer.write(values, buffer)
+    header, descriptor = writer.write(result, buffer)
     if descriptor < 0:
         channel.send(("array", header))
         return

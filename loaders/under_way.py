@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,34 @@ class Assembled:
     @property
     def plan(self) -> ClipPlan:
         return ClipPlan.concatenate(self.plans)
+
+
+class BatchMemory:
+    """Hands out memory for batches, and hands it out again when nobody holds it any more.
+
+    The system clears fresh memory page by page, which takes as long as filling it does.
+    """
+
+    _KEPT = 5  # those that wait, that are under way and that the reader holds
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return an array with anything in it; a tensor made `from_numpy` counts as a holder."""
+        for number in range(len(self._arrays)):
+            is_free = sys.getrefcount(self._arrays[number]) == self._references_when_free
+            if is_free and self._arrays[number].shape == shape:
+                return self._arrays[number]
+        array = np.empty(shape, np.float32)  # numpy asks for huge pages
+        self._arrays = [array, *self._arrays[: self._KEPT - 1]]
+        return array
+
+    @cached_property
+    def _references_when_free(self) -> int:
+        """What `sys.getrefcount` says of an array that only a list holds; Pythons differ."""
+        arrays = [np.empty(1, np.float32)]
+        return sys.getrefcount(arrays[0])
 
 
 @dataclass(eq=False)

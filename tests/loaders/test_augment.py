@@ -1,0 +1,96 @@
+"""The augmentation in numpy against the float64 reference, and against the graph of the GPU."""
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fastdual.loaders.augment import Blur, augment, gaussian
+from fastdual.loaders.decode import unique_frames
+from fastdual.loaders.plan import ClipPlan, ClipSpec
+from fastdual.loaders.under_way import BatchMemory
+from tests.loaders.augment_reference import blur, reference_views
+from tests.loaders.test_graph import SPECS, TOLERANCE, build, noise_video, plan_for, run
+
+ODD = ClipSpec(
+    frames_per_clip=3, num_segments=3, resize_height=31, resize_width=45, crop_size=29,
+    base_probability=1.0, jitter_probability=1.0, blur_probability=1.0,
+)  # fmt: skip
+
+
+def views_of(spec: ClipSpec, plan: ClipPlan) -> np.ndarray:
+    """[V, T, H, W, 3] drawn views of the one video of a plan."""
+    (wanted,), order = unique_frames(plan)
+    shape = (len(plan.view_clip), order.shape[2], spec.crop_size, spec.crop_size, 3)
+    out = np.full(shape, np.nan, np.float32)
+    augment(noise_video(int(plan.videos[0]), spec)[wanted], plan, order, spec, out)
+    return out
+
+
+@pytest.mark.parametrize("name", [*SPECS, "odd"])
+def test_numpy_is_the_reference_and_the_graph(name: str) -> None:
+    spec = {**SPECS, "odd": ODD}[name]
+    plan = plan_for(spec, list(range(8)))
+    graph = run(build(spec), spec, plan)
+    for row in range(8):
+        views = views_of(spec, plan[row : row + 1])
+        truth = reference_views(noise_video(row, spec), plan[row : row + 1], spec)
+        assert np.abs(views - truth[: len(views)]).max() < TOLERANCE, row
+        assert np.abs(views - graph[row, : len(views)].numpy()).max() < 2 * TOLERANCE, row
+
+
+def test_the_papers_sizes_are_the_reference() -> None:
+    spec = ClipSpec(base_probability=1.0, jitter_probability=1.0, blur_probability=1.0)
+    plan = plan_for(spec, [3])
+    truth = reference_views(noise_video(3, spec), plan, spec)
+    assert np.abs(views_of(spec, plan) - truth[:3]).max() < TOLERANCE
+
+
+def test_the_strongest_jitter_is_the_reference() -> None:
+    spec = replace(SPECS["always"], blur_probability=0.0)
+    plan = plan_for(spec, [0])
+    for values in ((1.8, 1.8, 1.8, 72.0), (1.8, 1.8, 1.8, -72.0), (0.2, 0.2, 0.2, 10.0)):
+        plan.jitter[:] = values
+        truth = reference_views(noise_video(0, spec), plan, spec)[:3]
+        views = views_of(spec, plan)
+        assert np.abs(views - truth).max() < TOLERANCE
+        if values[0] > 1:  # the clamp takes part
+            assert (np.abs(truth - truth.max(axis=(0, 1, 2, 3))) < 1e-9).mean() > 0.05
+
+
+def test_a_view_without_blur_or_jitter_is_exact() -> None:
+    spec = replace(SPECS["pretrain"], jitter_probability=0.0, blur_probability=0.0)
+    plan = plan_for(spec, [0])
+    truth = reference_views(noise_video(0, spec), plan, spec)[:3]
+    assert np.abs(views_of(spec, plan) - truth).max() < 5e-7  # one rounding, no filter
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 33])
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 2.0])
+def test_the_blur_mirrors_at_the_border_of_any_size(size: int, sigma: float) -> None:
+    values = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    flat = values.reshape(2, size, -1).astype(np.float32)
+    out = np.empty_like(flat)
+    Blur.of(sigma, size).apply(flat, np.empty_like(flat), out)
+    if size > len(gaussian(sigma)) // 2:  # numpy's "reflect" is mirrored once, ours as the graph's
+        assert np.abs(out.reshape(values.shape) - blur(values, sigma)).max() < 1e-5
+    assert np.abs(out).max() <= np.abs(flat).max() + 1e-6
+
+
+def test_memory_of_a_batch_is_used_again_only_when_nobody_holds_it() -> None:
+    memory = BatchMemory()
+    first = torch.from_numpy(memory.take((4, 1000)))
+    place, second = first.data_ptr(), torch.from_numpy(memory.take((4, 1000)))
+    assert second.data_ptr() != place
+    row = first[2].view(10, 100)
+    del first
+    gc.collect()
+    third = torch.from_numpy(memory.take((4, 1000)))
+    assert third.data_ptr() != place  # `row` is a part of it
+    del row
+    assert memory.take((4, 1000)).ctypes.data == place
+    assert memory.take((3, 1000)).shape == (3, 1000)
+    held = [memory.take((1, 10)) for _ in range(20)]
+    assert len({array.ctypes.data for array in held}) == 20
