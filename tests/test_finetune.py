@@ -206,3 +206,38 @@ def test_checkpoint_of_a_pretraining_run_is_no_run_to_resume(tmp_path: Path) -> 
             settings=(),
             resume=True,
         )
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    # At a usual rate so small a run is chaotic: two threads in place of one change its losses too.
+    rate = {"optimiser__learning_rate": "1e-6", "schedule__epochs": 1, "schedule__milestones": "[]"}
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    assert finetune(alone, **rate).exit_code == 0
+    process = start(arguments(two, "--gpus", "2", **rate))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.count("result: ") == 1  # one of them tests
+    ours, theirs = (load_checkpoint(find_checkpoint(path)) for path in (two, alone))
+    assert ours["order"] == theirs["order"] and ours["config"] == theirs["config"]
+    losses = [[event["loss"] for event in read_log(path, "train")] for path in (two, alone)]
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # The momentum is what the gradients were, of all weights.
+    states = [state["optimiser"]["state"] for state in (ours, theirs)]
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 10
+    for number in states[1]:
+        mine, truth = (of[number]["momentum_buffer"] for of in states)
+        assert (mine - truth).norm() <= 1e-3 * truth.norm() + 1e-6, number
+    results = [read_result(r / "results" / "finetune-test.json") for r in (two, alone)]
+    confusions = [result["splits"][0]["confusion"] for result in results]
+    assert confusions[0] == confusions[1]
+
+
+def test_two_processes_refuse_in_one_line(tmp_path: Path) -> None:
+    process = start(arguments(tmp_path / "run", "--gpus", "2", "--test", "train"))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors
+    lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1 and "overlap in 16 pairs" in lines[0]
+    assert not (tmp_path / "run").exists()
+    done = finetune(tmp_path / "run", "--gpus", "3")
+    assert done.exit_code == 2 and "batch size 4 does not divide over 3" in done.stderr

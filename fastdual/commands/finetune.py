@@ -9,7 +9,9 @@ import click
 
 from fastdual.commands.backbone import backbone_option
 from fastdual.commands.evaluation import RecordedCommand, typed_command
+from fastdual.commands.launching import is_launching, launch_command, launch_options
 from fastdual.commands.progress import video_progress
+from fastdual.loaders.errors import FailureError, InputError
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -40,84 +42,108 @@ _KEYS = {
 @click.option("--seed", type=int, help="Decides the classifier, the order and every clip.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @backbone_option
-def command(
-    source: Path,
-    data: Path,
-    run_path: Path,
-    recipe: str | None,
-    settings: tuple[str, ...],
-    freeze: bool,
-    resume: bool,
-    allow_overlap: bool,
-    random_weights: bool,
-    root: Path | None,
-    **flags: Any,
-) -> None:
+@launch_options
+@click.pass_context
+def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> None:
     """Train a classifier on DATA, starting from the backbone of SOURCE, and test it.
 
     SOURCE: a run, a checkpoint or a file of fastdual export. Clips are sampled as the paper does;
-    the test averages the softmax of 10 clips a video. Under torchrun it joins the given processes.
+    the test averages the softmax of 10 clips a video. --gpus starts several processes; under
+    torchrun or srun it joins the given ones.
 
     \b
       fastdual finetune runs/k400 x.h5 --run runs/ucf --train ucf101-1/train --test ucf101-1/test
       fastdual finetune k400.safetensors data.h5 --run runs/linear --freeze
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.distributed import read_world
-    from fastdual.evaluate.results import make_result, result_file, write_result
-    from fastdual.finetune import finetune
     from fastdual.finetune_config import resolve_finetune
-    from fastdual.loaders.index import open_index
-    from fastdual.pretrain import choose_split
-    from fastdual.report.table import summary
+    from fastdual.launch import follow_launcher, is_launched, is_restart, report_error
     from fastdual.runfolder import RunFolder
     from fastdual.weights import load, load_random
 
     given = {
-        f"--{name.replace('_', '-')}": (_KEYS[name], value)
-        for name, value in flags.items()
-        if value is not None
+        f"--{name.replace('_', '-')}": (key, options[name])
+        for name, key in _KEYS.items()
+        if options[name] is not None
     }
-    if freeze:
+    if options["freeze"]:
         given["--freeze"] = ("model.freeze", True)
-    folder, world = RunFolder(run_path), read_world()
-    encoder = load_random(source, seed=flags["seed"] or 0) if random_weights else load(source)
-    config = resolve_finetune(
-        folder, encoder, recipe=recipe, flags=given, settings=settings, resume=resume
-    )
+    launched = is_launched()
+    if launched:
+        follow_launcher()
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
-        index = open_index(data, root=root)
-        with video_progress("testing") as progress:
-            result = finetune(
-                index,
-                encoder,
+        try:
+            if options["random_weights"]:
+                encoder = load_random(source, seed=options["seed"] or 0)
+            else:
+                encoder = load(source)
+            folder = RunFolder(options["run_path"])
+            config = resolve_finetune(
                 folder,
-                config,
-                world=world,
-                announce=functools.partial(click.echo, err=True)
-                if world.is_main
-                else lambda _: None,
-                allow_overlap=allow_overlap,
-                progress=progress,
+                encoder,
+                recipe=options["recipe"],
+                flags=given,
+                settings=options["settings"],
+                resume=options["resume"] or (launched and is_restart()),
             )
-    training = result.training
-    if training.signal_number is not None:
-        click.echo(f"stopped by a signal, at step {training.step} of {training.total_steps}")
-        raise click.exceptions.Exit(128 + training.signal_number)
-    if result.classification is None:
-        return
-    values = config.config
+            if is_launching(options):
+                launch_command(ctx, config.config, data=data, root=options["root"])
+            else:
+                _finetune(data, encoder, folder, config, options)
+        except (InputError, FailureError) as error:
+            if not launched:
+                raise
+            raise click.exceptions.Exit(report_error(error)) from None
+
+
+def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
+    """Train and test in this process, alone or as one of the world that it was started in."""
+    from fastdual.distributed import read_world
+    from fastdual.finetune import finetune
+    from fastdual.launch import is_launched, report_signal
+    from fastdual.loaders.index import open_index
+
+    world = read_world()
+    index = open_index(data, root=options["root"])
+    with video_progress("testing") as progress:
+        result = finetune(
+            index,
+            encoder,
+            folder,
+            config,
+            world=world,
+            announce=functools.partial(click.echo, err=True) if world.is_main else lambda _: None,
+            allow_overlap=options["allow_overlap"],
+            progress=progress,
+        )
+    stopped = result.training.signal_number
+    if stopped is not None:
+        if world.is_main:
+            steps = f"{result.training.step} of {result.training.total_steps}"
+            click.echo(f"stopped by a signal, at step {steps}")
+        if not is_launched():
+            raise click.exceptions.Exit(128 + stopped)
+        report_signal(stopped)
+    elif result.classification is not None:
+        _write_result(index, config.config, result, folder.path)
+
+
+def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
+    from fastdual.evaluate.results import make_result, result_file, write_result
+    from fastdual.pretrain import choose_split
+    from fastdual.report.table import summary
+
     report = make_result(
-        task="linear" if values.model.freeze else "finetune",
+        task="linear" if config.model.freeze else "finetune",
         command=typed_command(),
-        checkpoint=values.model.weights,
+        checkpoint=config.model.weights,
         data_fingerprint=index.fingerprint,
-        settings={"backbone": values.model.backbone, "config": values.to_dict()},
+        settings={"backbone": config.model.backbone, "config": config.to_dict()},
         splits=[
             {
-                "train": choose_split(index, values.data.split) or "all",
-                "test": values.test.split,
+                "train": choose_split(index, config.data.split) or "all",
+                "test": config.test.split,
                 "num_train": result.num_train,
                 "num_test": len(result.classification.labels),
                 **result.classification.report(),
@@ -125,7 +151,7 @@ def command(
             }
         ],
     )
-    output = result_file(run_path, report)
+    output = result_file(run, report)
     write_result(output, report)
     click.echo(summary(report))
     click.echo(f"result: {output}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.launching import is_launching, launch_command, launch_options
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import FailureError, InputError
 
@@ -19,8 +20,6 @@ _KEYS = {
     "losses": "loss.backend",
     "backbone": "model.backbone",
 }
-# Where the run computes rather than what: read by the launcher, unknown to the processes.
-LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
 
 
 @click.command("pretrain")
@@ -43,18 +42,7 @@ LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"
     help="Fused Triton kernels, or plain torch to compare.  [default: auto, fused on a GPU]",
 )
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
-@click.option(
-    "--gpus",
-    type=int,
-    help="Processes to start on this machine, each on a GPU of its own; with --device cpu, so many "
-    "on the CPU.  [default: this one]",
-)
-@click.option("--nnodes", type=int, help="Machines that train together, each with --gpus.")
-@click.option("--node-rank", type=int, help="Number of this machine; they meet at number 0.")
-@click.option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet.")
-@click.option(
-    "--max-restarts", type=int, help="How often to start anew after a process died.  [default: 0]"
-)
+@launch_options
 @click.pass_context
 def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -> None:
     """Pretrain a backbone on DATA: a folder of videos, a CSV file that lists them, or an index.
@@ -94,14 +82,13 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         config = resolve()
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return
-    launching = any(options[name] is not None for name in LAUNCH_OPTIONS)
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
         try:
             config = resolve()
             _check_backbone(config)
-            if launching:
-                _launch(ctx, config)
+            if is_launching(options):
+                launch_command(ctx, config.config, data=data, root=options["root"])
             else:
                 _train(data, folder, config, root=options["root"])
         except (InputError, FailureError) as error:
@@ -117,57 +104,6 @@ def _check_backbone(config: Any) -> None:
     origin = config.sources["model.backbone"]
     if origin.startswith("run "):
         check_named(config.config.model.backbone, origin=origin)
-
-
-def _launch(ctx: click.Context, config: Any) -> None:
-    """Check what one process can check, then start all of them with this command line."""
-    from fastdual.distributed import read_world
-    from fastdual.execution import check_gpus
-    from fastdual.launch import LaunchPlan, launch
-    from fastdual.loaders.index import open_index
-    from fastdual.loaders.order import check_world
-
-    options = ctx.params
-    if options["gpus"] is None:
-        raise InputError("--nnodes, --node-rank, --rdzv-endpoint and --max-restarts need --gpus N")
-    if read_world().size > 1:
-        raise InputError(
-            f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
-            "leave --gpus away, or start a single process on each machine"
-        )
-    plan = LaunchPlan(
-        processes=options["gpus"],
-        nodes=1 if options["nnodes"] is None else options["nnodes"],
-        node_rank=options["node_rank"] or 0,
-        endpoint=options["rdzv_endpoint"],
-        max_restarts=options["max_restarts"] or 0,
-        timeout_seconds=config.config.run.timeout_seconds,
-    )
-    check_gpus(config.config.run.device, plan.processes)
-    world_size = plan.processes * plan.nodes
-    batch_size = config.config.data.batch_size
-    check_world(rank=0, world_size=world_size, global_batch_size=batch_size)
-    with video_progress("indexing") as progress:
-        open_index(options["data"], root=options["root"], progress=progress)
-    code = launch(arguments_of(ctx), plan)
-    if code:
-        raise click.exceptions.Exit(code)
-
-
-def arguments_of(ctx: click.Context) -> list[str]:
-    """The command line for each process: all that was given here but what starts processes."""
-    words = ["pretrain"]
-    positional = []
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        value = ctx.params.get(name)
-        if isinstance(parameter, click.Argument):
-            positional.append(str(value))
-        elif name not in LAUNCH_OPTIONS and value not in (None, False):
-            several = value if isinstance(value, tuple) else (value,)
-            for one in several:
-                words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
-    return [*words, "--", *positional]
 
 
 def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
-from fastdual.commands.pretrain import LAUNCH_OPTIONS, command
+from fastdual.commands.launching import LAUNCH_OPTIONS
+from fastdual.commands.pretrain import command
 from fastdual.config import PretrainConfig, resolve
 from fastdual.loaders.index import VideoIndex
 from fastdual.model import create_model
