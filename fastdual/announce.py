@@ -38,7 +38,8 @@ def describe_run(
         f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
         f"objective {config.loss.objective}",
-        f"compute   {execution.describe()}",
+        f"compute   {execution.describe()}"
+        + (", activations computed twice" if config.run.recompute_activations == "on" else ""),
         *describe_processes(world, execution, config),
         f"settings  {describe_origins(resolved)}",
         f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",

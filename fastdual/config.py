@@ -28,6 +28,7 @@ RESUME_KEYS = frozenset(
         "run.device",
         "run.precision",
         "run.compile",
+        "run.recompute_activations",
         "run.log_every_steps",
         "run.checkpoint_every_steps",
         "run.keep_checkpoints",
@@ -177,6 +178,9 @@ class RunConfig:
     """`auto`: bf16 autocast on CUDA, fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; `auto`: on CUDA only."""
+    recompute_activations: Literal["on", "off"] = "off"
+    """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
+    less memory, a second forward; without torch.compile."""
     log_every_steps: int = 10
     """Steps between two readings of the metrics; the device is waited for only then."""
     checkpoint_every_steps: int = 500

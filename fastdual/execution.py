@@ -51,7 +51,13 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
             "seen to be wrong; set run.precision=fp32, or run.device=cuda"
         )
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
-    compiled = config.compile == "on" or (config.compile == "auto" and on_cuda)
+    if config.compile == "on" and config.recompute_activations == "on":
+        raise InputError(
+            "run.compile = 'on': a compiled network decides itself what it keeps; leave "
+            "run.recompute_activations away, and take optimiser.accumulate_chunks for less memory"
+        )
+    wanted = on_cuda and config.recompute_activations == "off"
+    compiled = config.compile == "on" or (config.compile == "auto" and wanted)
     return Execution(device, bf16=bf16, compiled=compiled)
 
 

@@ -29,6 +29,7 @@ from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan
 from fastdual.model import DualModel, create_model
 from fastdual.recipe import Resolved
+from fastdual.recompute import recompute_activations
 from fastdual.runfolder import RunFolder
 from fastdual.runlog import ProgressLine, RunLog
 from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
@@ -150,6 +151,10 @@ def create_training(
         # Every batch has the same shape, so the search for the fastest convolution pays.
         torch.backends.cudnn.benchmark = True
     objective = create_objective(config, model).to(execution.device)
+    if (
+        config.run.recompute_activations == "on"
+    ):  # after MoCo has copied the model: keys need no gradient
+        recompute_activations(model.backbone)
     optimiser = create_optimiser(
         nn.ModuleList([model, objective]), config.optimiser, fused=execution.is_cuda
     )
