@@ -25,12 +25,10 @@ def decode_only(task: ReadTask) -> int:
 def augment_only(task: AugmentTask) -> int:
     """Augment frames that lie ready in memory and hand nothing over; returns how many views."""
     spec = task.spec
-    num_views, num_frames = len(task.plan.view_clip), task.order.shape[2]
     frames = _noise((_MOST_FRAMES, spec.resize_height, spec.resize_width, 3))
-    out = _memory((num_views + 1, num_frames, spec.crop_size, spec.crop_size, 3))
-    augment(frames, task.plan, task.order, spec, out[:num_views])
-    np.copyto(out[-1], out[num_views - 1])  # as much work as the shuffled view
-    return num_views
+    out = _memory((spec.num_views, task.order.shape[2], spec.crop_size, spec.crop_size, 3))
+    augment(frames, task.plan, task.order, spec, out)
+    return len(out)
 
 
 @lru_cache(maxsize=1)

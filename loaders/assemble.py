@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.loaders.augment import frame_order
 from fastdual.loaders.decode import (
     DecodeChoice,
     FrameReader,
@@ -94,7 +93,7 @@ class Assembler:
         pending: deque[Chunk] = deque()
         under_way = 0
         for span in spans:
-            batch = Assembled(span, self._allocate(span.stop - span.start))
+            batch = self._allocate(span)
             for chunk in self._start(batch):
                 pending.append(chunk)
                 under_way += len(chunk.rows)
@@ -119,7 +118,7 @@ class Assembler:
         wanted, order = unique_frames(plan)
         for first in range(0, max(len(plan), 1), self._chunk_rows):
             rows = [
-                Row(span.start + row, plan[row : row + 1], wanted[row], order[row : row + 1])
+                Row(batch, row, plan[row : row + 1], wanted[row], order[row : row + 1])
                 for row in range(first, min(first + self._chunk_rows, len(plan)))
             ]
             for row in rows:
@@ -149,16 +148,27 @@ class Assembler:
     def _submit_to_pyav(self, row: Row) -> None:
         """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
         if self._device.type == "cpu":
-            row.ticket = self._reader.submit_views(row.plan, row.wanted, row.order)
+            memory, offset = row.batch.memory, row.number * row.batch.row_bytes
+            row.ticket = self._reader.submit_views(
+                row.plan, row.wanted, row.order, memory=memory, offset=offset
+            )
         else:
             row.ticket = self._reader.submit(row.video, row.wanted)
 
-    def _allocate(self, num_rows: int) -> Tensor:
+    def _allocate(self, span: Span) -> Assembled:
         size = self._spec.crop_size
-        shape = (num_rows, self._spec.num_views, self._spec.frames_per_clip, size, size, 3)
+        shape = (
+            span.stop - span.start,
+            self._spec.num_views,
+            self._spec.frames_per_clip,
+            size,
+            size,
+            3,
+        )
         if self._device.type == "cpu" and self._dtype == torch.float32:
-            return torch.from_numpy(self._memory.take(shape))
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
+            array, memory = self._memory.take(shape)
+            return Assembled(span, torch.from_numpy(array), memory)
+        return Assembled(span, torch.empty(shape, dtype=self._dtype, device=self._device))
 
     # ---- finishing a chunk: what failed is replaced, the graph runs
 
@@ -173,7 +183,8 @@ class Assembler:
         made = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
         if decoded and self._device.type == "cpu":
             for row, views in zip(decoded, made, strict=True):
-                self._copy_views(chunk, row, views)
+                if views is not None:  # it was not made in its place
+                    batch.clips[row.number] = torch.from_numpy(views)
         elif decoded:
             self._augment(chunk, decoded, "frames", {"frames": made})
         for row in decoded:
@@ -234,19 +245,6 @@ class Assembler:
             return str(error).strip().splitlines()[-1]
         return None
 
-    def _copy_views(self, chunk: Chunk, row: Row, views: NDArray[np.float32] | TaskFailure) -> None:
-        """Copy what a worker made into the batch, and make the shuffled view of the third one."""
-        assert not isinstance(views, TaskFailure)
-        clips = chunk.batch.clips[chunk.first_row + chunk.rows.index(row)]
-        if clips.dtype == torch.float32:  # in numpy: torch's threads would spin after a copy
-            np.copyto(clips[: len(views)].numpy(), views)
-        else:
-            clips[: len(views)] = torch.from_numpy(views)
-        if row.plan.permutation is not None:
-            order = frame_order(row.plan.permutation, self._spec.frames_per_clip)[0]
-            for place, frame in enumerate(order.tolist()):
-                clips[3, place] = clips[2, frame]
-
     def _augment(
         self, chunk: Chunk, rows: list[Row], source: Source, inputs: dict[str, Any]
     ) -> None:
@@ -257,8 +255,7 @@ class Assembler:
             first = chunk.first_row
             places: slice | Tensor = slice(first, first + len(rows))
         else:
-            numbers = [chunk.first_row + chunk.rows.index(row) for row in rows]
-            places = torch.tensor(numbers, device=self._device)
+            places = torch.tensor([row.number for row in rows], device=self._device)
         for view, values in enumerate(views):
             chunk.batch.clips[places, view] = values.to(self._dtype)
         if self._device.type == "cuda":
@@ -282,7 +279,7 @@ class Assembler:
         Every attempt is judged for itself and nothing is remembered, so that the video shown is a
         function of the order and the files, whatever rank or run comes here.
         """
-        substitutes = self._order.substitutes(epoch, row.position)
+        substitutes = self._order.substitutes(epoch, row.batch.span.start + row.number)
         while True:
             assert row.ticket is not None
             result = self._reader.result(row.ticket)

@@ -39,14 +39,14 @@ _FRAMES_AT_A_TIME, _PIXELS_AT_A_TIME, _ROWS_PER_BAND, _COLUMNS_PER_BAND = 2, 4, 
 def augment(
     frames: NDArray[np.uint8], plan: ClipPlan, order: Ints, spec: ClipSpec, out: Floats
 ) -> None:
-    """Make the views that are drawn; the shuffled one is a copy of what is drawn.
+    """Make all views of a video.
 
     Args:
         frames: [F, h, w, 3], of the resized size.
         plan: Of this video alone.
         order: [1, K, T] places of the clips' frames among `frames`.
         spec: Of the plan.
-        out: [V, T, H, W, 3], one for each of the plan's drawn views, to be filled.
+        out: [V, T, H, W, 3], to be filled; pretraining's last view is the shuffled third one.
     """
     size = spec.crop_size
     rows = frames.reshape(*frames.shape[:2], -1)
@@ -60,6 +60,9 @@ def augment(
         sigma = float(plan.blur_sigma[0, view])
         blur = Blur.of(sigma, size) if sigma > 0 else None
         _fill(pixels, colours, blur, out[view].reshape(pixels.shape))
+    if plan.permutation is not None:
+        places = frame_order(plan.permutation, spec.frames_per_clip)[0]
+        np.take(out[2], places, axis=0, out=out[3], mode="clip")  # "raise" would copy once more
 
 
 def _fill(pixels: NDArray[np.uint8], colours: Colours, blur: Blur | None, out: Floats) -> None:

@@ -8,12 +8,14 @@ name is needed) and passes the descriptor once; afterwards both sides know the b
 from __future__ import annotations
 
 import array
+import itertools
 import math
 import mmap
 import os
 import pickle
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<QI")  # length of the pickle, 1 if a file descriptor comes along
+_MOST_ATTACHED = 16
 _GRAIN = 1 << 20  # buffers are whole MiB, so that results of slightly different size share one
 
 
@@ -110,6 +113,58 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class SharedMemory:
+    """Memory of the parent's that workers write results to; free when nobody holds a part of it."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.number, self.nbytes = next(_numbers), nbytes
+        self.descriptor = os.memfd_create("fastdual", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+        os.ftruncate(self.descriptor, nbytes)
+        self._map = mmap.mmap(self.descriptor, nbytes)
+
+    def floats(self) -> NDArray[np.float32]:
+        """All of it."""
+        return np.frombuffer(self._map, np.float32)
+
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in which memory a result is to be made."""
+
+    memory: int
+    nbytes: int
+    offset: int
+
+
+@dataclass
+class Attached:
+    """The shared memories that a worker has mapped; the parent keeps count in the same way."""
+
+    _maps: dict[int, mmap.mmap | None] = field(default_factory=dict)
+
+    def knows(self, memory: int) -> bool:
+        return memory in self._maps
+
+    def attach(self, place: Place, descriptor: int | None) -> None:
+        """Map a memory (parent: note that a worker does); the one mapped first is let go."""
+        self._maps[place.memory] = (
+            None if descriptor is None else mmap.mmap(descriptor, place.nbytes)
+        )
+        if len(self._maps) > _MOST_ATTACHED:
+            del self._maps[next(iter(self._maps))]
+
+    def fill(self, place: Place, result: Deferred) -> None:
+        """Make a result at its place; raises what its `fill` does."""
+        memory, count = self._maps[place.memory], math.prod(result.shape)
+        assert memory is not None
+        target = np.frombuffer(memory, result.dtype, count, place.offset)
+        result.fill(target.reshape(result.shape))
 
 
 @dataclass

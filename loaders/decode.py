@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.augment import augment
-from fastdual.loaders.channel import Deferred
+from fastdual.loaders.channel import Deferred, SharedMemory
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipPlan, ClipSpec
@@ -159,8 +159,8 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int
     """Do one task in a worker process.
 
     Returns:
-        The upright, scaled frames [F, h, w, 3]; or the drawn views [V, T, H, W, 3] in float32, made
-        where they are handed over; or the number of a colour matrix.
+        The upright, scaled frames [F, h, w, 3]; or the views [V, T, H, W, 3] in float32, made where
+        they are handed over; or the number of a colour matrix.
     """
     from fastdual.loaders.video import Keyframes, open_video, read_frames
 
@@ -184,7 +184,7 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int
 
 def _views(frames: NDArray[np.uint8], task: AugmentTask) -> Deferred:
     spec, num_frames = task.spec, task.order.shape[2]
-    shape = (len(task.plan.view_clip), num_frames, spec.crop_size, spec.crop_size, 3)
+    shape = (spec.num_views, num_frames, spec.crop_size, spec.crop_size, 3)
     return Deferred(shape, "<f4", lambda out: augment(frames, task.plan, task.order, spec, out))
 
 
@@ -211,13 +211,25 @@ class FrameReader:
 
     def submit(self, video: int, frames: Ints) -> int:
         """Queue the wanted frames of one video and return a ticket."""
-        return self._submit(video, frames, None)
+        return self._pool.submit(self._task(video, frames, None))
 
-    def submit_views(self, plan: ClipPlan, frames: Ints, order: Ints) -> int:
-        """Queue the views of a plan of one video; arguments as `unique_frames` returns them."""
-        return self._submit(int(plan.videos[0]), frames, AugmentTask(self._spec, plan, order))
+    def submit_views(
+        self,
+        plan: ClipPlan,
+        frames: Ints,
+        order: Ints,
+        *,
+        memory: SharedMemory | None = None,
+        offset: int = 0,
+    ) -> int:
+        """Queue the views of a plan of one video, to be made in `memory` from byte `offset` on.
 
-    def _submit(self, video: int, frames: Ints, views: AugmentTask | None) -> int:
+        The other arguments are as `unique_frames` returns them.
+        """
+        task = self._task(int(plan.videos[0]), frames, AugmentTask(self._spec, plan, order))
+        return self._pool.submit(task, memory=memory, offset=offset)
+
+    def _task(self, video: int, frames: Ints, views: AugmentTask | None) -> ReadTask:
         keyframes = self._index.keyframes(video)
         table = None
         if keyframes is not None:
@@ -230,8 +242,7 @@ class FrameReader:
         num_frames = int(self._index.num_frames[video])
         stamp = int(self._index.file_bytes[video]), int(self._index.modified_ns[video])
         size = self._spec.resize_height, self._spec.resize_width
-        task = ReadTask(source, frames, table, size, rotation, num_frames, stamp, views)
-        return self._pool.submit(task)
+        return ReadTask(source, frames, table, size, rotation, num_frames, stamp, views)
 
     def submit_colour(self, video: int) -> int:
         """Queue the question which colour matrix a file states, and return a ticket."""
@@ -243,10 +254,14 @@ class FrameReader:
         self._pool.release(ticket)
         return None if isinstance(number, TaskFailure) else colour_matrix(number)
 
-    def result(self, ticket: int) -> NDArray[Any] | TaskFailure:
-        """Wait for a ticket: frames [F, h, w, 3] or views [V, T, H, W, 3], valid until `release`,
-        or the reason of the failure."""
-        made: NDArray[Any] | TaskFailure = self._pool.result(ticket)
+    def result(self, ticket: int) -> NDArray[Any] | TaskFailure | None:
+        """Wait for a ticket.
+
+        Returns:
+            Frames [F, h, w, 3] or views [V, T, H, W, 3], valid until `release`; None for views that
+            were made in memory of the caller's; or the reason of the failure.
+        """
+        made: NDArray[Any] | TaskFailure | None = self._pool.result(ticket)
         return made
 
     def release(self, ticket: int) -> None:

@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from fastdual.loaders.channel import ArrayHeader, ChannelClosed
+from fastdual.loaders.channel import ArrayHeader, ChannelClosed, SharedMemory
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.pool_handle import START_SECONDS, Job, Worker, describe_exit, start_worker
 
@@ -50,7 +50,8 @@ class ProcessPool:
         setup: Leading arguments of every call.
 
     A uint8 array returned by the function, or a `Deferred` one, arrives as a view of shared memory
-    that is valid until its ticket is released; any other result is pickled. Use as a context
+    that is valid until its ticket is released; any other result is pickled. A `Deferred` array may
+    also be made at a place in memory of the caller's; the result is None then. Use as a context
     manager or call `close`.
     """
 
@@ -84,13 +85,16 @@ class ProcessPool:
 
     # ---- the caller's side
 
-    def submit(self, task: Any) -> int:
-        """Queue a task and return its ticket; tasks start in ticket order. Never blocks."""
+    def submit(self, task: Any, *, memory: SharedMemory | None = None, offset: int = 0) -> int:
+        """Queue a task and return its ticket; tasks start in ticket order. Never blocks.
+
+        A `Deferred` result is made in `memory`, from byte `offset` on.
+        """
         body = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
         with self._condition:
             if self._closing:
                 raise ValueError("the pool is closed")
-            job = Job(self._next_ticket, body)
+            job = Job(self._next_ticket, body, memory, offset)
             self._next_ticket += 1
             self._jobs[job.ticket] = job
             self._queue.append(job)
@@ -216,8 +220,10 @@ class ProcessPool:
                 worker.job, job.tries = job, job.tries + 1
                 worker.lent, dropped = worker.reader.take()
             worker.deadline = time.monotonic() + self._timeout_seconds
+            place, descriptor = worker.place(job)
             try:
-                worker.channel.send((job.task, worker.lent, dropped))
+                message = (job.task, worker.lent, dropped, place)
+                worker.channel.send(message, descriptor=descriptor)
             except ChannelClosed:
                 self._bury(worker)
 

@@ -12,7 +12,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastdual.loaders.channel import BufferReader, Channel, ChannelClosed
+from fastdual.loaders.channel import (
+    Attached,
+    BufferReader,
+    Channel,
+    ChannelClosed,
+    Place,
+    SharedMemory,
+)
 
 START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from a cold disk
 
@@ -21,6 +28,8 @@ START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from
 class Job:
     ticket: int
     task: bytes
+    memory: SharedMemory | None = None
+    offset: int = 0
     tries: int = 0
     done: bool = False
     abandoned: bool = False
@@ -38,6 +47,17 @@ class Worker:
     job: Job | None = None
     lent: int | None = None
     reader: BufferReader = field(default_factory=BufferReader)
+    attached: Attached = field(default_factory=Attached)
+
+    def place(self, job: Job) -> tuple[Place | None, int | None]:
+        """Where a job's result goes, and the descriptor that the worker does not have yet."""
+        if job.memory is None:
+            return None, None
+        place = Place(job.memory.number, job.memory.nbytes, job.offset)
+        if self.attached.knows(place.memory):
+            return place, None
+        self.attached.attach(place, None)
+        return place, job.memory.descriptor
 
 
 def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:

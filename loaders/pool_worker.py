@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.loaders.channel import BufferWriter, Channel, ChannelClosed, Deferred
+from fastdual.loaders.channel import Attached, BufferWriter, Channel, ChannelClosed, Deferred
 from fastdual.loaders.errors import FailureError, InputError
 
 _PR_SET_PDEATHSIG = 1
@@ -57,15 +57,21 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -> None:
-    writer = BufferWriter()
+    writer, attached = BufferWriter(), Attached()
     while True:
-        (task, buffer, dropped), _ = channel.receive()
+        (task, buffer, dropped, place), descriptor = channel.receive()
         writer.drop(dropped)
+        if descriptor is not None:
+            attached.attach(place, descriptor)
+            os.close(descriptor)
         try:
             result = call(*setup, pickle.loads(task))
             if isinstance(result, np.ndarray) and result.dtype == np.uint8:
                 result = Deferred.of(result)
-            if isinstance(result, Deferred):
+            if isinstance(result, Deferred) and place is not None:
+                attached.fill(place, result)
+                channel.send(("value", None))
+            elif isinstance(result, Deferred):
                 _send_array(channel, writer, result, buffer)
             else:
                 channel.send(("value", result))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.loaders.channel import SharedMemory
 from fastdual.loaders.plan import ClipPlan
 
 Ints = NDArray[np.int64]
@@ -29,50 +31,61 @@ class Span:
 
 @dataclass(eq=False)
 class Assembled:
-    """A batch being filled: `clips` is [B, V, T, H, W, C]; `plans` join to the plan as shown."""
+    """A batch being filled: `clips` is [B, V, T, H, W, C]; `plans` join to the plan as shown.
+
+    `memory` is what the clips lie in, where workers can write to it.
+    """
 
     span: Span
     clips: Tensor
+    memory: SharedMemory | None = None
     plans: list[ClipPlan] = field(default_factory=list)
 
     @property
     def plan(self) -> ClipPlan:
         return ClipPlan.concatenate(self.plans)
 
+    @property
+    def row_bytes(self) -> int:
+        return self.clips.nbytes // len(self.clips)
+
 
 class BatchMemory:
     """Hands out memory for batches, and hands it out again when nobody holds it any more.
 
-    The system clears fresh memory page by page, which takes as long as filling it does.
+    The system clears fresh memory page by page, which takes as long as filling it does; and workers
+    need not map again what they know. Whoever holds more batches than are kept gets plain memory.
     """
 
-    _KEPT = 5  # those that wait, that are under way and that the reader holds
+    MOST_KEPT = 8  # those that wait, that are under way and that the reader holds are fewer
 
     def __init__(self) -> None:
-        self._arrays: list[NDArray[np.float32]] = []
+        self._kept: list[tuple[SharedMemory, weakref.ref[Any]]] = []
 
-    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return an array with anything in it; a tensor made `from_numpy` counts as a holder."""
-        for number in range(len(self._arrays)):
-            is_free = sys.getrefcount(self._arrays[number]) == self._references_when_free
-            if is_free and self._arrays[number].shape == shape:
-                return self._arrays[number]
-        array = np.empty(shape, np.float32)  # numpy asks for huge pages
-        self._arrays = [array, *self._arrays[: self._KEPT - 1]]
-        return array
+    def take(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], SharedMemory | None]:
+        """Return an array with anything in it, and the memory if it is shared.
 
-    @cached_property
-    def _references_when_free(self) -> int:
-        """What `sys.getrefcount` says of an array that only a list holds; Pythons differ."""
-        arrays = [np.empty(1, np.float32)]
-        return sys.getrefcount(arrays[0])
+        A tensor made of the array, and whatever is made of that, counts as a holder.
+        """
+        nbytes = 4 * math.prod(shape)
+        free = [memory for memory, holder in self._kept if holder() is None]
+        fitting = next((memory for memory in free if memory.nbytes == nbytes), None)
+        self._kept = [pair for pair in self._kept if pair[1]() is not None or pair[0] is fitting]
+        if fitting is None and (len(self._kept) == self.MOST_KEPT or not nbytes):
+            return np.empty(shape, np.float32), None
+        memory = fitting or SharedMemory(nbytes)
+        values = memory.floats()
+        self._kept = [pair for pair in self._kept if pair[0] is not memory]
+        self._kept.append((memory, weakref.ref(values)))  # every view of them holds `values`
+        return values.reshape(shape), memory
 
 
 @dataclass(eq=False)
 class Row:
     """One video under way; exactly one of `ticket` (PyAV) and `encoded` (for DALI) is set."""
 
-    position: int
+    batch: Assembled
+    number: int
     plan: ClipPlan
     wanted: Ints
     order: Ints
