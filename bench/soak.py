@@ -49,7 +49,7 @@ _BATCH = 8
 _HANG_SECONDS = 120
 _KILL_PAUSE_SECONDS = (0.5, 3.5)
 _MIN_SECONDS_JUDGED, _MIN_BATCHES_JUDGED = 600.0, 2000
-_MIN_GROWTH_MIB = 16.0
+_MIN_GROWTH_MIB, _SAMPLE_SECONDS = 16.0, 0.2
 TINY = ClipSpec(frames_per_clip=4, resize_height=40, resize_width=57, crop_size=32)
 
 
@@ -165,7 +165,7 @@ def soak(
     logger = logging.getLogger("fastdual.loaders")
     logger.addHandler(heard)
     killer = Killer(seed)
-    memory: list[tuple[float, float]] = []
+    memory: list[tuple[float, int, float]] = []
     started = time.monotonic()
     loader = ClipLoader(
         index,
@@ -197,7 +197,9 @@ def soak(
             if not bool(torch.isfinite(batch.clips).all()):
                 report.problems.append(f"epoch {epoch}, step {step} is not finite")
             report.batches += 1
-            memory.append((time.monotonic() - started, memory_mib([os.getpid()])))
+            seconds = time.monotonic() - started
+            if not memory or seconds > memory[-1][0] + _SAMPLE_SECONDS:  # it takes a while itself
+                memory.append((seconds, report.batches, memory_mib([os.getpid()])))
         if kills:
             killer.stop()
     faulthandler.cancel_dump_traceback_later()
@@ -208,9 +210,9 @@ def soak(
     return report
 
 
-def _judge_memory(report: Report, memory: list[tuple[float, float]], batch_mib: float) -> None:
+def _judge_memory(report: Report, memory: list[tuple[float, int, float]], batch_mib: float) -> None:
     """Growth from the middle third to the last, and the slope of a line through both."""
-    seconds, mib = np.array(memory).T
+    seconds, batches, mib = np.array(memory).T
     third = len(mib) // 3
     report.peak_mib = round(float(mib.max()), 1)
     if third < 2:
@@ -219,9 +221,10 @@ def _judge_memory(report: Report, memory: list[tuple[float, float]], batch_mib: 
     report.growth_mib = round(growth, 1)
     slope = np.polyfit(seconds[third:] / 60, mib[third:], 1)[0]
     report.slope_mib_per_minute = round(float(slope), 2)
-    slope = np.polyfit(np.arange(third, len(mib)), mib[third:] * 1024, 1)[0]
+    slope = np.polyfit(batches[third:], mib[third:] * 1024, 1)[0]
     report.slope_kib_per_batch = round(float(slope), 2)
-    report.memory_judged = seconds[-1] >= _MIN_SECONDS_JUDGED or len(mib) >= _MIN_BATCHES_JUDGED
+    is_long = seconds[-1] >= _MIN_SECONDS_JUDGED or batches[-1] >= _MIN_BATCHES_JUDGED
+    report.memory_judged = bool(is_long)
     if report.memory_judged and growth > max(_MIN_GROWTH_MIB, batch_mib):
         report.problems.append(f"memory grew by {growth:.0f} MiB")
 

@@ -25,7 +25,8 @@ def test_a_soak_of_so_many_batches_reports_their_slope(tmp_path: Path) -> None:
 def judge(mib: np.ndarray, *, seconds: float, batch_mib: float = 1.0) -> soak.Report:  # type: ignore[type-arg]
     report = soak.Report()
     times = np.linspace(0, seconds, len(mib)).tolist()
-    soak._judge_memory(report, list(zip(times, mib.tolist(), strict=True)), batch_mib)
+    samples = list(zip(times, range(1, len(mib) + 1), mib.tolist(), strict=True))
+    soak._judge_memory(report, samples, batch_mib)
     return report
 
 
