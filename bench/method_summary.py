@@ -83,21 +83,21 @@ def one_line(row: Row) -> str:
     return f"{row['data']}  {row['contestant']}  seed {row['seed']}  {seconds}:  {', '.join(cells)}"
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], measures: Sequence[tuple[str, str, bool]] = MEASURES) -> str:
     """A table of one data set: a row for each contestant, mean and standard deviation."""
-    lines = ["| | " + " | ".join(title for _, title, _ in MEASURES) + " |"]
-    lines.append("|---" * (len(MEASURES) + 1) + "|")
+    lines = ["| | " + " | ".join(title for _, title, _ in measures) + " |"]
+    lines.append("|---" * (len(measures) + 1) + "|")
     guesses = [
         "-"
         if rows[0].get(f"chance_{measure}") is None
         else Spread(rows[0][f"chance_{measure}"], math.nan, 1).text(share=share)
-        for measure, _, share in MEASURES
+        for measure, _, share in measures
     ]
     lines.append(f"| guessing | {' | '.join(guesses)} |")
     for contestant in CONTESTANTS:
         spreads = [
             (Spread.of([*values_of(rows, contestant, measure).values()]), share)
-            for measure, _, share in MEASURES
+            for measure, _, share in measures
         ]
         if all(spread is None for spread, _ in spreads):
             continue
@@ -112,18 +112,24 @@ def conclude(rows: Sequence[Row]) -> str:
     """The tables and, in plain words, whether the full objective beats plain contrast."""
     parts = []
     for name, own in by_data(rows).items():
-        first = max(own, key=lambda row: row["steps"])
-        seeds = {row["seed"] for row in own if row["contestant"] == FULL}
-        parts.append(
-            f"{name}: {first['train_videos']} training videos, {first['test_videos']} test videos, "
-            f"recipe {first['recipe']}, {first['steps']} steps of {first['batch_size']} videos, "
-            f"{len(seeds)} seeds; per cent, mean ± standard deviation over the seeds"
-        )
+        parts.append(describe(name, own))
         parts.append(markdown(own))
         sentences = [compare(own, FULL, PLAIN, measure) for measure in _JUDGED]
         sentences += [compare(own, FULL, UNTRAINED, measure) for measure in _JUDGED]
         parts.append("\n".join(sentence for sentence in sentences if sentence))
     return "\n\n".join(parts)
+
+
+def describe(name: str, rows: Sequence[Row]) -> str:
+    """One sentence on what the rows of one data set were measured on."""
+    first = max(rows, key=lambda row: int(row["steps"]))
+    seeds = {row["seed"] for row in rows if row["contestant"] == FULL}
+    settings = f" ({first['settings']})" if first["settings"] else ""
+    return (
+        f"{name}: {first['train_videos']} training videos, {first['test_videos']} test videos, "
+        f"recipe {first['recipe']}{settings}, {first['steps']} steps of {first['batch_size']} "
+        f"videos, {len(seeds)} seeds; per cent, mean ± standard deviation over the seeds"
+    )
 
 
 def compare(rows: Sequence[Row], ours: str, theirs: str, measure: str) -> str:
@@ -163,7 +169,7 @@ def compare(rows: Sequence[Row], ours: str, theirs: str, measure: str) -> str:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """One row of panels a data set, a panel a measure: every seed as a point, the mean as a bar."""
     sets = by_data(rows)
-    figure = Figure(figsize=(2.6 * len(MEASURES), 3.2 * len(sets) + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(MEASURES), 4.4 * len(sets) + 0.6), layout="constrained")
     axes = figure.subplots(len(sets), len(MEASURES), squeeze=False)
     for line, (name, own) in zip(axes, sets.items(), strict=True):
         for ax, (measure, title, share) in zip(line, MEASURES, strict=True):
@@ -190,5 +196,5 @@ def _draw_panel(ax: object, rows: Sequence[Row], measure: str) -> None:
     if chance is not None:
         ax.axhline(chance, color="0.4", linestyle=":", linewidth=1)
     places = itertools.count()
-    names = {next(places): name.replace("+", "\n+") for name in CONTESTANTS}
-    ax.set_xticks([*names], [*names.values()], fontsize=6, rotation=90)
+    names = {next(places): name for name in CONTESTANTS}
+    ax.set_xticks([*names], [*names.values()], fontsize=7, rotation=90)

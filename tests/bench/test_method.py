@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import method
+from bench import method, method_readme
+from bench.common import RESULTS
 from bench.method_run import CONTESTANTS, NO_MERIT
 from bench.method_summary import FULL, MEASURES, PLAIN, compare
 from tests.evaluate.small import small_index_file
@@ -88,3 +89,18 @@ def test_conclusion_claims_no_more_than_the_seeds_show(
     full: list[float], plain: list[float], verdict: str
 ) -> None:
     assert verdict in compare(_rows(full, plain), FULL, PLAIN, "r1")
+
+
+def test_readme_shows_the_committed_results() -> None:
+    method_readme.main(["--check"])
+
+
+def test_readme_that_is_not_current_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads((RESULTS / "method.json").read_text())
+    rows[0]["r1"] += 0.1
+    (tmp_path / "method.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(method_readme, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="run it"):
+        method_readme.main(["--check"])
