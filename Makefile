@@ -46,6 +46,7 @@ bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/rivals.txt
 	$(BIN)/python -m bench.losses
 	$(BIN)/python -m bench.loader
+	$(BIN)/python -m bench.train --levers
 
 gpu-check: install
 	$(BIN)/python -m bench.gpu_check --out $(OUT)

@@ -151,7 +151,7 @@ def peak_memory_mib(run: Callable[[], Any], device: torch.device) -> float:
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with _silent_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as p:
+    with silent_stderr(), torch.profiler.profile(activities=activities, profile_memory=True) as p:
         run()
     changes = sorted(
         (event.start_ns(), event.nbytes())
@@ -163,7 +163,7 @@ def peak_memory_mib(run: Callable[[], Any], device: torch.device) -> float:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Some builds of the profiler print two lines at every start and stop, past Python's stderr."""
     sys.stderr.flush()
     with open(os.devnull, "w") as nowhere:
@@ -181,7 +181,7 @@ def count_launches(run: Callable[[], Any], device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     activities = [torch.profiler.ProfilerActivity.CUDA]
-    with _silent_stderr(), torch.profiler.profile(activities=activities) as profile:
+    with silent_stderr(), torch.profiler.profile(activities=activities) as profile:
         run()
         torch.cuda.synchronize(device)
     return len([event for event in profile.events() if event.device_type.name == "CUDA"])

@@ -47,6 +47,8 @@ CHECKS = (
     Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 180),
     Check("losses", ("-m", "bench.losses", "--rows", "128", "1024", "16384", "--dims", "128",
                      "--out", "{out}/losses_cuda"), 180),
+    Check("train", ("-m", "bench.train", "--backbones", "r2plus1d", "--levers",
+                    "--out", "{out}/train_cuda"), 240),
 )  # fmt: skip
 
 

@@ -1,0 +1,167 @@
+"""A training step: the paper's way, plain eager, ours; where its time goes, and how fast it is.
+
+    python -m bench.train [--backbones r2plus1d s3d] [--data INDEX] [--levers] [--out PATH]
+
+All contestants start from the same weights on the same batches, and their losses after a few steps
+are held against a plain statement of the same arithmetic in fp32 before any is timed. Turns are
+interleaved. Without --data the batches are random numbers that lie on the device; with it each
+contestant trains from a loader of its own. Without a CUDA device the network is the tiny one and
+all is fp32: figures that show that nothing is lost there, and say nothing about a GPU.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from bench.common import (
+    RESULTS,
+    Row,
+    Timing,
+    describe_machine,
+    measured_matmul_tflops,
+    peak_memory_mib,
+    write_rows,
+)
+from bench.plot_train import draw, one_line
+from bench.train_cases import (
+    CONTESTANTS,
+    LEVERS,
+    PARTS,
+    Bench,
+    Contestant,
+    Size,
+    kernel_times,
+    losses_of,
+    real_rates,
+    reference_losses,
+    training_gflop,
+)
+
+# Relative, after so many steps. bf16: 8 bits; the contrast at a temperature of 0.07 magnifies them.
+STEPS_BEFORE = 3
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+def measure(bench: Bench, names: list[str], *, repeats: int, data: Path | None) -> Iterator[Row]:
+    """A row a contestant: agreement, times of the parts, memory, utilisation, kernels."""
+    contestants: dict[str, Contestant] = {}
+    facts: dict[str, Row] = {}
+    for name in names:
+        made = Contestant(name, bench)
+        error = largest_error(losses_of(made, STEPS_BEFORE), reference_losses(made, STEPS_BEFORE))
+        agrees = error <= TOLERANCE[made.dtype]
+        facts[name] = {
+            "status": "ok" if agrees else "disagrees",
+            "steps_before": STEPS_BEFORE,
+            "max_error": f"{error:.1e}",
+            "tolerance": TOLERANCE[made.dtype],
+        }
+        if agrees:
+            contestants[name] = made
+    samples: dict[str, list[list[float]]] = {name: [] for name in contestants}
+    for turn in range(repeats + 2):  # two to warm up
+        for name, contestant in contestants.items():
+            times = contestant.timed_step()
+            if turn >= 2:
+                samples[name].append(times)
+    rooflines = {
+        dtype: measured_matmul_tflops(bench.device, dtype)
+        for dtype in {contestant.dtype for contestant in contestants.values()}
+    }
+    gflop = training_gflop(bench.backbone, bench.size)
+    for name, fact in facts.items():
+        row = bench.describe() | {"contestant": name, **fact}
+        if name in contestants:
+            row |= describe_speed(contestants[name], samples[name], gflop, rooflines)
+            if data is not None:
+                row |= real_rates(contestants[name], data)
+        yield row
+
+
+def largest_error(ours: list[float], truth: list[float]) -> float:
+    """Relative, over the steps."""
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, truth, strict=True))
+
+
+def describe_speed(
+    contestant: Contestant,
+    samples: list[list[float]],
+    gflop: float,
+    rooflines: dict[torch.dtype, float],
+) -> Row:
+    """Times, rates, memory and kernels of one contestant."""
+    size, device = contestant.bench.size, contestant.bench.device
+    total = Timing.of([sum(times) for times in samples])
+    clips = 4 * size.batch
+    tflops = gflop * clips / total.median_ms  # GFLOP a millisecond
+    row: Row = {
+        "step_ms": round(total.median_ms, 3),
+        "p20_ms": round(total.p20_ms, 3),
+        "p80_ms": round(total.p80_ms, 3),
+        "repeats": len(samples),
+    }
+    for part, column in zip(PARTS, zip(*samples, strict=True), strict=True):
+        row[f"{part}_ms"] = round(Timing.of(column).median_ms, 3)
+    row |= {
+        "clips_per_second": round(1e3 * clips / total.median_ms, 2),
+        "peak_mib": round(peak_memory_mib(contestant.step, device), 1),
+        "tflops": round(tflops, 4),
+        "roofline_tflops": round(rooflines[contestant.dtype], 3),
+        "utilisation": round(tflops / rooflines[contestant.dtype], 4),
+    }
+    for kind, milliseconds in kernel_times(contestant).items():
+        row[f"kernels_{kind}_ms"] = round(milliseconds, 3)
+    return row
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--backbones", nargs="+")
+    parser.add_argument("--batch", type=int, help="videos, of 4 views each")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--crop", type=int)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--levers", action="store_true", help="ours with one lever moved, too")
+    parser.add_argument("--data", type=Path, help="index of videos, for the real loader")
+    parser.add_argument("--out", type=Path, help="results without extension")
+    arguments = parser.parse_args()
+    on_cuda = arguments.device.startswith("cuda")
+    if not on_cuda:
+        print("On a CPU: a tiny network in fp32, and no word about a GPU.", file=sys.stderr)
+    defaults = {
+        "backbones": ["r2plus1d", "r2plus1d-18", "s3d"] if on_cuda else ["tiny"],
+        "batch": 64 if on_cuda else 4,
+        "frames": 16 if on_cuda else 8,
+        "crop": 112 if on_cuda else 48,
+        "repeats": 20 if on_cuda else 10,
+        "out": RESULTS / f"train_{'cuda' if on_cuda else 'cpu'}",
+    }
+    for name, value in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    device = torch.device(arguments.device)
+    size = Size(batch=arguments.batch, frames=arguments.frames, crop=arguments.crop)
+    names = [*CONTESTANTS, *(LEVERS if arguments.levers else ())]
+    machine = describe_machine(device)
+    rows: list[Row] = []
+    for backbone in arguments.backbones:
+        bench = Bench(backbone, size, device)
+        for row in measure(bench, names, repeats=arguments.repeats, data=arguments.data):
+            rows.append(row | machine)
+            print(one_line(row), flush=True)
+        write_rows(rows, arguments.out)
+    draw(rows, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""bench.train on a CPU: contestants agree before they are timed, and parts add up."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import train_cases
+from bench.common import describe_machine
+from bench.plot_train import draw, one_line
+from bench.train import measure
+from bench.train_cases import KINDS, PARTS, Bench, Size, kind_of, training_gflop
+from fastdual.objective import StepOutput
+from tests.runs import write_index
+
+BENCH = Bench("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
+
+
+def test_contestants_agree_and_their_parts_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_cases, "REAL_STEPS", 3)
+    monkeypatch.setattr(train_cases, "REAL_WARMUP", 1)
+    index = write_index(tmp_path, count=4)
+    names = ["paper", "ours"]
+    rows = list(measure(BENCH, names, repeats=1, data=index))
+    assert [row["contestant"] for row in rows] == names
+    for row in rows:
+        assert row["status"] == "ok", row
+        assert row["step_ms"] == pytest.approx(sum(row[f"{part}_ms"] for part in PARTS), rel=0.01)
+        assert row["kernels_convolution_ms"] > 0
+        assert 0 <= row["real_data_wait_share"] <= 1
+        assert row["contestant"] in one_line(row)
+    machine = describe_machine(BENCH.device)
+    draw([row | machine for row in rows], tmp_path / "train.png")
+    assert (tmp_path / "train.png").stat().st_size > 5000
+
+
+def test_a_contestant_that_computes_something_else_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = train_cases.EagerStep.__call__
+
+    def wrong(self: train_cases.EagerStep, batch: train_cases.ClipBatch) -> StepOutput:
+        output = right(self, batch)
+        return StepOutput(output.loss * 1.01, output.metrics)
+
+    monkeypatch.setattr(train_cases.EagerStep, "__call__", wrong)
+    (row,) = measure(BENCH, ["eager"], repeats=1, data=None)
+    assert row["status"] == "disagrees"
+    assert "step_ms" not in row
+    assert "disagrees (off by 1.0e-02)" in one_line(row)
+
+
+def test_the_arithmetic_of_a_step_is_that_of_the_method() -> None:
+    paper = Size(batch=1, frames=16, crop=112)
+    assert training_gflop("r2plus1d", paper) == pytest.approx(3 * 42.72, rel=1e-3)
+    assert training_gflop("s3d", paper) == pytest.approx(3 * 8.95, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16", "convolution"),
+        ("aten::convolution_backward", "convolution"),
+        ("void at::native::batch_norm_collect_statistics", "norm"),
+        ("ampere_bf16_s16816gemm_bf16_128x64", "product"),
+        ("_contrastive_fwd_kernel", "losses"),
+        ("void at::native::multi_tensor_apply_kernel", "optimiser"),
+        ("Memcpy DtoD (Device -> Device)", "copy"),
+        ("triton_poi_fused_relu_3", "other"),
+    ],
+)
+def test_kernels_are_told_apart_by_name(kernel: str, kind: str) -> None:
+    assert kind_of(kernel) == kind
+    assert kind in (*KINDS, "other")
