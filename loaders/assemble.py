@@ -21,13 +21,13 @@ from fastdual.loaders.decode import (
     DecodeChoice,
     FrameReader,
     available_cpus,
+    graph_threads,
     unique_frames,
     why_not_dali,
 )
 from fastdual.loaders.errors import FailureError
-from fastdual.loaders.graph import ClipGraph, Source, encoded_inputs
+from fastdual.loaders.graph import ClipGraph, Source, encoded_inputs, read_pinned
 from fastdual.loaders.order import EpochOrder
-from fastdual.loaders.packed import read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
 from fastdual.loaders.quarantine import Quarantine
@@ -80,7 +80,7 @@ class Assembler:
         self._memory = BatchMemory()
         self._colour_tickets: dict[int, int] = {}
         self._colour_matrices: dict[int, NDArray[np.float64]] = {}
-        self._num_threads = max(1, available_cpus() // 2)
+        self._num_threads = graph_threads(choice.backend, available_cpus())
         self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
         self._rows_ahead = 2 * num_workers + self._chunk_rows
 
@@ -141,7 +141,7 @@ class Assembler:
         if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
             self._submit_to_pyav(row)
             return
-        row.encoded = self._files.submit(read_encoded, self._index.source(video))
+        row.encoded = self._files.submit(read_pinned, self._index.source(video), self._device)
         if video not in self._colour_matrices and video not in self._colour_tickets:
             self._colour_tickets[video] = self._reader.submit_colour(video)
 
@@ -156,15 +156,8 @@ class Assembler:
             row.ticket = self._reader.submit(row.video, row.wanted)
 
     def _allocate(self, span: Span) -> Assembled:
-        size = self._spec.crop_size
-        shape = (
-            span.stop - span.start,
-            self._spec.num_views,
-            self._spec.frames_per_clip,
-            size,
-            size,
-            3,
-        )
+        spec, size = self._spec, self._spec.crop_size
+        shape = (span.stop - span.start, spec.num_views, spec.frames_per_clip, size, size, 3)
         if self._device.type == "cpu" and self._dtype == torch.float32:
             array, memory = self._memory.take(shape)
             return Assembled(span, torch.from_numpy(array), memory)

@@ -31,6 +31,7 @@ Requested = Literal["auto", "nvdec", "dali-cpu", "pyav"]
 
 READ_TASK = "fastdual.loaders.decode:read_task"
 _DALI_CPU_CODECS = {"vp8", "vp9", "mjpeg"}
+_NVDEC_SESSIONS = 16
 _NVDEC_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "av1"}
 # NVDEC refuses smaller pictures (width, height); the limits of the generation with the largest.
 _NVDEC_SMALLEST = {"hevc": (144, 144), "vp9": (128, 128), "av1": (128, 128), "h264": (48, 16)}
@@ -81,6 +82,16 @@ def why_not_dali(backend: Backend, index: VideoIndex, video: int) -> str | None:
     if width < smallest_width or height < smallest_height:
         return f"NVDEC refuses {codec} of {width}x{height}"
     return None
+
+
+def graph_threads(backend: Backend, num_cpus: int) -> int:
+    """DALI's threads: half the CPUs, but with NVDEC enough to keep all engines busy.
+
+    DALI gives each sample a decoding session on one of its threads, a session uses one engine, and
+    most of the time the thread waits for it. The largest chips have seven or eight engines.
+    """
+    half = max(1, num_cpus // 2)
+    return max(half, _NVDEC_SESSIONS) if backend == "nvdec" else half
 
 
 def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:

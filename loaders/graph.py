@@ -10,6 +10,7 @@ the same views without this graph, at less cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from nvidia.dali import fn, math, pipeline_def, types
 from torch import Tensor
 
 from fastdual.loaders.augment import MEAN, STD, frame_order, gaussian
+from fastdual.loaders.packed import PackedBytes, read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 
 Ints = NDArray[np.int64]
@@ -238,3 +240,14 @@ def encoded_inputs(
         "miscoloured": (matrices != np.eye(3)).any(axis=(1, 2)),
         "colour_matrix": matrices.astype(np.float32),
     }
+
+
+def read_pinned(source: Path | PackedBytes, device: torch.device) -> NDArray[np.uint8]:
+    """Read a video's bytes, for a GPU into memory that it can copy from; raises as the reading."""
+    encoded = read_encoded(source)
+    if device.type != "cuda":
+        return encoded
+    with torch.cuda.device(device):
+        pinned = torch.empty(len(encoded), dtype=torch.uint8, pin_memory=True).numpy()
+    np.copyto(pinned, encoded)
+    return pinned

@@ -12,11 +12,12 @@ from fastdual.loaders.decode import (
     FrameReader,
     choose_backend,
     colour_matrix,
+    graph_threads,
     unique_frames,
     why_not_dali,
 )
 from fastdual.loaders.errors import InputError
-from fastdual.loaders.graph import MEAN, STD, ClipGraph, encoded_inputs
+from fastdual.loaders.graph import MEAN, STD, ClipGraph, encoded_inputs, read_pinned
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
@@ -238,6 +239,23 @@ def test_colour_matrices():
         assert np.allclose(colour_matrix(space).sum(axis=1), 1)  # grey stays grey
     assert colour_matrix(1)[0, 0] > 1.05
     assert colour_matrix(8) is None  # YCgCo
+
+
+def test_nvdec_gets_threads_for_all_engines() -> None:
+    assert graph_threads("nvdec", 2) == 16 and graph_threads("nvdec", 64) == 32
+    assert graph_threads("pyav", 2) == graph_threads("dali-cpu", 3) == 1
+
+
+def test_bytes_are_read_whole_for_the_graph(index: VideoIndex) -> None:
+    encoded = read_pinned(index.source(0), torch.device("cpu"))
+    assert encoded.tobytes() == index.path(0).read_bytes()
+
+
+@pytest.mark.gpu
+def test_bytes_for_a_gpu_are_pinned(index: VideoIndex) -> None:
+    encoded = read_pinned(index.source(0), torch.device("cuda", 0))
+    assert encoded.tobytes() == index.path(0).read_bytes()
+    assert torch.from_numpy(encoded).is_pinned()
 
 
 @pytest.mark.gpu
