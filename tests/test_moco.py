@@ -1,6 +1,7 @@
 """MoCo's queue, momentum encoder and losses, against the formulas written out as loops."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.moco import KeyQueue, MoCoObjective, queue_contrast
 from fastdual.model import create_model
 from fastdual.step import PretrainStep, create_objective
-from tests.runs import QUICK, arguments, differences, invoke, read_log, write_index
+from tests.runs import QUICK, arguments, differences, invoke, read_log, start, write_index
 from tests.test_objective import B, S, embeddings, shuffle_rank
 
 K = 7
@@ -250,6 +251,27 @@ def test_a_moco_run_trains_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     model, config = load_model(parted)
     assert config.model.framework == "moco"
     assert torch.equal(model.clip_head[0].weight, moved)
+
+
+def test_a_moco_run_of_two_processes_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    index = write_index(tmp_path, count=8)
+    settings = RUN | {"data__batch_size": 4}
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    two = ("--gpus", "2", "--device", "cpu")
+    for run in (whole, parted):
+        if run == parted:  # a copy of the run as it was after four of its six steps
+            shutil.copytree(whole, parted)
+            list_checkpoints(parted / "checkpoints")[0].unlink()
+        process = start(arguments(index, run, *two, "--resume", **settings))
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    assert "at step 4 of 6" in stderr
+    ends = [load_checkpoint(find_checkpoint(run)) for run in (whole, parted)]
+    assert differences(*ends) == []
+    # The queue took the keys of both processes: 6 batches of 4 videos.
+    assert int(ends[0]["objective"]["clip_queue.position"]) == 24 % 11
+    logs = [[event["loss"] for event in read_log(run, "train")] for run in (whole, parted)]
+    assert logs[0] == logs[1]
 
 
 def test_the_paper_recipe_has_its_queue_and_momentum(tmp_path: Path) -> None:
