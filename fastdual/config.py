@@ -33,6 +33,7 @@ RESUME_KEYS = frozenset(
         "run.checkpoint_every_steps",
         "run.keep_checkpoints",
         "run.timeout_seconds",
+        "run.wandb_project",
     }
 )
 
@@ -187,6 +188,8 @@ class RunConfig:
     keep_checkpoints: int = 3
     timeout_seconds: int = 600
     """A process that has not come, or not answered the others, for so long is given up."""
+    wandb_project: str | None = None
+    """Project of Weights & Biases that the numbers go to as well; needs wandb installed."""
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", self.seed, "must be 0 or more")

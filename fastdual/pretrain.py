@@ -31,7 +31,7 @@ from fastdual.model import DualModel, create_model
 from fastdual.recipe import Resolved
 from fastdual.recompute import recompute_activations
 from fastdual.runfolder import RunFolder
-from fastdual.runlog import ProgressLine, RunLog
+from fastdual.runlog import ProgressLine, RunLog, require_wandb
 from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
 from fastdual.step import PretrainStep, create_objective
 from fastdual.train import StepReport, Training, train
@@ -76,6 +76,7 @@ def pretrain(
         FailureError: the disk is full, too many videos fail, or the loss is not finite.
     """
     config = resolved.config
+    require_wandb(config.run.wandb_project)
     execution = choose_execution(config.run, world)
     split = choose_split(index, config.data.split)
     num_videos = len(index.split(split))
@@ -223,7 +224,9 @@ def run_loop(
         stop = stack.enter_context(StopRequest())
         log, line = None, None
         if team.is_main:
-            log = stack.enter_context(closing(RunLog(folder.path, start_step=first_step)))
+            project = config.wandb_project
+            opened = RunLog(folder.path, start_step=first_step, wandb_project=project)
+            log = stack.enter_context(closing(opened))
             stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)

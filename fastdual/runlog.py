@@ -1,5 +1,6 @@
 """What a run tells: a line of progress for people, JSON lines and TensorBoard for the rest."""
 
+import hashlib
 import json
 import math
 import sys
@@ -7,6 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +21,7 @@ from rich.text import Text
 
 from fastdual.announce import EpochEstimate
 from fastdual.checkpoint import write_atomically
-from fastdual.loaders.errors import FailureError
+from fastdual.loaders.errors import FailureError, InputError
 from fastdual.train import StepReport
 
 # A log file is no place for a moving bar: there, a line is printed this often at most.
@@ -32,10 +35,12 @@ class RunLog:
         folder: the run folder.
         start_step: steps done; what an earlier process logged beyond them is dropped, because
             those steps are about to be taken again.
+        wandb_project: where Weights & Biases gets the numbers too; None: it does not.
     """
 
-    def __init__(self, folder: Path, *, start_step: int) -> None:
+    def __init__(self, folder: Path, *, start_step: int, wandb_project: str | None = None) -> None:
         self._path = folder / "log.jsonl"
+        self._wandb = None if wandb_project is None else _wandb_run(folder, wandb_project)
         with self._failures():
             if self._path.exists():
                 lines = self._path.read_text().splitlines()
@@ -64,12 +69,17 @@ class RunLog:
         with self._failures():
             for name, value in values.items():
                 self._board.add_scalar(f"train/{name}", value, report.step)
+        if self._wandb is not None:
+            named = {f"train/{name}": value for name, value in values.items()}
+            self._wandb.log(named, step=report.step)
 
     def close(self) -> None:
         """Flush both and let go of them."""
         self._file.close()
         with self._failures():
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -159,6 +169,22 @@ def _summary_writer(folder: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and untyped
 
     return SummaryWriter(str(folder), purge_step=first_step)
+
+
+def require_wandb(project: str | None) -> None:
+    """Raise an InputError if Weights & Biases is asked for and not installed."""
+    if project is not None and find_spec("wandb") is None:
+        raise InputError(
+            f"run.wandb_project = {project!r}: wandb is not installed; pip install wandb, or leave "
+            "the key away"
+        )
+
+
+def _wandb_run(folder: Path, project: str) -> Any:
+    """Wandb's side of a run: one for a folder, however often the run is resumed."""
+    wandb: Any = import_module("wandb")
+    number = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return wandb.init(project=project, name=folder.name, id=number, resume="allow", dir=str(folder))
 
 
 def _step_of(line: str) -> float:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from fastdual.objective import StepOutput
 from fastdual.pretrain import create_loader, create_training
 from fastdual.runfolder import RunFolder
 from fastdual.train import StepReport, Training, take_step, train
-from tests.runs import QUICK, write_index
+from tests.runs import QUICK, arguments, invoke, write_index
 
 NUM_VIDEOS = 10
 
@@ -284,3 +285,21 @@ def test_an_epoch_is_estimated_without_the_steps_that_compile() -> None:
     # 2 s a step, 50 steps an epoch, 880 steps to go.
     line = "estimate  0:01:40 an epoch, 0:29:20 to the end, by steps 110 to 120"
     assert told == [None, None, line, None]
+
+
+def test_wandb_is_refused_where_it_is_not_and_gets_the_numbers_where_it_is(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = tmp_path / "run"
+    settings = {"run__wandb_project": "videos", "schedule__epochs": 1, "schedule__milestones": "[]"}
+    result = invoke(arguments(index.root.parent / "videos.h5", run, **settings))
+    if find_spec("wandb") is None:
+        assert result.exit_code == 2
+        assert "run.wandb_project = 'videos': wandb is not installed; pip" in result.stderr
+        assert not run.exists()
+        return
+    assert result.exit_code == 0, result.output
+    (stored,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"train/loss" in stored.read_bytes()
