@@ -171,23 +171,6 @@ def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path)
     assert load_checkpoint(find_checkpoint(run))["step"] == read_log(run, "train")[-1]["step"]
 
 
-def test_a_killed_process_is_started_anew_and_the_end_is_that_of_an_undisturbed_run(
-    index: Path, tmp_path: Path
-) -> None:
-    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
-    settings = SETTINGS | {"schedule__epochs": 6}
-    first = start(arguments(index, undisturbed, *TWO, **settings))
-    assert (first.communicate(timeout=200), first.returncode)[1] == 0
-    process = start(arguments(index, run, *TWO, "--max-restarts", "1", **settings))
-    wait_for_steps(process, run, 6)
-    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 0, stderr
-    ours, theirs = (load_checkpoint(find_checkpoint(path)) for path in (run, undisturbed))
-    keys = ("step", "model", "objective", "optimiser", "order", "rng", "data")
-    assert differences(*({key: state[key] for key in keys} for state in (ours, theirs))) == []
-
-
 def test_a_killed_process_without_restarts_is_named(index: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(arguments(index, run, *TWO, **SETTINGS))
