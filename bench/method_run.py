@@ -132,7 +132,9 @@ def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Ro
         "other_clip_r1": None,
     }
     if isinstance(network.model, DualModel):
-        with closing(held_out_loader(index, network.config, split="test")) as loader:
+        workers = network.config.data.num_workers
+        loader = held_out_loader(index, network.config, split="test", num_workers=workers)
+        with closing(loader):
             held_out = held_out_embeddings(network.model, loader)
         metrics = measure(held_out)
         row |= {
@@ -148,7 +150,8 @@ def _features(
     network: Network, index: VideoIndex, clips_per_video: int
 ) -> tuple[FeatureSet, FeatureSet, Tensor]:
     """Features of both splits, and those of the single test clips [N, K, F]."""
-    options = EmbedOptions(clips_per_video=clips_per_video)
+    workers = network.config.data.num_workers
+    options = EmbedOptions(clips_per_video=clips_per_video, num_workers=workers)
     sides = []
     for split in ("train", "test"):
         rows: dict[int, Tensor] = {}

@@ -171,7 +171,7 @@ def test_without_labels_the_page_says_what_it_cannot_show(run: Path, evidence: E
         *networks,
         unlabelled,
         splits=("train", "test"),
-        options=EmbedOptions(clips_per_video=2, num_workers=1),
+        options=EmbedOptions(clips_per_video=1, num_workers=1),
         overlaps=[],
     )
     read = Page(render(read_facts(run), found))
