@@ -4,8 +4,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from fastdual.convolution_check import require_bf16
 from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
+from fastdual.keeper import AgreedStop, RunKeeper
 from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.plan import ClipPlan
 from fastdual.model import DualModel, create_model
 from fastdual.recipe import Resolved
 from fastdual.recompute import recompute_activations
@@ -34,7 +33,7 @@ from fastdual.runfolder import RunFolder
 from fastdual.runlog import ProgressLine, RunLog, require_wandb
 from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
 from fastdual.step import PretrainStep, create_objective
-from fastdual.train import StepReport, Training, train
+from fastdual.train import Training, train
 
 
 @dataclass(frozen=True)
@@ -230,8 +229,8 @@ def run_loop(
             stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
-        keeper = _Keeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
-        signals = _AgreedStop(stop, team)
+        keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
+        signals = AgreedStop(stop, team)
         complete = train(
             training,
             keeper,
@@ -244,64 +243,6 @@ def run_loop(
             log.event("end", step=training.step, complete=complete, signal=signal_number)
     newest = team.from_main(lambda: find_checkpoint(folder.path))
     return PretrainResult(newest, training.step, total_steps, signal_number)
-
-
-class _AgreedStop:
-    """Stops all processes at the same step, whichever of them was sent the signal."""
-
-    def __init__(self, request: StopRequest, team: Team) -> None:
-        self._request, self._team = request, team
-        self.number: int | None = None
-
-    def __call__(self) -> bool:
-        self.number = self._team.agree(self._request.signal_number or 0) or None
-        return self.number is not None
-
-
-@dataclass(frozen=True)
-class _Keeper:
-    """Keeps what the loop produces in the run folder and shows it; rank 0 does, for all."""
-
-    folder: RunFolder
-    log: RunLog | None
-    line: ProgressLine | None
-    constants: dict[str, Any]
-    keep: int
-    team: Team
-    collapse: CollapseWatch | None
-
-    def report(self, report: StepReport) -> None:
-        numbers = {**report.metrics, "": report.data_wait_share}
-        means = self.team.mean(numbers)
-        report = replace(
-            report,
-            data_wait_share=means.pop(""),
-            metrics=means,
-            clips_per_second=report.clips_per_second * self.team.world.size,
-        )
-        self.folder.check_saved()
-        if self.log is not None and self.line is not None:
-            self.log.report(report)
-            self.line.show(report)
-            if self.collapse is None:
-                return
-            warning = self.collapse.look(report.metrics["spread"], step=report.step)
-            if warning is not None:
-                self.log.event("collapse", step=report.step, spread=report.metrics["spread"])
-                warnings.warn(warning, stacklevel=2)
-
-    def save(self, training: Training) -> None:
-        if self.log is not None:
-            state = {**training.state_dict(), **self.constants}
-            note = partial(self.log.event, "checkpoint", step=training.step)
-            self.folder.save(state, keep=self.keep, written=lambda path: note(file=path.name))
-
-    def wait_saved(self) -> None:
-        self.folder.wait_saved()
-
-    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
-        world = self.team.world
-        return self.folder.save_plan(plan, step=step, rank=world.rank if world.size > 1 else None)
 
 
 def current_versions() -> dict[str, str]:
