@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from tests.conftest import PROJECT
 from tests.runs import arguments, differences, invoke, read_log, start, write_index
 
 TWO = ("--gpus", "2", "--device", "cpu")
@@ -231,3 +232,17 @@ def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> Non
         assert outputs[1] == ("", "")
         ends.append(load_checkpoint(find_checkpoint(run))["model"])
     assert differences(*ends) == []
+
+
+def test_torchrun_understands_the_documented_command() -> None:
+    """Before the `--` it would take `--run` for an abbreviation of two options of its own."""
+    from torch.distributed.run import parse_args
+
+    text = (PROJECT / "docs" / "training.md").read_text()
+    commands = [line for line in text.splitlines() if line.startswith("torchrun ")]
+    assert commands
+    for command in commands:
+        parsed = parse_args(command.split()[1:])
+        assert (parsed.module, parsed.training_script) == (True, "fastdual")
+        assert parsed.training_script_args[0] == "pretrain"
+        assert "--run" in parsed.training_script_args
