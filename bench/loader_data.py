@@ -1,5 +1,6 @@
 """What bench.loader reads: the chosen videos as files, as packs, and as extracted JPEG frames."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.transcode import Transcoding
 
 _HEIGHT, _WIDTH, _RATE, _SECONDS = 256, 340, 30, 10
+_DIFFERENT = 6  # videos of a written set; the others are copies
 _JPEG_SHORT_SIDE, _JPEG_QUALITY = 256, 90
 _PACKS = {
     "pack": None,
@@ -46,7 +48,7 @@ def prepare(
     """Write what the contestants read; `data` may be a folder, a CSV, an index or a pack."""
     videos = folder / "videos"
     if data is None:
-        write_videos(videos, num_videos)
+        write_set(videos, num_videos)
     else:
         copy_some(open_index(data), videos, num_videos)
     index = build_index(videos, folder / "videos.h5", num_workers=num_workers)
@@ -74,6 +76,14 @@ def copy_some(index: VideoIndex, folder: Path, count: int) -> None:
         path = folder / index.paths[video]
         path.parent.mkdir(parents=True, exist_ok=True)
         read_encoded(index.source(video)).tofile(path)
+
+
+def write_set(folder: Path, count: int) -> None:
+    """So many clips of ten seconds; drawing them takes long, so there are copies among them."""
+    write_videos(folder, min(count, _DIFFERENT))
+    originals = sorted(folder.iterdir())
+    for number in range(len(originals), count):
+        shutil.copy(originals[number % len(originals)], folder / f"{number:04}.mp4")
 
 
 def write_videos(folder: Path, count: int, *, seconds: int = _SECONDS, scale: int = 1) -> None:
