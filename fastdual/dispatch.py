@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from fastdual.kernels import contrastive, reference, shuffle_rank
 from fastdual.kernels import gather as gathering
-from fastdual.kernels import reference, shuffle_rank
 from fastdual.kernels.backend import runs_triton
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.contrastive import Positives, Reduction
+from fastdual.kernels.problem import Layout
 from fastdual.kernels.results import ContrastiveResult, RankResult
 
 Backend = Literal["auto", "eager", "fused"]
@@ -124,6 +125,67 @@ def contrastive_loss(
         gather=gather,
         metrics=False,
     ).loss
+
+
+def batch_contrast(
+    rows: Tensor,
+    ids: Tensor | None,
+    layout: Layout,
+    *,
+    temperature: float | Tensor,
+    is_scale: bool = False,
+    positives: Positives = "sum",
+    normalize: bool = False,
+    backend: Backend = "auto",
+    gather: Gather = None,
+    metrics: bool = True,
+) -> ContrastiveResult:
+    """A batch against itself, whose rows' samples and groups follow from their place.
+
+    What `contrastive_loss_with_metrics` gives with ids and groups written out, which takes a launch
+    or two each; here they are written out only where processes or the reference need them.
+
+    Args:
+        rows: [N, D] embeddings of this process.
+        ids: [num_ids] int64 id of each sample, or None: all samples are different.
+        layout: Row i is of sample (i // id_run) % num_ids and of group i // group_run.
+        temperature: Softmax divisor, a float or a 0-d tensor, which gets a gradient.
+        is_scale: `temperature` multiplies instead.
+        positives: "sum" or "mean".
+        normalize: L2-normalise all rows first.
+        backend: See fastdual.losses.
+        gather: See fastdual.losses; groups of two processes are always different.
+        metrics: False leaves the metrics out.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    problem = contrastive.make_batch_problem(
+        rows, ids, layout, temperature, positives, normalize, "ieee", is_scale=is_scale
+    )
+    if not _takes_reference(backend, rows) and gathering.processes_to_gather(gather) == 1:
+        merged = contrastive.run(problem, reduction="mean", metrics=metrics)
+        return ContrastiveResult(merged.loss, *merged.hits.unbind())
+    if ids is None:
+        ids = local_numbers(layout.num_ids, device=rows.device)
+    row_ids = ids.repeat_interleave(layout.id_run)
+    row_ids = row_ids.repeat(len(rows) // len(row_ids))
+    groups = local_numbers(len(rows) // layout.group_run, device=rows.device)
+    groups = groups.repeat_interleave(layout.group_run)
+    return contrastive_loss_with_metrics(
+        rows,
+        rows,
+        row_ids,
+        row_ids,
+        query_groups=groups,
+        key_groups=groups,
+        temperature=1.0 / temperature if is_scale else temperature,
+        positives=positives,
+        normalize=normalize,
+        backend=backend,
+        gather=gather,
+        metrics=metrics,
+    )
 
 
 def shuffle_rank_loss_with_metrics(

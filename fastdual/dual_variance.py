@@ -4,7 +4,7 @@ What `backend` and `gather` mean is said in fastdual.losses.
 Shape letters: B videos of this process, V views, S segments, D embedding size.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +12,15 @@ from torch import Tensor
 from fastdual.dispatch import (
     Backend,
     Gather,
+    batch_contrast,
     check_like,
-    contrastive_loss_with_metrics,
-    local_numbers,
     shuffle_rank_loss_with_metrics,
 )
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.contrastive import Positives
+from fastdual.kernels.problem import Layout
 from fastdual.kernels.results import ContrastiveResult
+from fastdual.kernels.segment_sums import segment_sums
 
 CoherenceForm = Literal["mean", "segments"]
 Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
@@ -72,18 +73,11 @@ def two_view_contrast(
         ValueError: If an argument does not fit.
     """
     check_like("second", second, "first", first)
-    if ids is None:
-        ids = local_numbers(len(first), device=first.device)
-    rows, row_ids = torch.cat([first, second]), ids.repeat(2)
-    # Each row is a group of its own, so that it alone is ignored.
-    groups = local_numbers(len(rows), device=rows.device)
-    return contrastive_loss_with_metrics(
-        rows,
-        rows,
-        row_ids,
-        row_ids,
-        query_groups=groups,
-        key_groups=groups,
+    return batch_contrast(
+        torch.cat([first, second]),
+        ids,
+        # Each row is a group of its own, so that it alone is ignored.
+        Layout(id_run=1, num_ids=len(first), group_run=1),
         temperature=temperature,
         normalize=normalize,
         backend=backend,
@@ -126,35 +120,27 @@ def temporal_coherence_loss_with_metrics(
     if first.ndim != 3:
         raise ValueError(f"first has shape {list(first.shape)}, must be [B, S, D]")
     check_like("second", second, "first", first)
-    if form == "mean":
-        # Averaged first, and not normalised again: (1/S^2) sum_ij x_i.y_j = mean(x).mean(y).
-        return two_view_contrast(
-            first.mean(dim=1),
-            second.mean(dim=1),
-            ids,
-            temperature=temperature,
-            backend=backend,
-            gather=gather,
-            metrics=metrics,
-        )
     clips, num_segments, _ = first.shape
-    if ids is None:
-        ids = local_numbers(clips, device=first.device)
-    row_ids = ids.repeat(2).repeat_interleave(num_segments)
-    groups = local_numbers(2 * clips, device=first.device).repeat_interleave(num_segments)
-    rows = torch.cat([first, second]).flatten(0, 1)
-    return contrastive_loss_with_metrics(
-        rows,
-        rows,
-        row_ids,
-        row_ids,
-        query_groups=groups,
-        key_groups=groups,
+    options: dict[str, Any] = {"backend": backend, "gather": gather, "metrics": metrics}
+    if form == "mean":
+        if backend == "eager":
+            means = first.mean(dim=1), second.mean(dim=1)
+            return two_view_contrast(*means, ids, temperature=temperature, **options)
+        # Summed first, and not normalised: (1/S^2) sum_ij x_i.y_j = (sum x).(sum y) / S^2.
+        return batch_contrast(
+            segment_sums(first, second),
+            ids,
+            Layout(id_run=1, num_ids=clips, group_run=1),
+            temperature=temperature * num_segments**2,
+            **options,
+        )
+    return batch_contrast(
+        torch.cat([first, second]).flatten(0, 1),
+        ids,
+        Layout(id_run=num_segments, num_ids=clips, group_run=num_segments),
         temperature=temperature,
         positives=positives,
-        backend=backend,
-        gather=gather,
-        metrics=metrics,
+        **options,
     )
 
 

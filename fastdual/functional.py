@@ -5,11 +5,13 @@ other: equal *ids* make a positive, equal *groups* a pair that is ignored, the r
 The arguments `backend` and `gather` mean the same everywhere; fastdual.losses explains them.
 """
 
+import torch
 from torch import Tensor
 
 from fastdual.dispatch import (
     Backend,
     Gather,
+    batch_contrast,
     check_like,
     contrastive_loss,
     contrastive_loss_with_metrics,
@@ -22,6 +24,10 @@ from fastdual.dual_variance import (
     temporal_coherence_loss_with_metrics,
     two_view_contrast,
 )
+from fastdual.kernels.checks import check_ids, check_rows
+from fastdual.kernels.contrastive import MAX_DIM
+from fastdual.kernels.gather import processes_to_gather
+from fastdual.kernels.problem import Layout
 
 __all__ = [
     "clip_loss",
@@ -47,20 +53,20 @@ def supcon_loss(
     gather: Gather = None,
 ) -> Tensor:
     """SupCon (arXiv:2004.11362): embeddings [N, D], labels [N] int64 -> 0-d."""
-    groups = local_numbers(len(embeddings), device=embeddings.device)
-    return contrastive_loss(
-        embeddings,
+    check_rows("embeddings", embeddings, max_dim=MAX_DIM)
+    check_ids("labels", labels, len(embeddings), "embeddings")
+    return batch_contrast(
         embeddings,
         labels,
-        labels,
-        query_groups=groups,
-        key_groups=groups,
+        # Each row is a sample, and a group of its own, so that it alone is ignored.
+        Layout(id_run=1, num_ids=len(embeddings), group_run=1),
         temperature=temperature,
         positives="mean",
         normalize=normalize,
         backend=backend,
         gather=gather,
-    )
+        metrics=False,
+    ).loss
 
 
 def clip_loss(
@@ -79,13 +85,21 @@ def clip_loss(
     check_like("text", text, "image", image)
     if not isinstance(logit_scale, Tensor) and not logit_scale > 0:
         raise ValueError(f"logit_scale is {logit_scale!r}, must be above 0")
+    if isinstance(logit_scale, Tensor):
+        logit_scale = logit_scale.reshape(())
+    # Both directions at once: what an image meets are the texts, for images are all of one group.
+    # Among several processes, and for the plain formula, each direction by itself: the rows' own
+    # kind would be multiplied just to be ignored.
+    if backend != "eager" and processes_to_gather(gather) == 1:
+        layout = Layout(id_run=1, num_ids=len(image), group_run=len(image))
+        return batch_contrast(
+            torch.cat([image, text]), None, layout, temperature=logit_scale, is_scale=True,
+            backend=backend, metrics=False,
+        ).loss  # fmt: skip
     ids = local_numbers(len(image), device=image.device)
-    temperature = 1.0 / logit_scale
-    if isinstance(temperature, Tensor):
-        temperature = temperature.reshape(())
     to_text, to_image = (
         contrastive_loss(
-            query, key, ids, ids, temperature=temperature, backend=backend, gather=gather
+            query, key, ids, ids, temperature=1.0 / logit_scale, backend=backend, gather=gather
         )
         for query, key in ((image, text), (text, image))
     )

@@ -170,12 +170,15 @@ def contrastive_launches(
     num_rows: int,
     num_columns: int | None = None,
     heavy: bool = False,
+    placed: bool = False,
 ) -> list[Launch]:
-    """Launches of forward and backward, gradients of everything; without num_columns the rows are
-    their own candidates. `heavy` has all options that cost registers, else there are none of
-    them."""
+    """Launches of forward and backward, gradients of everything.
+
+    Without num_columns the rows are their own candidates; `placed`: with ids and groups by their
+    place. `heavy` has all options that cost registers, else there are none of them.
+    """
     from fastdual.kernels import contrastive_triton, contrastive_triton_bwd
-    from fastdual.kernels.problem import Problem
+    from fastdual.kernels.problem import Layout, Problem
 
     query = torch.empty(num_rows, dim, dtype=dtype)
     ids = torch.empty(num_rows, dtype=torch.int64)
@@ -187,6 +190,10 @@ def contrastive_launches(
     problem = Problem(
         query, key, ids, key_ids, ids, key_ids, None, 0.07, positives, heavy, "ieee"
     )  # fmt: skip
+    if placed:
+        # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
+        layout = Layout(id_run=2, num_ids=num_rows // 4, group_run=2)
+        problem = problem._replace(query_groups=None, is_scale=True, layout=layout)
     with recorded_launches() as launches:
         partials = contrastive_triton.compute_partials(problem, metrics=heavy)
         merged = contrastive_triton.merge_partials(
@@ -211,6 +218,16 @@ def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[La
     return launches
 
 
+def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
+    """The launch of the sums over segments."""
+    from fastdual.kernels import segment_sums_triton
+
+    x = torch.empty(64, num_segments, dim, dtype=dtype)
+    with recorded_launches() as launches:
+        segment_sums_triton.launch(x, x)
+    return launches
+
+
 def table_cases() -> Iterator[tuple[str, Launch]]:
     """Every kernel in every tile that the launchers choose, once, named by its first use."""
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -228,12 +245,17 @@ def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[L
         for dim in (128, 256, 1024) if dtype == torch.bfloat16 else (128, 256):
             # The paper's batch, a large one, and a queue.
             for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
-                for heavy in (False, True):
+                for heavy, placed in ((False, False), (True, False), (False, True), (True, True)):
+                    if placed and columns is not None:
+                        continue
                     launches = contrastive_launches(
-                        dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns, heavy=heavy
-                    )
+                        dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns,
+                        heavy=heavy, placed=placed,
+                    )  # fmt: skip
                     options = "all options" if heavy else "plain"
+                    options += ", placed" if placed else ""
                     yield f"{name} D={dim} N={num_rows} M={columns or num_rows} {options}", launches
         for num_segments in (2, 16):
             launches = rank_launches(dtype=dtype, dim=64, num_segments=num_segments)
+            launches += segment_launches(dtype=dtype, dim=64, num_segments=num_segments)
             yield f"{name} D=64 B=64 S={num_segments}", launches

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -25,3 +26,8 @@ def runs_triton(x: Tensor) -> bool:
         return False
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return x.dtype != torch.bfloat16 if interpreted else x.is_cuda
+
+
+def device_of(x: Tensor) -> AbstractContextManager[None]:
+    """Kernels are launched on the current device, which need not be the tensor's."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from fastdual.kernels.problem import Layout
+
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGER = (torch.int64, torch.int32)
 
@@ -78,25 +80,55 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} is {value!r}, must be one of {', '.join(map(repr, options))}")
 
 
+def check_rows(name: str, rows: Tensor, *, max_dim: int) -> None:
+    """Embeddings [rows, D] with at least one row and D up to max_dim."""
+    check_floating(**{name: rows})
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {list(rows.shape)}, must be [rows, D]: "
+            "flatten views and segments first"
+        )
+    if rows.shape[0] < 1:
+        raise ValueError(f"{name} has shape {list(rows.shape)}, must have at least one row")
+    if not 1 <= rows.shape[1] <= max_dim:
+        raise ValueError(f"{name} has D = {rows.shape[1]}, must be between 1 and {max_dim}")
+
+
 def check_pair(query: Tensor, key: Tensor, *, max_dim: int) -> None:
     """Query [N, D] and key [M, D]: same D, at least one row each, one dtype, one device."""
-    check_floating(query=query, key=key)
-    for name, tensor in (("query", query), ("key", key)):
-        if tensor.ndim != 2:
-            raise ValueError(
-                f"{name} has shape {list(tensor.shape)}, must be [rows, D]: "
-                "flatten views and segments first"
-            )
-        if tensor.shape[0] < 1:
-            raise ValueError(f"{name} has shape {list(tensor.shape)}, must have at least one row")
-        if not 1 <= tensor.shape[1] <= max_dim:
-            raise ValueError(f"{name} has D = {tensor.shape[1]}, must be between 1 and {max_dim}")
+    check_rows("query", query, max_dim=max_dim)
+    check_rows("key", key, max_dim=max_dim)
     if query.shape[1] != key.shape[1]:
         raise ValueError(
             f"key has D = {key.shape[1]} but query has D = {query.shape[1]}, must be equal"
         )
     check_same_dtype(query=query, key=key)
     check_same_device(query=query, key=key)
+
+
+def check_batch_contrast(
+    rows: Tensor,
+    ids: Tensor | None,
+    layout: Layout,
+    temperature: float | Tensor,
+    positives: str,
+    *,
+    max_dim: int,
+) -> None:
+    """All tensors of a contrast of a batch with itself, and the layout of its rows."""
+    check_rows("rows", rows, max_dim=max_dim)
+    num_rows = rows.shape[0]
+    samples_run = layout.id_run * layout.num_ids
+    for name, run in (("id_run * num_ids", samples_run), ("group_run", layout.group_run)):
+        if run < 1 or num_rows % run:
+            raise ValueError(f"{name} is {run}, must divide the {num_rows} rows")
+    if ids is not None:
+        check_ids("ids", ids, layout.num_ids, "the samples")
+    check_temperature(temperature)
+    check_choice("positives", positives, ("sum", "mean"))
+    check_same_device(
+        rows=rows, ids=ids, temperature=temperature if isinstance(temperature, Tensor) else None
+    )
 
 
 def check_contrast(

@@ -15,16 +15,16 @@ The op runs Triton kernels on a CUDA device (contrastive_triton.py) and the same
 operations anywhere else (streaming.py).
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fastdual.kernels import streaming
-from fastdual.kernels.backend import runs_triton
-from fastdual.kernels.checks import check_choice, check_contrast
-from fastdual.kernels.problem import Merged, Partials, Problem
+from fastdual.kernels.backend import device_of, runs_triton
+from fastdual.kernels.checks import check_batch_contrast, check_choice, check_contrast
+from fastdual.kernels.problem import Layout, Merged, Partials, Problem
 from fastdual.kernels.results import ContrastiveResult
 
 Positives = Literal["sum", "mean"]
@@ -34,17 +34,12 @@ Precision = Literal["ieee", "tf32"]
 MAX_DIM = 1024
 
 
-def _device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Kernels are launched on the current device, which need not be the tensor's."""
-    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
-
-
 def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     """What every row gathers from the problem's candidates."""
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton
 
-        with _device_of(problem.query):
+        with device_of(problem.query):
             return contrastive_triton.compute_partials(problem, metrics=metrics)
     return streaming.compute_partials(problem, metrics=metrics)
 
@@ -54,7 +49,7 @@ def merge_partials(fields: Tensor, problem: Problem, *, reduction: str) -> Merge
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton
 
-        with _device_of(fields):
+        with device_of(fields):
             return contrastive_triton.merge_partials(
                 fields, positives=problem.positives, reduction=reduction
             )
@@ -76,7 +71,7 @@ def compute_gradients(
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton_bwd
 
-        with _device_of(problem.query):
+        with device_of(problem.query):
             return contrastive_triton_bwd.compute_gradients(*arguments, dtype=dtype)
     return streaming.compute_gradients(*arguments, dtype=dtype)
 
@@ -85,7 +80,7 @@ def compute_gradients(
 def _contrastive_fwd(
     query: Tensor,
     key: Tensor | None,
-    query_ids: Tensor,
+    query_ids: Tensor | None,
     key_ids: Tensor | None,
     query_groups: Tensor | None,
     key_groups: Tensor | None,
@@ -94,6 +89,8 @@ def _contrastive_fwd(
     positives: str,
     normalize: bool,
     precision: str,
+    is_scale: bool,
+    layout: Sequence[int] | None,
     reduction: str,
     metrics: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -101,6 +98,7 @@ def _contrastive_fwd(
     problem = Problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, temperature_value, positives, normalize, precision,
+        is_scale, None if layout is None else Layout(*layout),
     )  # fmt: skip
     partials = compute_partials(problem, metrics=metrics)
     merged = merge_partials(partials.fields, problem, reduction=reduction)
@@ -111,7 +109,7 @@ def _contrastive_fwd(
 def _(
     query: Tensor,
     key: Tensor | None,
-    query_ids: Tensor,
+    query_ids: Tensor | None,
     key_ids: Tensor | None,
     query_groups: Tensor | None,
     key_groups: Tensor | None,
@@ -120,6 +118,8 @@ def _(
     positives: str,
     normalize: bool,
     precision: str,
+    is_scale: bool,
+    layout: Sequence[int] | None,
     reduction: str,
     metrics: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -144,7 +144,7 @@ def _contrastive_bwd(
     key_scale: Tensor,
     query: Tensor,
     key: Tensor | None,
-    query_ids: Tensor,
+    query_ids: Tensor | None,
     key_ids: Tensor | None,
     query_groups: Tensor | None,
     key_groups: Tensor | None,
@@ -153,6 +153,8 @@ def _contrastive_bwd(
     positives: str,
     normalize: bool,
     precision: str,
+    is_scale: bool,
+    layout: Sequence[int] | None,
     needs_query: bool,
     needs_key: bool,
     needs_temperature: bool,
@@ -161,6 +163,7 @@ def _contrastive_bwd(
     problem = Problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, temperature_value, positives, normalize, precision,
+        is_scale, None if layout is None else Layout(*layout),
     )  # fmt: skip
     partials = Partials(statistics.new_empty(0), query_scale, key_scale)
     needs = needs_query, needs_key, needs_temperature
@@ -190,19 +193,20 @@ def _(
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, _, positives, normalize, precision, reduction, _ = inputs
+    *tensors, temperature_value, positives, normalize, precision, is_scale, layout = inputs[:13]
+    reduction = inputs[13]
     _, count, hits, statistics, query_scale, key_scale = output
     ctx.mark_non_differentiable(count, hits, statistics, query_scale, key_scale)
     # A sum is not divided by the count.
     saved_count = count if reduction == "mean" else None
     ctx.save_for_backward(saved_count, statistics, query_scale, key_scale, *tensors)
-    ctx.options = inputs[7], positives, normalize, precision
+    ctx.options = temperature_value, positives, normalize, precision, is_scale, layout
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if upstream is None:
-        return (None,) * 13
+        return (None,) * 15
     needs = ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[6]
     temperature = ctx.saved_tensors[-1]
     grads = _contrastive_bwd(upstream, *ctx.saved_tensors, *ctx.options, *needs)
@@ -211,7 +215,7 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Ten
     )
     if grad_temperature is not None:
         grad_temperature = grad_temperature.to(temperature.dtype)
-    return grad_query, grad_key, *(None,) * 4, grad_temperature, *(None,) * 6
+    return grad_query, grad_key, *(None,) * 4, grad_temperature, *(None,) * 8
 
 
 def _refuse_double_backward(ctx: Any, *_: Tensor) -> None:
@@ -263,6 +267,39 @@ def make_problem(
         normalize,
         precision,
     )
+
+
+def make_batch_problem(
+    rows: Tensor,
+    ids: Tensor | None,
+    layout: Layout,
+    temperature: float | Tensor,
+    positives: str,
+    normalize: bool,
+    precision: str,
+    *,
+    is_scale: bool,
+) -> Problem:
+    """Check the arguments of a batch against itself whose groups follow from its layout; bind them.
+
+    Args:
+        rows: [N, D] embeddings, as for `contrastive_loss`, and so are all arguments not named here.
+        ids: [num_ids] int64 or int32 id of each sample; None: all samples are different.
+        layout: Which row is of which sample and group.
+        is_scale: `temperature` is its own inverse, what the dot products are multiplied by.
+
+    Raises:
+        ValueError: An argument does not fit; the message names it, its value and the rule.
+    """
+    check_batch_contrast(rows, ids, layout, temperature, positives, max_dim=MAX_DIM)
+    check_choice("precision", precision, ("ieee", "tf32"))
+    is_tensor = isinstance(temperature, Tensor)
+    return Problem(
+        rows, None, ids, None, None, None,
+        temperature if isinstance(temperature, Tensor) else None,
+        1.0 if is_tensor else float(temperature),
+        positives, normalize, precision, is_scale, layout,
+    )  # fmt: skip
 
 
 def run(problem: Problem, *, reduction: str, metrics: bool) -> Merged:

@@ -29,19 +29,68 @@ def load_labels(labels_ptr, index, count, absent: tl.constexpr):
 
 
 @triton.jit
-def is_special(
-    own_ids, own_groups, other_ids_ptr, other_groups_ptr, start, num_other, BLOCK: tl.constexpr
+def load_ids(
+    ids_ptr, index, count, absent: tl.constexpr, id_run, num_ids, LAYOUT: tl.constexpr
+):  # fmt: skip
+    """`load_labels` of ids, which with a layout (problem.py) are those of the rows' samples."""
+    if LAYOUT:
+        sample = (index // id_run) % num_ids
+        if ids_ptr is not None:
+            ids = tl.load(ids_ptr + sample, mask=index < count, other=-1).to(tl.int64)
+        else:
+            ids = tl.where(index < count, sample, -1).to(tl.int64)
+        low = tl.where(ids >= 0, ids.to(tl.int32), absent)
+        return low, tl.where(ids >= 0, (ids >> 32).to(tl.int32), absent)
+    else:
+        return load_labels(ids_ptr, index, count, absent)
+
+
+@triton.jit
+def load_groups(
+    groups_ptr, index, count, absent: tl.constexpr, group_run, LAYOUT: tl.constexpr
+):  # fmt: skip
+    """`load_labels` of groups, where there are any: with a layout they follow from the place."""
+    if LAYOUT:
+        low = tl.where(index < count, index // group_run, absent)
+        return low, tl.where(index < count, 0, absent)
+    else:
+        return load_labels(groups_ptr, index, count, absent)
+
+
+@triton.jit
+def span_of_other_groups(
+    start, stop, own_start, count, group_run, BLOCK_OWN: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """The part of [start, stop), in whole blocks, that can hold rows of other groups than a block.
+
+    A block of rows of the first group alone leaves that out, and so does one of the last: with two
+    groups (CLIP's images and texts) that is half of the work.
+    """
+    group = own_start // group_run
+    alone = group == (tl.minimum(own_start + BLOCK_OWN, count) - 1) // group_run
+    after_first = tl.where(alone & (group == 0), group_run // BLOCK * BLOCK, start)
+    last = (group + 1) * group_run >= count
+    before_last = tl.where(alone & last, group * group_run, stop)
+    return tl.maximum(start, after_first), tl.minimum(stop, before_last)
+
+
+@triton.jit
+def is_special(
+    own_ids, own_groups, other_ids_ptr, other_groups_ptr, start, num_other,
+    id_run, num_ids, group_run, LAYOUT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Whether a tile may hold a positive, an ignored pair or the end: 1, or 0 for negatives only.
 
     Most tiles hold negatives only, and this is all that they pay for the masks. Low halves may be
     equal by chance; `exact_masks` then finds nothing in the tile.
     """
     others = start + tl.arange(0, BLOCK)
-    other_ids, ids_high = load_labels(other_ids_ptr, others, num_other, -2)
+    other_ids, ids_high = load_ids(other_ids_ptr, others, num_other, -2, id_run, num_ids, LAYOUT)
     near = own_ids[:, None] == other_ids[None, :]
-    if other_groups_ptr is not None:
-        other_groups, groups_high = load_labels(other_groups_ptr, others, num_other, -2)
+    if LAYOUT or other_groups_ptr is not None:
+        other_groups, groups_high = load_groups(
+            other_groups_ptr, others, num_other, -2, group_run, LAYOUT
+        )
         near = near | (own_groups[:, None] == other_groups[None, :])
     found = tl.max(tl.max(near.to(tl.int32), 1), 0)
     return tl.where(start + BLOCK > num_other, 1, found)
@@ -51,13 +100,16 @@ def is_special(
 def exact_masks(
     own_ids, own_ids_high, own_groups, own_groups_high,
     other_ids_ptr, other_groups_ptr, others, num_other,
+    id_run, num_ids, group_run, LAYOUT: tl.constexpr,
 ):  # fmt: skip
     """Positive pairs and ignored pairs [OWN, OTHER]; those past the end are ignored."""
-    ids, ids_high = load_labels(other_ids_ptr, others, num_other, -2)
+    ids, ids_high = load_ids(other_ids_ptr, others, num_other, -2, id_run, num_ids, LAYOUT)
     positive = (own_ids[:, None] == ids[None, :]) & (own_ids_high[:, None] == ids_high[None, :])
     ignored = (own_ids[:, None] != own_ids[:, None]) | (others >= num_other)[None, :]
-    if other_groups_ptr is not None:
-        groups, groups_high = load_labels(other_groups_ptr, others, num_other, -2)
+    if LAYOUT or other_groups_ptr is not None:
+        groups, groups_high = load_groups(
+            other_groups_ptr, others, num_other, -2, group_run, LAYOUT
+        )
         ignored = ignored | (
             (own_groups[:, None] == groups[None, :])
             & (own_groups_high[:, None] == groups_high[None, :])
@@ -110,12 +162,16 @@ def similarities(
 
 
 @triton.jit
-def base2_scale(temperature_ptr, temperature_value):
-    """log2(e) / temperature."""
+def base2_scale(temperature_ptr, temperature_value, IS_SCALE: tl.constexpr):
+    """log2(e) / temperature; IS_SCALE: what is given as temperature is its inverse."""
     if temperature_ptr is not None:
-        return LOG2_E / tl.load(temperature_ptr).to(tl.float32)
+        temperature = tl.load(temperature_ptr).to(tl.float32)
     else:
-        return LOG2_E / temperature_value
+        temperature = temperature_value
+    if IS_SCALE:
+        return LOG2_E * temperature
+    else:
+        return LOG2_E / temperature
 
 
 @triton.jit
@@ -165,25 +221,31 @@ def is_heavy(problem: Problem, *, metrics: bool = False) -> bool:
     return metrics or problem.normalize or problem.positives == "mean"
 
 
-def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool) -> Tile:
-    """Chosen by registers and spills of the compiled kernels: bench/results/kernels_aot.csv."""
+def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool) -> Tile:
+    """Chosen by registers and spills of the compiled kernels: bench/results/kernels_aot.csv.
+
+    `placed`: with a layout, which takes some registers to follow.
+    """
     if dtype == torch.float32:
         return Tile(16, 32, min(_tile_dim(dim), 64), 4, 2)
     if num_own <= FEW_ROWS or dim > 256:
         limit = 200 if heavy else None
         return Tile(32, 32 if heavy else 64, _tile_dim(dim), 4, 3 if dim <= 128 else 2, limit)
-    return Tile(128, 32 if heavy else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
+    narrow = heavy or (placed and dim > 128)
+    return Tile(128, 32 if narrow else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
 
 
-def backward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool) -> Tile:
+def backward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool) -> Tile:
     """As forward_tile; the float32 gradient of the tile's own rows is in registers besides."""
     block_d = _tile_dim(dim)
     if dtype == torch.float32:
-        return Tile(16, 32, block_d, 4, 2) if dim <= 128 else Tile(16, 16, 64, 4, 2, 128)
+        if dim > 128 or (heavy and placed):
+            return Tile(16, 16, min(block_d, 64), 4, 2, 128)
+        return Tile(16, 32, block_d, 4, 2, 168 if placed else None)
     if dim > 256 or (dim <= 128 and num_own <= FEW_ROWS):
-        return Tile(32, 32, block_d, 4, 2, 200 if heavy else None)
+        return Tile(32, 32, block_d, 4, 2, 200 if heavy or placed else None)
     if num_own <= FEW_ROWS:
-        return Tile(32, 32, block_d, 8, 2)
+        return Tile(32, 32, block_d, 8, 2, 168 if placed and not heavy else None)
     if dim > 128:
         return Tile(32 if heavy else 64, 32, block_d, 8, 2)
     return Tile(64, 32, block_d, 8, 3) if heavy else Tile(128, 64, block_d, 8, 3)
@@ -220,6 +282,18 @@ def split(
     wanted = max(1, programs * _num_multiprocessors(device) // num_blocks)
     tiles_a_part = max(triton.cdiv(tiles, wanted), min_tiles)
     return triton.cdiv(tiles, tiles_a_part), tiles_a_part * block
+
+
+def layout_of(problem: Problem) -> dict[str, int | bool]:
+    """The layout and how to read the temperature, as arguments of a kernel."""
+    id_run, num_ids, group_run = problem.layout or (1, 1, 1)
+    return {
+        "id_run": id_run,
+        "num_ids": num_ids,
+        "group_run": group_run,
+        "LAYOUT": problem.layout is not None,
+        "IS_SCALE": problem.is_scale,
+    }
 
 
 def labels_of(problem: Problem) -> list[Tensor | None]:

@@ -25,10 +25,13 @@ from fastdual.kernels.contrastive_tiles import (
     is_heavy,
     is_special,
     labels_of,
+    layout_of,
     length_scale,
-    load_labels,
+    load_groups,
+    load_ids,
     load_tile,
     similarities,
+    span_of_other_groups,
     split,
 )
 from fastdual.kernels.problem import (
@@ -65,21 +68,23 @@ def _contrastive_fwd_kernel(
     query_ptr, key_ptr, query_ids_ptr, key_ids_ptr, query_groups_ptr, key_groups_ptr,
     temperature_ptr, fields_ptr, query_scale_ptr, key_scale_ptr,
     temperature_value, N, M, D, columns_a_part,
-    stride_qn, stride_qd, stride_km, stride_kd,
-    IS_SUM: tl.constexpr, METRICS: tl.constexpr, NORMALIZE: tl.constexpr, SINGLE: tl.constexpr,
-    PRECISION: tl.constexpr, NUM_FIELDS: tl.constexpr,
+    stride_qn, stride_qd, stride_km, stride_kd, id_run, num_ids, group_run,
+    LAYOUT: tl.constexpr, IS_SCALE: tl.constexpr, IS_SUM: tl.constexpr, METRICS: tl.constexpr,
+    NORMALIZE: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr,
+    NUM_FIELDS: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """fields[part, :, rows] of a block of rows against a part of the candidates: problem.py."""
     part = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
-    ids, ids_high = load_labels(query_ids_ptr, rows, N, -1)
+    ids, ids_high = load_ids(query_ids_ptr, rows, N, -1, id_run, num_ids, LAYOUT)
     groups, groups_high = ids, ids_high
-    if query_groups_ptr is not None:
-        groups, groups_high = load_labels(query_groups_ptr, rows, N, -1)
+    if LAYOUT or query_groups_ptr is not None:
+        groups, groups_high = load_groups(query_groups_ptr, rows, N, -1, group_run, LAYOUT)
     dims = tl.arange(0, BLOCK_D)
     query = load_tile(query_ptr, rows, dims, N, D, stride_qn, stride_qd)
-    row_factor = tl.zeros([BLOCK_OWN], tl.float32) + base2_scale(temperature_ptr, temperature_value)
+    per_logit = base2_scale(temperature_ptr, temperature_value, IS_SCALE)
+    row_factor = tl.zeros([BLOCK_OWN], tl.float32) + per_logit
     if NORMALIZE:
         lengths = tl.sum(query.to(tl.float32) * query.to(tl.float32), 1)
         for start in range(BLOCK_D, D, BLOCK_D):
@@ -97,7 +102,13 @@ def _contrastive_fwd_kernel(
     positive_sum = tl.zeros([BLOCK_OWN], tl.float32)
     top0, top1, top2, top3, top4 = nothing, nothing, nothing, nothing, nothing
     first = part * columns_a_part
-    for start in tl.range(first, tl.minimum(first + columns_a_part, M), BLOCK_OTHER):
+    last = tl.minimum(first + columns_a_part, M)
+    if LAYOUT:
+        own_start = tl.program_id(0) * BLOCK_OWN
+        first, last = span_of_other_groups(
+            first, last, own_start, M, group_run, BLOCK_OWN, BLOCK_OTHER
+        )
+    for start in tl.range(first, last, BLOCK_OTHER):
         columns = start + tl.arange(0, BLOCK_OTHER)
         logits, key, squares = similarities(
             query, query_ptr, rows, N, stride_qn, stride_qd,
@@ -109,11 +120,15 @@ def _contrastive_fwd_kernel(
             if key_scale_ptr is not None:
                 limit = tl.where(tl.program_id(0) == 0, M, 0)
                 tl.store(key_scale_ptr + columns, length_scale(squares), mask=columns < limit)
-        special = is_special(ids, groups, key_ids_ptr, key_groups_ptr, start, M, BLOCK_OTHER)
+        special = is_special(
+            ids, groups, key_ids_ptr, key_groups_ptr, start, M,
+            id_run, num_ids, group_run, LAYOUT, BLOCK_OTHER,
+        )  # fmt: skip
         if special > 0:
             positive, ignored = exact_masks(
-                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M
-            )
+                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M,
+                id_run, num_ids, group_run, LAYOUT,
+            )  # fmt: skip
             positives = tl.where(positive, logits, float("-inf"))
             positive_peak, positive_mass = _online_lse(positive_peak, positive_mass, positives)
             if not IS_SUM:
@@ -122,8 +137,9 @@ def _contrastive_fwd_kernel(
         # Apart from the above, so that less is in registers at a time.
         if special > 0:
             positive, ignored = exact_masks(
-                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M
-            )
+                ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M,
+                id_run, num_ids, group_run, LAYOUT,
+            )  # fmt: skip
             logits = tl.where(positive | ignored, float("-inf"), logits)
         negative_peak, negative_mass = _online_lse(negative_peak, negative_mass, logits)
         if METRICS:
@@ -276,7 +292,8 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     query, key, own = problem.query, problem.columns, problem.key is None
     num_rows, dim = query.shape
     num_columns = key.shape[0]
-    tile = forward_tile(query.dtype, num_rows, dim, heavy=is_heavy(problem, metrics=metrics))
+    heavy, placed = is_heavy(problem, metrics=metrics), problem.layout is not None
+    tile = forward_tile(query.dtype, num_rows, dim, heavy=heavy, placed=placed)
     num_blocks = triton.cdiv(num_rows, tile.own)
     parts, columns_a_part = split(
         query.device, num_blocks, num_columns, tile.other, programs=2, min_tiles=2
@@ -290,7 +307,7 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
         query, key, *labels_of(problem), problem.temperature, fields, query_scale,
         key_scale if stores_key_scale else None,
         problem.temperature_value, num_rows, num_columns, dim, columns_a_part,
-        *query.stride(), *key.stride(),
+        *query.stride(), *key.stride(), **layout_of(problem),
         IS_SUM=problem.positives == "sum", METRICS=metrics, NORMALIZE=problem.normalize,
         SINGLE=dim <= tile.dim, PRECISION=problem.precision, NUM_FIELDS=num_fields,
         **tile.launch_options(),

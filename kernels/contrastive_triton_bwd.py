@@ -21,9 +21,12 @@ from fastdual.kernels.contrastive_tiles import (
     exact_masks,
     is_heavy,
     labels_of,
-    load_labels,
+    layout_of,
+    load_groups,
+    load_ids,
     load_tile,
     similarities,
+    span_of_other_groups,
     split,
 )
 from fastdual.kernels.problem import Partials, Problem
@@ -70,14 +73,15 @@ def _load_statistics(statistics_ptr, index, N, IS_SUM: tl.constexpr):
 def _store_gradient(
     grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
     temperature_ptr, temperature_value, index, dims, num_own, D,
-    UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, TERM_SCALE: tl.constexpr,
+    IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
+    TERM_SCALE: tl.constexpr,
 ):  # fmt: skip
     """From sums of slopes x embeddings to the gradient: through upstream, temperature and length.
 
     `along` is the sum of slopes x logits of each row; it gives the temperature's gradient, and the
     part of the gradient that points along the row, which normalisation takes out.
     """
-    per_logit = base2_scale(temperature_ptr, temperature_value)
+    per_logit = base2_scale(temperature_ptr, temperature_value, IS_SCALE)
     factor = per_logit * LN_2  # 1 / temperature
     if not UPSTREAM_ROWS:
         factor *= tl.load(upstream_ptr).to(tl.float32)
@@ -87,7 +91,11 @@ def _store_gradient(
         factor *= tl.load(peak_ptr).to(tl.float32)
     inside = index < num_own
     if terms_ptr is not None:
-        term = -TERM_SCALE * LN_2 * factor * along
+        term = TERM_SCALE * LN_2 * factor * along
+        if IS_SCALE:
+            term /= per_logit * LN_2 * (per_logit * LN_2)
+        else:
+            term = -term
         tl.store(terms_ptr + index, term, mask=index < tl.where(tl.program_id(1) == 0, num_own, 0))
     if NORMALIZE:
         scale = tl.load(own_scale_ptr + index, mask=inside, other=0.0)
@@ -105,7 +113,8 @@ def _contrastive_bwd_kernel(
     temperature_ptr, upstream_ptr, count_ptr, peak_ptr, statistics_ptr,
     own_scale_ptr, other_scale_ptr, grad_ptr, terms_ptr, part_grad_ptr, part_along_ptr,
     temperature_value, num_own, num_other, D, others_a_part,
-    stride_own, stride_own_dim, stride_other, stride_other_dim,
+    stride_own, stride_own_dim, stride_other, stride_other_dim, id_run, num_ids, group_run,
+    LAYOUT: tl.constexpr, IS_SCALE: tl.constexpr,
     OWN_IS_QUERY: tl.constexpr, OTHER_IS_QUERY: tl.constexpr, IS_SUM: tl.constexpr,
     UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, ALONG: tl.constexpr,
     SINGLE: tl.constexpr, PRECISION: tl.constexpr,
@@ -120,11 +129,12 @@ def _contrastive_bwd_kernel(
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     own = load_tile(own_ptr, index, dims, num_own, D, stride_own, stride_own_dim)
-    ids, ids_high = load_labels(own_ids_ptr, index, num_own, -1)
+    ids, ids_high = load_ids(own_ids_ptr, index, num_own, -1, id_run, num_ids, LAYOUT)
     groups, groups_high = ids, ids_high
-    if own_groups_ptr is not None:
-        groups, groups_high = load_labels(own_groups_ptr, index, num_own, -1)
-    own_factor = tl.zeros([BLOCK_OWN], tl.float32) + base2_scale(temperature_ptr, temperature_value)
+    if LAYOUT or own_groups_ptr is not None:
+        groups, groups_high = load_groups(own_groups_ptr, index, num_own, -1, group_run, LAYOUT)
+    per_logit = base2_scale(temperature_ptr, temperature_value, IS_SCALE)
+    own_factor = tl.zeros([BLOCK_OWN], tl.float32) + per_logit
     if NORMALIZE:
         own_factor *= tl.load(own_scale_ptr + index, mask=index < num_own, other=0.0)
     inverse_peak = 1.0
@@ -141,7 +151,13 @@ def _contrastive_bwd_kernel(
     grad = tl.zeros([BLOCK_OWN, BLOCK_D], tl.float32)
     along = tl.zeros([BLOCK_OWN], tl.float32)
     first = part * others_a_part
-    for start in tl.range(first, tl.minimum(first + others_a_part, num_other), BLOCK_OTHER):
+    last = tl.minimum(first + others_a_part, num_other)
+    if LAYOUT:
+        own_start = tl.program_id(0) * BLOCK_OWN
+        first, last = span_of_other_groups(
+            first, last, own_start, num_other, group_run, BLOCK_OWN, BLOCK_OTHER
+        )
+    for start in tl.range(first, last, BLOCK_OTHER):
         others = start + tl.arange(0, BLOCK_OTHER)
         logits, other, squares = similarities(
             own, own_ptr, index, num_own, stride_own, stride_own_dim,
@@ -157,8 +173,9 @@ def _contrastive_bwd_kernel(
             weight = tl.load(upstream_ptr + others, mask=others < num_other, other=0.0)
             other_weight = weight.to(tl.float32) * inverse_peak
         positive, ignored = exact_masks(
-            ids, ids_high, groups, groups_high, other_ids_ptr, other_groups_ptr, others, num_other
-        )
+            ids, ids_high, groups, groups_high, other_ids_ptr, other_groups_ptr, others, num_other,
+            id_run, num_ids, group_run, LAYOUT,
+        )  # fmt: skip
         if OWN_IS_QUERY:
             slopes = _slopes(logits, positive, a, b, ratio, uniform, 1, IS_SUM)
             if UPSTREAM_ROWS:
@@ -191,7 +208,7 @@ def _contrastive_bwd_kernel(
         _store_gradient(
             grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
             temperature_ptr, temperature_value, index, dims, num_own, D,
-            UPSTREAM_ROWS, NORMALIZE, 0.5 if OWN_IS_QUERY and OTHER_IS_QUERY else 1.0,
+            IS_SCALE, UPSTREAM_ROWS, NORMALIZE, 0.5 if OWN_IS_QUERY and OTHER_IS_QUERY else 1.0,
         )  # fmt: skip
     else:
         at = part.to(tl.int64) * num_own + index
@@ -210,8 +227,8 @@ def _contrastive_bwd_merge_kernel(
     part_grad_ptr, part_along_ptr, own_ptr, temperature_ptr, upstream_ptr, count_ptr, peak_ptr,
     own_scale_ptr, grad_ptr, terms_ptr,
     temperature_value, num_own, D, P, stride_own, stride_own_dim,
-    UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, ALONG: tl.constexpr,
-    TERM_SCALE: tl.constexpr, BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
+    IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
+    ALONG: tl.constexpr, TERM_SCALE: tl.constexpr, BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Add the parts of a block in their order, and finish."""
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
@@ -229,7 +246,7 @@ def _contrastive_bwd_merge_kernel(
     _store_gradient(
         grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
         temperature_ptr, temperature_value, index, dims, num_own, D,
-        UPSTREAM_ROWS, NORMALIZE, TERM_SCALE,
+        IS_SCALE, UPSTREAM_ROWS, NORMALIZE, TERM_SCALE,
     )  # fmt: skip
 
 
@@ -237,7 +254,7 @@ class _Side(NamedTuple):
     """One side of the matrix of logits: its embeddings, ids, groups, and scales (or [0])."""
 
     rows: Tensor
-    ids: Tensor
+    ids: Tensor | None
     groups: Tensor | None
     scale: Tensor
 
@@ -267,7 +284,6 @@ def compute_gradients(
     needs_query, needs_key, needs_temperature = needs
     own = problem.key is None
     query_ids, key_ids, query_groups, key_groups = labels_of(problem)
-    assert query_ids is not None and key_ids is not None
     query_side = _Side(problem.query, query_ids, query_groups, partials.query_scale)
     key_scale = partials.query_scale if own else partials.key_scale
     key_side = _Side(problem.columns, key_ids, key_groups, key_scale)
@@ -305,7 +321,8 @@ def _launch(
     """Gradient of the own side; `is_query` tells of own and other which has the statistics."""
     num_own, dim = own.rows.shape
     num_other = other.rows.shape[0]
-    tile = backward_tile(own.rows.dtype, num_own, dim, heavy=is_heavy(problem))
+    heavy, placed = is_heavy(problem), problem.layout is not None
+    tile = backward_tile(own.rows.dtype, num_own, dim, heavy=heavy, placed=placed)
     num_blocks, num_slices = triton.cdiv(num_own, tile.own), triton.cdiv(dim, tile.dim)
     parts, others_a_part = split(
         own.rows.device, num_blocks * num_slices, num_other, tile.other, programs=1, min_tiles=8
@@ -324,7 +341,7 @@ def _launch(
         own.rows, other.rows, own.ids, other.ids, own.groups, other.groups, problem.temperature,
         *upstream, statistics, own.scale, other.scale, grad, terms, part_grad, part_along,
         problem.temperature_value, num_own, num_other, dim, others_a_part,
-        *own.rows.stride(), *other.rows.stride(),
+        *own.rows.stride(), *other.rows.stride(), **layout_of(problem),
         OWN_IS_QUERY=is_query[0], OTHER_IS_QUERY=is_query[1], IS_SUM=problem.positives == "sum",
         SINGLE=dim <= tile.dim, PRECISION=problem.precision,
         **shared, **tile.launch_options(),
@@ -334,6 +351,7 @@ def _launch(
         _contrastive_bwd_merge_kernel[(triton.cdiv(num_own, 16), triton.cdiv(dim, block_d))](
             part_grad, part_along, own.rows, problem.temperature, *upstream, own.scale, grad, terms,
             problem.temperature_value, num_own, dim, parts, *own.rows.stride(),
-            TERM_SCALE=0.5 if all(is_query) else 1.0, BLOCK_OWN=16, BLOCK_D=block_d, **shared,
+            IS_SCALE=problem.is_scale, TERM_SCALE=0.5 if all(is_query) else 1.0,
+            BLOCK_OWN=16, BLOCK_D=block_d, **shared,
         )  # fmt: skip
     return grad

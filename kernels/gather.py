@@ -30,6 +30,13 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
+def processes_to_gather(gather: Literal["all", "ring"] | None, group: Group = None) -> int:
+    """How many processes' candidates a row meets; 1 where nothing is gathered."""
+    if gather is not None:
+        check_choice("gather", gather, ("all", "ring"))
+    return dist.get_world_size(group) if gather is not None and dist.is_initialized() else 1
+
+
 def gathered_contrastive_loss_with_metrics(
     query: Tensor,
     key: Tensor,
@@ -69,14 +76,12 @@ def gathered_contrastive_loss_with_metrics(
     Raises:
         ValueError: An argument does not fit, or processes have different numbers of candidates.
     """
-    if gather is not None:
-        check_choice("gather", gather, ("all", "ring"))
     problem = contrastive.make_problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, positives, normalize, precision,
     )  # fmt: skip
-    num_processes = dist.get_world_size(process_group) if dist.is_initialized() else 1
-    if gather is None or num_processes == 1:
+    num_processes = processes_to_gather(gather, process_group)
+    if num_processes == 1:
         merged = contrastive.run(problem, reduction=reduction, metrics=metrics)
         return ContrastiveResult(merged.loss, *merged.hits.unbind())
     check_choice("reduction", reduction, ("mean", "none", "sum"))

@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 
 
+class Layout(NamedTuple):
+    """What the rows of a batch against itself are, by their place: no tensors need to say it.
+
+    Row i is of sample s = (i // id_run) % num_ids, whose id is query_ids[s], or s itself where
+    there are no ids; its group is i // group_run.
+    """
+
+    id_run: int
+    num_ids: int
+    group_run: int
+
+
 class Problem(NamedTuple):
     """N rows against M candidates; nothing here is checked, that is done by the public functions.
 
@@ -15,7 +27,7 @@ class Problem(NamedTuple):
 
     query: Tensor  # [N, D]
     key: Tensor | None  # [M, D]
-    query_ids: Tensor  # [N] int64 or int32
+    query_ids: Tensor | None  # [N] int64 or int32; with a layout [num_ids] or None
     key_ids: Tensor | None  # [M]
     query_groups: Tensor | None  # [N]
     key_groups: Tensor | None  # [M]
@@ -24,6 +36,8 @@ class Problem(NamedTuple):
     positives: str  # "sum" or "mean"
     normalize: bool
     precision: str  # "ieee" or "tf32"
+    is_scale: bool = False  # the temperature is its own inverse, that is, what logits multiply by
+    layout: Layout | None = None  # with key None and without groups only
 
     @property
     def columns(self) -> Tensor:
@@ -31,7 +45,7 @@ class Problem(NamedTuple):
         return self.query if self.key is None else self.key
 
     @property
-    def column_ids(self) -> Tensor:
+    def column_ids(self) -> Tensor | None:
         return self.query_ids if self.key_ids is None else self.key_ids
 
     @property

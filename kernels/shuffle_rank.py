@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastdual.kernels.backend import runs_triton
+from fastdual.kernels.backend import device_of, runs_triton
 from fastdual.kernels.rank_checks import check_rank_arguments
 from fastdual.kernels.reference import MAX_DIM
 from fastdual.kernels.results import RankResult
@@ -116,9 +116,10 @@ def _shuffle_rank_fwd(
     if runs_triton(x):
         from fastdual.kernels import shuffle_rank_triton
 
-        return shuffle_rank_triton.launch_fwd(
-            x, shuffled, permutation, temperature, clip, normalize
-        )
+        with device_of(x):
+            return shuffle_rank_triton.launch_fwd(
+                x, shuffled, permutation, temperature, clip, normalize
+            )
     return _eager_fwd(x, shuffled, permutation, temperature, clip, normalize)
 
 
@@ -142,9 +143,10 @@ def _shuffle_rank_bwd(
     if runs_triton(x):
         from fastdual.kernels import shuffle_rank_triton
 
-        return shuffle_rank_triton.launch_bwd(
-            upstream, x, shuffled, permutation, temperature, clip, normalize
-        )
+        with device_of(x):
+            return shuffle_rank_triton.launch_bwd(
+                upstream, x, shuffled, permutation, temperature, clip, normalize
+            )
     return _eager_bwd(upstream, x, shuffled, permutation, temperature, clip, normalize)
 
 
@@ -157,9 +159,12 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     x, shuffled, permutation, *ctx.options = inputs
     ctx.save_for_backward(x, shuffled, permutation)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if upstream is None:
+        return (None,) * 6
     grads = _shuffle_rank_bwd(upstream, *ctx.saved_tensors, *ctx.options)
     return *grads, None, None, None, None
 

@@ -49,19 +49,55 @@ def _rows(x: Tensor, scale: Tensor, span: slice, problem: Problem) -> Tensor:
 
 
 def _temperature(problem: Problem) -> Tensor | float:
-    if problem.temperature is None:
-        return problem.temperature_value
-    return problem.temperature.to(problem.dtype)
+    """What logits are divided by."""
+    value: Tensor | float = problem.temperature_value
+    if problem.temperature is not None:
+        value = problem.temperature.to(problem.dtype)
+    return 1.0 / value if problem.is_scale else value
+
+
+def _tiles(problem: Problem) -> Iterator[tuple[slice, slice, bool]]:
+    """Rows and columns of each tile that has something in it, and whether it stands for two.
+
+    Of a batch against itself the logits are symmetric: a tile above the diagonal stands for its
+    mirror image too. Tiles within one group of a layout are ignored as a whole, and left out.
+    """
+    own = problem.key is None
+    for rows in _spans(problem.query.shape[0]):
+        for columns in _spans(problem.columns.shape[0]):
+            if not (own and columns.start < rows.start or _in_one_group(problem, rows, columns)):
+                yield rows, columns, own and columns.start > rows.start
+
+
+def _in_one_group(problem: Problem, rows: slice, columns: slice) -> bool:
+    if problem.layout is None:
+        return False
+    edges = rows.start, rows.stop - 1, columns.start, columns.stop - 1
+    return len({edge // problem.layout.group_run for edge in edges}) == 1
+
+
+def _labels(problem: Problem, span: slice, *, columns: bool) -> tuple[Tensor, Tensor | None]:
+    """Ids and groups of a span of rows, or of columns."""
+    if problem.layout is not None:
+        id_run, num_ids, group_run = problem.layout
+        place = torch.arange(span.start, span.stop, device=problem.query.device)
+        sample = place // id_run % num_ids
+        placed_ids = sample if problem.query_ids is None else problem.query_ids[sample]
+        return placed_ids, place // group_run
+    ids = problem.column_ids if columns else problem.query_ids
+    groups = problem.column_groups if columns else problem.query_groups
+    assert ids is not None
+    return ids[span], None if groups is None else groups[span]
 
 
 def _masks(problem: Problem, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
     """Which pairs of a tile are positive and which negative; those of one group are neither."""
-    ids = problem.column_ids[columns]
-    positive = (problem.query_ids[rows, None] == ids) & (ids >= 0)
-    if problem.query_groups is None or problem.column_groups is None:
+    row_ids, row_groups = _labels(problem, rows, columns=False)
+    ids, groups = _labels(problem, columns, columns=True)
+    positive = (row_ids[:, None] == ids) & (ids >= 0)
+    if row_groups is None or groups is None:
         return positive, ~positive
-    groups = problem.column_groups[columns]
-    ignored = (problem.query_groups[rows, None] == groups) & (groups >= 0)
+    ignored = (row_groups[:, None] == groups) & (groups >= 0)
     return positive & ~ignored, ~(positive | ignored)
 
 
@@ -72,38 +108,33 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     own = problem.key is None
     key_scale = query_scale.new_empty(0) if own else _scales(key, problem)
     num_fields = TOP_NEGATIVES + NUM_TOP if metrics else NUM_FIELDS
-    fields = query.new_empty((1, num_fields, query.shape[0]), dtype=problem.dtype)
+    fields = query.new_full((1, num_fields, query.shape[0]), -torch.inf, dtype=problem.dtype)
+    fields[0, POSITIVE_COUNT] = 0
+    fields[0, POSITIVE_SUM] = 0
     with torch.autocast(query.device.type, enabled=False):
-        for rows in _spans(query.shape[0]):
+        for rows, columns, mirrored in _tiles(problem):
             q = _rows(query, query_scale, rows, problem)
-            fields[0, :, rows] = _row_fields(
-                problem, q, query_scale if own else key_scale, rows, num_fields
-            )
+            k = _rows(key, query_scale if own else key_scale, columns, problem)
+            logits = q @ k.T / _temperature(problem)
+            masks = _masks(problem, rows, columns)
+            _gather_fields(fields[0, :, rows], logits, *masks)
+            if mirrored:
+                _gather_fields(fields[0, :, columns], logits.T, *(mask.T for mask in masks))
     return Partials(fields, query_scale, key_scale)
 
 
-def _row_fields(
-    problem: Problem, q: Tensor, key_scale: Tensor, rows: slice, num_fields: int
-) -> Tensor:
-    """Fields [F, rows] of one span of rows, streaming over the columns."""
-    fields = q.new_full((num_fields, q.shape[0]), -torch.inf)
-    fields[POSITIVE_COUNT] = 0
-    fields[POSITIVE_SUM] = 0
-    for columns in _spans(problem.columns.shape[0]):
-        k = _rows(problem.columns, key_scale, columns, problem)
-        logits = q @ k.T / _temperature(problem)
-        positive, negative = _masks(problem, rows, columns)
-        negatives = logits.masked_fill(~negative, -torch.inf)
-        positives = logits.masked_fill(~positive, -torch.inf)
-        for field, part in ((NEGATIVE_LSE, negatives), (POSITIVE_LSE, positives)):
-            fields[field] = torch.logaddexp(fields[field], part.logsumexp(dim=1))
-        fields[POSITIVE_COUNT] += positive.sum(dim=1)
-        fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim=1)
-        if num_fields > NUM_FIELDS:
-            fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(positives.amax(dim=1))
-            top = torch.cat([fields[TOP_NEGATIVES:], negatives.T])
-            fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
-    return fields
+def _gather_fields(fields: Tensor, logits: Tensor, positive: Tensor, negative: Tensor) -> None:
+    """Add a tile [rows, columns] of logits to the fields [F, rows] of its rows, in place."""
+    negatives = logits.masked_fill(~negative, -torch.inf)
+    positives = logits.masked_fill(~positive, -torch.inf)
+    for field, part in ((NEGATIVE_LSE, negatives), (POSITIVE_LSE, positives)):
+        fields[field] = torch.logaddexp(fields[field], part.logsumexp(dim=1))
+    fields[POSITIVE_COUNT] += positive.sum(dim=1)
+    fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim=1)
+    if fields.shape[0] > NUM_FIELDS:
+        fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(positives.amax(dim=1))
+        top = torch.cat([fields[TOP_NEGATIVES:], negatives.T])
+        fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
 
 
 def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
@@ -200,19 +231,21 @@ def compute_gradients(
     grad_key = grad_query if own else _accumulator(key, problem, needs_key)
     slope = query.new_zeros((), dtype=problem.dtype)  # sum of d loss / d logit x logit
     with torch.autocast(query.device.type, enabled=False):
-        for rows in _spans(query.shape[0]):
+        for rows, columns, mirrored in _tiles(problem):
             q = _rows(query, partials.query_scale, rows, problem)
-            for columns in _spans(key.shape[0]):
-                k = _rows(key, key_scale, columns, problem)
-                logits = q @ k.T / _temperature(problem)
-                masks = _masks(problem, rows, columns)
-                slopes = _slopes(problem, logits, masks, statistics[:, rows])
-                slopes *= row_weight[rows, None]
-                slope += (slopes * logits).sum()
-                if needs_query:
-                    grad_query[rows] += slopes @ k
-                if needs_query if own else needs_key:
-                    grad_key[columns] += slopes.T @ q
+            k = _rows(key, key_scale, columns, problem)
+            logits = q @ k.T / _temperature(problem)
+            masks = _masks(problem, rows, columns)
+            slopes = _slopes(problem, logits, masks, statistics[:, rows])
+            slopes *= row_weight[rows, None]
+            if mirrored:
+                back = _slopes(problem, logits.T, (masks[0].T, masks[1].T), statistics[:, columns])
+                slopes += (back * row_weight[columns, None]).T
+            slope += (slopes * logits).sum()
+            if needs_query:
+                grad_query[rows] += slopes @ k
+            if needs_query if own else needs_key:
+                grad_key[columns] += slopes.T @ q
         grad_query = _finish(grad_query, query, partials.query_scale, problem, needs_query, dtype)
         if own:
             grad_key = grad_query.new_empty(0)
@@ -220,7 +253,10 @@ def compute_gradients(
             grad_key = _finish(grad_key, key, key_scale, problem, needs_key, dtype)
     grad_temperature = slope.new_empty(0)
     if needs_temperature:
+        # d loss / d log(1 / temperature) is `slope`.
         grad_temperature = -slope / _temperature(problem)
+        if problem.is_scale:
+            grad_temperature = slope * _temperature(problem)
     return grad_query, grad_key, grad_temperature
 
 

@@ -5,16 +5,23 @@ under TRITON_INTERPRET=1 works all cases off and stores the outcomes for the tes
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import OPDEFS
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from fastdual.kernels import contrastive_loss_with_metrics
+from fastdual import losses
+from fastdual.kernels import contrastive, contrastive_loss_with_metrics, rank_checks
+from fastdual.kernels.problem import Layout
+from fastdual.kernels.results import ContrastiveResult
+from fastdual.kernels.segment_sums import segment_sums
 from tests.numerics import poisoned_empty
 
 
@@ -35,6 +42,8 @@ class Case:
     layout: str = "contiguous"
     ids: str = "some"
     index: torch.dtype = torch.int64
+    place: Layout | None = None  # ids and groups follow from it; ids "own": samples are numbered
+    is_scale: bool = False  # the op is given the inverse of the temperature
 
 
 class Inputs(NamedTuple):
@@ -83,6 +92,13 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
             Case(24, 50, 32, dtype, ids="high bits", groups=False),
             Case(24, 50, 32, dtype, ids="high bits", positives="mean", learned=False),
         ]
+        # Two views; segments, with ids; images and texts: groups of whole blocks and of parts.
+        cases += [
+            Case(34, None, 24, dtype, ids="own", place=Layout(1, 17, 1)),
+            Case(48, None, 40, dtype, "mean", "none", place=Layout(3, 8, 3)),
+            Case(140, None, 24, dtype, ids="own", place=Layout(1, 70, 70), is_scale=True),
+            Case(256, None, 16, dtype, normalize=True, place=Layout(2, 64, 128), index=torch.int32),
+        ]
     first, *_ = dtypes
     # More rows than one block of the merge has; candidates in many parts; D past one tile.
     cases += [Case(1040, 24, 8, first, groups=False), Case(8, 1500, 16, first, ids="some")]
@@ -122,6 +138,14 @@ def make_inputs(case: Case, device: str = "cpu") -> Inputs:
         query_ids = torch.where(query_ids % 2 == 0, query_ids + (1 << 40), query_ids)
         key_ids = torch.where(key_ids % 2 == 0, key_ids + (1 << 41), key_ids)
     query_ids, key_ids = query_ids.to(case.index).to(device), key_ids.to(case.index).to(device)
+    if case.place is not None:
+        samples = sample_ids(case, device)
+        if samples is None:
+            samples = torch.arange(case.place.num_ids, device=device)
+        row = torch.arange(case.rows, device=device)
+        query_ids = samples[row // case.place.id_run % case.place.num_ids]
+        groups = row // case.place.group_run
+        return Inputs(query, query, query_ids, query_ids, groups, groups)
     if case.columns is None:
         own = torch.arange(case.rows, device=device) if case.groups else None
         if case.ids == "none":
@@ -131,6 +155,41 @@ def make_inputs(case: Case, device: str = "cpu") -> Inputs:
         return Inputs(query, key, query_ids, key_ids, None, None)
     groups = labels(case.rows, case.rows).to(device), labels(num_columns, case.rows).to(device)
     return Inputs(query, key, query_ids, key_ids, *groups)
+
+
+def sample_ids(case: Case, device: str) -> Tensor | None:
+    """[num_ids] of a case with a place, of which some are equal; None for ids "own"."""
+    assert case.place is not None
+    if case.ids == "own":
+        return None
+    generator = torch.Generator().manual_seed(case.rows)
+    kinds = max(2, case.place.num_ids // 2)
+    ids = torch.randint(0, kinds, (case.place.num_ids,), generator=generator)
+    return ids.to(case.index).to(device)
+
+
+def fused(case: Case) -> Callable[..., Any]:
+    """The op in the form that the case is for, called as contrastive_loss_with_metrics is."""
+    place = case.place
+    if place is None:
+        return contrastive_loss_with_metrics
+
+    def by_place(query: Tensor, *_: Tensor, **options: Any) -> ContrastiveResult:
+        temperature = options["temperature"]
+        problem = contrastive.make_batch_problem(
+            query,
+            sample_ids(case, str(query.device)),
+            place,
+            1.0 / temperature if case.is_scale else temperature,
+            options["positives"],
+            options["normalize"],
+            "ieee",
+            is_scale=case.is_scale,
+        )
+        merged = contrastive.run(problem, reduction=options["reduction"], metrics=True)
+        return ContrastiveResult(merged.loss, *merged.hits.unbind())
+
+    return by_place
 
 
 def _lay_out(x: Tensor, layout: str) -> Tensor:
@@ -186,8 +245,16 @@ def loss_with_nan() -> Tensor:
     return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
 
 
-def main(path: Path) -> None:
-    """Evaluates every case, the first ones twice, and counts the launches of two of them."""
+def segment_views(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two views [5, 3, 300], the second one strided."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = torch.randn(2, 5, 3, 300, generator=generator).to(dtype)
+    return first, second.transpose(0, 2).contiguous().transpose(0, 2)
+
+
+@contextmanager
+def triton_launches() -> Iterator[list[str]]:
+    """Names of the kernels that are interpreted within it."""
     from triton.runtime import interpreter
 
     launches: list[str] = []
@@ -195,24 +262,101 @@ def main(path: Path) -> None:
 
     def counted(self: Any, *args: Any, **options: Any) -> Any:
         launches.append(self.fn.__name__)
-        return launch(self, *args, **options)
+        with _disable_current_modes():  # what the interpreter does is no launch
+            return launch(self, *args, **options)
 
     interpreter.GridExecutor.__call__ = counted
+    try:
+        yield launches
+    finally:
+        interpreter.GridExecutor.__call__ = launch
+
+
+class TorchLaunches(TorchDispatchMode):
+    """Names of torch's own operations that launch a kernel on a GPU: all but views and empties."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.name()
+        if name in OPDEFS:  # what an op of ours calls besides its kernels counts as well
+            with self:
+                return OPDEFS[name]._init_fn(*args, **kwargs or {})
+        free = function.is_view or "empty" in name or name == "aten::_unsafe_view"
+        if not free:
+            self.names.append(name)
+        return function(*args, **kwargs or {})
+
+
+def launches_of_losses() -> dict[str, int]:
+    """Forward and backward of each loss on the paper's 128 rows: torch's launches and Triton's."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape: int) -> Tensor:
+        x = F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+        return x.requires_grad_()
+
+    first, second = leaf(64, 128), leaf(64, 128)
+    clips, others = leaf(64, 2, 64), leaf(64, 2, 64)
+    scale = torch.tensor(10.0, requires_grad=True)
+    permutation = torch.tensor([[1, 0]]).expand(64, 2)
+    coherence = losses.TemporalCoherenceLoss
+    calls: dict[str, tuple[Callable[..., Tensor], list[Tensor], list[Any]]] = {
+        "NT-Xent": (losses.NTXentLoss(), [first, second], []),
+        "SupCon": (losses.SupConLoss(), [leaf(128, 128)], [torch.arange(128) // 2]),
+        "CLIP": (losses.ClipLoss(), [first, second], [10.0]),
+        "CLIP, learned scale": (losses.ClipLoss(), [first, second, scale], []),
+        "temporal coherence": (coherence(), [clips, others], []),
+        "temporal coherence of segments": (coherence(form="segments"), [clips, others], []),
+        "shuffle-rank": (losses.ShuffleRankLoss(), [clips, others], [permutation]),
+    }
+    counts = {}
+    one = torch.ones(())
+    for name, (loss, inputs, rest) in calls.items():
+        # The values of a permutation are checked on a CPU only.
+        with triton_launches() as ours, unchecked_permutations(), TorchLaunches() as torchs:
+            torch.autograd.grad(loss(*inputs, *rest), inputs, one)
+        counts[name] = len(ours) + len(torchs.names)
+    return counts
+
+
+@contextmanager
+def unchecked_permutations() -> Iterator[None]:
+    """As on a GPU, where nothing waits for the device."""
+    check = rank_checks.check_permutation
+    rank_checks.check_permutation = lambda permutation, x: None
+    try:
+        yield
+    finally:
+        rank_checks.check_permutation = check
+
+
+def main(path: Path) -> None:
+    """Evaluates every case, the first ones twice, and counts launches."""
 
     def run(case: Case) -> tuple[Tensor, ...]:
         with poisoned_empty():
-            return tuple(evaluate(contrastive_loss_with_metrics, case, make_inputs(case)))
+            return tuple(evaluate(fused(case), case, make_inputs(case)))
 
     outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
     counts = []
     for columns in (None, 128):
-        launches.clear()
-        run(Case(128, columns, 128, learned=False))
+        with triton_launches() as launches:
+            run(Case(128, columns, 128, learned=False))
         counts.append(len(launches))
     torch.save(
         {
             "outcomes": outcomes,
             "launches_at_128_rows": counts,
+            "launches_of_losses": launches_of_losses(),
+            "segment_sums": {
+                dtype: segment_sums(*segment_views(dtype))
+                for dtype in (torch.float32, torch.float16)
+            },
             "loss_with_nan": loss_with_nan(),
         },
         path,

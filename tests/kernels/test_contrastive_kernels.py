@@ -7,15 +7,19 @@ import sys
 import pytest
 import torch
 
-from fastdual.kernels import contrastive_loss, contrastive_loss_with_metrics, reference
+from fastdual.kernels import contrastive_loss, reference
+from fastdual.kernels.problem import Layout
+from fastdual.kernels.segment_sums import segment_sums
 from tests.kernels.contrastive_cases import (
     INTERPRETED_CASES,
     NUM_REPEATED,
     Case,
     Outcome,
     evaluate,
+    fused,
     kernel_cases,
     make_inputs,
+    segment_views,
 )
 from tests.numerics import assert_no_worse_than_eager
 
@@ -93,8 +97,28 @@ def test_interpreted_kernels_repeat_bit_by_bit(interpreted) -> None:
 
 
 def test_launches_at_the_size_of_the_paper(interpreted) -> None:
-    """A batch against itself takes three launches, two sides take four."""
+    """Forward and backward of the op: a batch against itself takes three, two sides four."""
     assert interpreted["launches_at_128_rows"] == [3, 4]
+
+
+def test_losses_take_at_most_four_launches(interpreted) -> None:
+    """Forward and backward, whatever torch launches for them included; a learned scale adds one."""
+    assert interpreted["launches_of_losses"] == {
+        "NT-Xent": 4,
+        "SupCon": 3,
+        "CLIP": 4,
+        "CLIP, learned scale": 5,
+        "temporal coherence": 4,
+        "temporal coherence of segments": 4,
+        "shuffle-rank": 3,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_segment_sums_of_the_kernel(interpreted, dtype: torch.dtype) -> None:
+    ours = interpreted["segment_sums"][dtype]
+    assert ours.dtype == dtype
+    assert torch.equal(ours, segment_sums(*segment_views(dtype)))
 
 
 def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
@@ -104,30 +128,34 @@ def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
 @pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
 def test_streaming_takes_the_same_cases(number: int, nan_memory) -> None:
     case = INTERPRETED_CASES[number]
-    assert_right(evaluate(contrastive_loss_with_metrics, case, make_inputs(case)), case)
+    assert_right(evaluate(fused(case), case, make_inputs(case)), case)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", GPU_CASES, ids=str)
 def test_kernels_on_a_gpu_are_no_worse_than_eager(case: Case, nan_memory) -> None:
     inputs = make_inputs(case, "cuda")
-    assert_right(evaluate(contrastive_loss_with_metrics, case, inputs), case, "cuda")
+    assert_right(evaluate(fused(case), case, inputs), case, "cuda")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", GPU_CASES[:8], ids=str)
 def test_kernels_on_a_gpu_repeat_bit_by_bit(case: Case) -> None:
     inputs = make_inputs(case, "cuda")
-    first, second = (evaluate(contrastive_loss_with_metrics, case, inputs) for _ in range(2))
+    first, second = (evaluate(fused(case), case, inputs) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernels_at_training_size_are_no_worse_than_eager(dtype: torch.dtype) -> None:
-    for case in (Case(4096, None, 128, dtype), Case(2048, 4100, 256, dtype, positives="mean")):
+    for case in (
+        Case(4096, None, 128, dtype),
+        Case(2048, 4100, 256, dtype, positives="mean"),
+        Case(4096, None, 128, dtype, ids="own", place=Layout(1, 2048, 2048), is_scale=True),
+    ):
         inputs = make_inputs(case, "cuda")
-        assert_right(evaluate(contrastive_loss_with_metrics, case, inputs), case, "cuda")
+        assert_right(evaluate(fused(case), case, inputs), case, "cuda")
 
 
 @pytest.mark.gpu
@@ -173,7 +201,7 @@ def test_cuda_graph_captures_forward_and_backward() -> None:
 def test_nothing_waits_for_the_device() -> None:
     case = Case(300, None, 64)
     inputs = make_inputs(case, "cuda")
-    evaluate(contrastive_loss_with_metrics, case, inputs)
+    evaluate(fused(case), case, inputs)
     query = inputs.query.requires_grad_()
     temperature = torch.tensor(0.1, device="cuda", requires_grad=True)
     torch.cuda.set_sync_debug_mode("error")
