@@ -26,11 +26,16 @@ from fastdual.kernels.problem import (
 )
 
 TILE = 1024
+# Tiles end where a group of so many rows does: then those within it are left out as a whole.
+LARGE_GROUP = 64
 
 
-def _spans(length: int) -> Iterator[slice]:
-    for start in range(0, length, TILE):
-        yield slice(start, min(start + TILE, length))
+def _spans(length: int, run: int | None = None) -> Iterator[slice]:
+    """Spans of at most TILE, each within one run."""
+    run = run or length
+    for first in range(0, length, run):
+        for start in range(first, first + run, TILE):
+            yield slice(start, min(start + TILE, first + run, length))
 
 
 def _scales(x: Tensor, problem: Problem) -> Tensor:
@@ -62,9 +67,11 @@ def _tiles(problem: Problem) -> Iterator[tuple[slice, slice, bool]]:
     Of a batch against itself the logits are symmetric: a tile above the diagonal stands for its
     mirror image too. Tiles within one group of a layout are ignored as a whole, and left out.
     """
-    own = problem.key is None
-    for rows in _spans(problem.query.shape[0]):
-        for columns in _spans(problem.columns.shape[0]):
+    own, run = problem.key is None, None
+    if problem.layout is not None and problem.layout.group_run >= LARGE_GROUP:
+        run = problem.layout.group_run
+    for rows in _spans(problem.query.shape[0], run):
+        for columns in _spans(problem.columns.shape[0], run):
             if not (own and columns.start < rows.start or _in_one_group(problem, rows, columns)):
                 yield rows, columns, own and columns.start > rows.start
 

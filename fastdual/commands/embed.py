@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.backbone import backbone_option
-from fastdual.commands.evaluation import DECODERS
+from fastdual.commands.evaluation import embedding_options
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import InputError
 
@@ -21,12 +20,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
-@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@embedding_options
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
-@backbone_option
 def command(
     run: Path,
     data: Path,

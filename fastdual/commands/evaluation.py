@@ -16,9 +16,25 @@ from fastdual.loaders.errors import InputError
 if TYPE_CHECKING:
     from fastdual.evaluate.features import FeatureSet
 
-DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
+_DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
+
+_EMBEDDING_OPTIONS = (
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option("--decode", type=click.Choice(_DECODERS), default="auto", show_default=True),
+    click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
+    click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
+    backbone_option,
+)
+
+
+def embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that runs a network on videos: where, and how to read."""
+    for option in reversed(_EMBEDDING_OPTIONS):
+        command = option(command)
+    return command
+
 
 _OPTIONS = (
     click.argument("source", type=_PATH),
@@ -34,12 +50,8 @@ _OPTIONS = (
     click.option("--allow-overlap", is_flag=True, help="Measure although train and test overlap."),
     click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True),
     click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's]."),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
-    click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True),
-    click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
-    click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
+    embedding_options,
     click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline."),
-    backbone_option,
     click.option(
         "-o", "--output", type=_PATH, help="Result file [default: in RUN/results, for a run]."
     ),

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.backbone import backbone_option
-from fastdual.commands.evaluation import DECODERS
+from fastdual.commands.evaluation import embedding_options
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -23,11 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
 @click.option("--split", default="test", show_default=True, help="Split of the segment picture.")
 @click.option("--clips-per-video", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
-@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
-@backbone_option
+@embedding_options
 def command(
     sources: tuple[Path, ...],
     output: Path | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import DECODERS
+from fastdual.commands.evaluation import embedding_options
 
 _PATH = click.Path(path_type=Path)
 _MEASURES = {
@@ -23,10 +23,7 @@ _MEASURES = {
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
 @click.option("--split", default="test", show_default=True, help="Held-out videos.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes.")
-@click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@embedding_options
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fastdual.kernels import contrastive_loss_with_metrics, streaming
-from tests.kernels.contrastive_cases import Case, evaluate, make_inputs
+from fastdual.kernels import contrastive, contrastive_loss_with_metrics, streaming
+from fastdual.kernels.problem import Layout
+from tests.kernels.contrastive_cases import Case, evaluate, fused, make_inputs
 from tests.numerics import LargestTensor
 
 
@@ -24,6 +25,29 @@ def test_tiles_do_not_change_the_result(
                 assert torch.equal(ours, expected), name
             else:
                 torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", [Layout(1, 70, 70), Layout(2, 35, 70), Layout(2, 70, 2)])
+def test_tiles_do_not_change_the_result_of_a_layout(place: Layout, monkeypatch) -> None:
+    case = Case(140, None, 12, torch.float64, reduction="none", place=place)
+    explicit = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+    for tile in (16, 33, 1024):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        placed = evaluate(fused(case), case, make_inputs(case))
+        for name, ours, expected in zip(explicit._fields, placed, explicit, strict=True):
+            if ours.dtype == torch.bool:
+                assert torch.equal(ours, expected), name
+            else:
+                torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_images_meet_texts_alone() -> None:
+    """Two groups: one tile above the diagonal, which stands for its mirror image too."""
+    rows = make_inputs(Case(140, None, 8)).query
+    problem = contrastive.make_batch_problem(
+        rows, None, Layout(1, 70, 70), 0.1, "sum", False, "ieee", is_scale=False
+    )
+    assert list(streaming._tiles(problem)) == [(slice(0, 70), slice(70, 140), True)]
 
 
 @pytest.mark.parametrize("columns", [None, 700])
