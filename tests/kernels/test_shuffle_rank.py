@@ -175,8 +175,10 @@ def test_any_shape_matches_the_truth(
     inputs = make_inputs(case)
     ours = evaluate(shuffle_rank.shuffle_rank_loss_with_metrics, case, inputs)
     truth = evaluate(reference.shuffle_rank_loss_with_metrics, case, inputs)
-    for our, exact in zip(ours, truth, strict=True):
-        torch.testing.assert_close(our, exact, rtol=1e-9, atol=1e-12)
+    for name, our, exact in zip(truth._fields, ours, truth, strict=True):
+        # Unit vectors of one dimension are 1 or -1: they tie, and rounding says who is first.
+        if name != "accuracy" or not (normalize and dim == 1):
+            torch.testing.assert_close(our, exact, rtol=1e-9, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------- properties
