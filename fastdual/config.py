@@ -25,6 +25,7 @@ RESUME_KEYS = frozenset(
         "data.num_workers",
         "data.prefetch",
         "loss.backend",
+        "optimiser.shard_state",
         "run.device",
         "run.precision",
         "run.compile",
@@ -134,6 +135,8 @@ class OptimiserConfig:
     """Gradients are scaled down to this norm over all weights; none: never."""
     accumulate_chunks: int = 1
     """Parts in which a process embeds its share of a batch: less memory, a second forward."""
+    shard_state: Literal["on", "off"] = "off"
+    """`on`: each process keeps the momenta of its share of the weights alone (ZeRO, stage 1)."""
 
     def __post_init__(self) -> None:
         rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay

@@ -168,7 +168,9 @@ def create_training(
     return Training(
         model=model,
         objective=nn.Module(),
-        optimiser=create_optimiser(model, config.optimiser, fused=execution.is_cuda),
+        optimiser=create_optimiser(
+            model, config.optimiser, fused=execution.is_cuda, several=several
+        ),
         loader=loader,
         compute=ClassifyStep(model, execution),
         rate=lambda step: learning_rate(

@@ -12,6 +12,7 @@ from fastdual.interrupt import StopRequest
 from fastdual.loaders.plan import ClipPlan
 from fastdual.runfolder import RunFolder
 from fastdual.runlog import ProgressLine, RunLog
+from fastdual.schedule import gather_state
 from fastdual.train import StepReport, Training
 
 
@@ -60,6 +61,7 @@ class RunKeeper:
                 warnings.warn(warning, stacklevel=2)
 
     def save(self, training: Training) -> None:
+        gather_state(training.optimiser)
         if self.log is not None:
             state = {**training.state_dict(), **self.constants}
             note = partial(self.log.event, "checkpoint", step=training.step)

@@ -156,7 +156,10 @@ def create_training(
     ):  # after MoCo has copied the model: keys need no gradient
         recompute_activations(model.backbone)
     optimiser = create_optimiser(
-        nn.ModuleList([model, objective]), config.optimiser, fused=execution.is_cuda
+        nn.ModuleList([model, objective]),
+        config.optimiser,
+        fused=execution.is_cuda,
+        several=several,
     )
     return Training(
         model=model,

@@ -4,6 +4,7 @@ Nothing here has state: a run resumed at step n continues with the rate that it 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
 
 
 def create_optimiser(
-    module: nn.Module, config: OptimiserConfig, *, fused: bool
+    module: nn.Module, config: OptimiserConfig, *, fused: bool, several: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of a config over all weights of a module.
 
@@ -62,28 +63,29 @@ def create_optimiser(
     Args:
         module: what is trained.
         config: name and constants.
-        fused: one kernel for all weights (CUDA; LARS has none).
+        fused: one kernel for all weights (CUDA; LARS has none, and sharded state cannot resume it).
+        several: there are other processes, with which `shard_state` shares the state out.
     """
     weights = [weight for weight in module.parameters() if weight.requires_grad]
-    if config.name == "lars":
-        return LARS(
-            weights,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            weights,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=fused,
-        )
-    return torch.optim.AdamW(
-        weights,
-        lr=config.learning_rate,
-        betas=(config.momentum, 0.999),
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    kind: type[torch.optim.Optimizer]
+    if config.name == "adamw":
+        kind, options["betas"] = torch.optim.AdamW, (config.momentum, 0.999)
+    else:
+        kind = LARS if config.name == "lars" else torch.optim.SGD
+        options["momentum"] = config.momentum
+    if several and config.shard_state == "on":
+        # Its package compiles dozens of functions when it is imported, which few runs need.
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        return ZeroRedundancyOptimizer(weights, kind, **options)
+    if kind is not LARS:
+        options["fused"] = fused
+    return kind(weights, **options)
+
+
+def gather_state(optimiser: torch.optim.Optimizer) -> None:
+    """Make rank 0's `optimiser.state_dict()` whole; every process must call it before."""
+    consolidate = getattr(optimiser, "consolidate_state_dict", None)  # a ZeroRedundancyOptimizer
+    if consolidate is not None:
+        consolidate()

@@ -27,7 +27,7 @@ from fastdual.model import create_model
 from fastdual.pretrain import create_loader, create_training
 from fastdual.runfolder import RunFolder
 from fastdual.train import take_step
-from tests.runs import QUICK, write_index
+from tests.runs import QUICK, differences, write_index
 
 # High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh
 # network's nearly equal embeddings within steps, so that fp32 runs of 1 and 2 processes part.
@@ -113,6 +113,8 @@ def run_steps(
         metrics = team.mean({k: v.item() for k, v in output.metrics.items()})
         found["loss"].append(metrics["loss"])
         found["norm"].append(metrics["gradient_norm"])
+    own = getattr(training.optimiser, "optim", training.optimiser)  # what this process keeps
+    found["kept"] = sum(len(state) > 0 for state in own.state.values())
     found["weights"] = {name: value.clone() for name, value in model.state_dict().items()}
     return found
 
@@ -177,6 +179,8 @@ def test_a_few_steps_of_four_processes_equal_those_of_one(index: Path, meeting: 
 
 BAD = (3, 5)
 MOCO = {"model.framework": "moco", "moco.queue_size": 24}
+OPTIMISERS = {name: {"optimiser.name": name} for name in ("sgd", "lars", "adamw")}
+SHARDING = {"whole": {}, "sharded": {"optimiser.shard_state": "on"}}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +196,11 @@ def two(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         "simclr": common | {"steps": 50},
         "moco": common | {"steps": 50, "settings": MOCO},
         "fp32": common | {"steps": 20, "wide": False},
+        **{
+            f"{name}, {state}": common | {"steps": 10, "settings": optimiser | sharding}
+            for name, optimiser in OPTIMISERS.items()
+            for state, sharding in SHARDING.items()
+        },
         # Three epochs in which the bad videos come to one rank, then to the other.
         "bad": {
             "index": damaged, "steps": 6, "wide": True, "settings": {"data.batch_size": 4},
@@ -210,6 +219,17 @@ def test_fifty_steps_of_two_processes_equal_those_of_one(
 ) -> None:
     folder, jobs = two
     assert_equals_one_process(folder, name, jobs[name], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_sharded_state_trains_to_the_very_same_weights(
+    two: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    whole, sharded = (torch.load(two[0] / f"{name}, {state}.pt") for state in SHARDING)
+    assert 0 < sharded.pop("kept") < whole.pop("kept")
+    assert differences(sharded, whole) == []
+    fresh = run_alone(two[0] / "alone", **{**two[1][f"{name}, whole"], "steps": 0})
+    assert set(differences(whole["weights"], fresh["weights"])) >= {".clip_head.0.weight"}
 
 
 def test_in_fp32_two_processes_part_no_further_than_one_that_sums_in_another_order(

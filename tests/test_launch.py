@@ -198,6 +198,60 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_pa
     assert read_log(run, "end")[-1]["signal"] == signal.SIGTERM
 
 
+def test_sharded_optimiser_state_is_whole_in_checkpoints(index: Path, tmp_path: Path) -> None:
+    """Stopped and gone on with, the weights are those of an undisturbed run that shards nothing."""
+    settings = {**SETTINGS, "schedule__epochs": 4, "optimiser__name": "adamw"}
+    for name, more in (("whole", {}), ("sharded", {"optimiser__shard_state": "on"})):
+        process = start(arguments(index, tmp_path / name, *TWO, **settings, **more))
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    ends = [load_checkpoint(find_checkpoint(tmp_path / name)) for name in ("whole", "sharded")]
+    for end in ends:
+        assert end["step"] == 8
+    assert differences(ends[0]["model"], ends[1]["model"]) == []
+    assert differences(ends[0]["optimiser"]["state"], ends[1]["optimiser"]["state"]) == []
+    middle = tmp_path / "sharded" / "checkpoints" / "step-00000008.pt"
+    middle.unlink()
+    go_on = ["pretrain", str(index), "--run", str(tmp_path / "sharded"), "--resume"]
+    process = start([*go_on, *TWO])
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert differences(ends[1], load_checkpoint(middle)) == []
+    middle.unlink()
+    assert invoke(go_on).exit_code == 0  # one process takes the same checkpoint
+    assert load_checkpoint(middle)["step"] == 8
+
+
+def test_a_machine_that_leaves_is_told_and_the_rest_go_on(index: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = ("--gpus", "1", "--device", "cpu", "--nnodes", "2")
+    meeting += ("--rdzv-endpoint", f"127.0.0.1:{port}")
+    machines = [
+        start(arguments(index, run, *meeting, "--node-rank", str(node), **SETTINGS))
+        for node in (0, 1)
+    ]
+    wait_for_steps(machines[0], run, 6)
+    # As when its power fails: the launcher and all that it started, at once.
+    for process in (machines[1].pid, *ranks_of(machines[1].pid).values()):
+        os.kill(process, signal.SIGKILL)
+    machines[1].communicate(timeout=60)
+    began = time.monotonic()
+    _, stderr = machines[0].communicate(timeout=120)
+    assert time.monotonic() - began < 60
+    assert machines[0].returncode == 1, stderr
+    assert "rank 1 of 2" in one_error(stderr)
+    left = load_checkpoint(find_checkpoint(run))
+
+    result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
+    assert result.exit_code == 0, result.output
+    end = load_checkpoint(find_checkpoint(run))
+    assert (end["step"], left["step"] % 4) == (40, 0)
+    assert end["order"] == left["order"] | {"epoch": 20, "step": 0}
+
+
 def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> None:
     """As the launchers would start them: the variables of torchrun, and those of srun."""
     with socket.socket() as probe:
@@ -231,6 +285,27 @@ def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> Non
         assert "processes 2 (2 on this machine) over gloo, 2 videos each" in outputs[0][1]
         assert outputs[1] == ("", "")
         ends.append(load_checkpoint(find_checkpoint(run))["model"])
+    assert differences(*ends) == []
+
+
+def test_torchrun_starts_a_killed_process_anew(index: Path, tmp_path: Path) -> None:
+    """The weights at the end are those of a run that nobody disturbed."""
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    settings = {**SETTINGS, "schedule__epochs": 8}
+    _, stderr = start(arguments(index, quiet, *TWO, **settings)).communicate(timeout=120)
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2", "-m", "--"]
+    ours = arguments(index, run, "--device", "cpu", "--resume", **settings)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *torchrun, "fastdual", *ours],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_steps(process, run, 6)
+    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert len(read_log(run, "start")) == 2
+    ends = [load_checkpoint(find_checkpoint(folder)) for folder in (quiet, run)]
     assert differences(*ends) == []
 
 

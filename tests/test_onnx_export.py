@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdual.backbones import create_backbone
+from fastdual.backbones import backbone_names, create_backbone
 from fastdual.config import PretrainConfig
 from fastdual.encoder import VideoEncoder
 from fastdual.loaders.errors import FailureError, InputError
@@ -40,8 +40,8 @@ def test_exported_network_gives_the_same_features_for_any_batch(tmp_path: Path) 
     assert header["mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_backbone_with_torchvisions_names_agrees(tmp_path: Path) -> None:
-    name = "r2plus1d-18"
+@pytest.mark.parametrize("name", backbone_names())
+def test_every_backbone_agrees(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = PretrainConfig.from_dict(
         {"model.backbone": name, "clip.frames_per_clip": 8, "clip.crop_size": 32}, origin="test"
