@@ -38,6 +38,9 @@ REAL_STEPS, REAL_WARMUP = 20, 4
 CONTESTANTS: dict[str, dict[str, Any]] = {"paper": {}, "eager": {}, "ours": {}}
 LEVERS: dict[str, dict[str, Any]] = {
     "ours, not compiled": {"run.compile": "off"},
+    "ours, compiled": {"run.compile": "on"},
+    "ours, max-autotune": {"run.compile": "max-autotune"},
+    "ours, CUDA graphs": {"run.compile": "cuda-graphs"},
     "ours, eager losses": {"loss.backend": "eager"},
     "ours, padded to 8": {"model.channel_multiple": 8},
     "ours, padded to 16": {"model.channel_multiple": 16},

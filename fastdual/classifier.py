@@ -5,7 +5,6 @@ Shapes: B videos of a batch, K clips a test video, C classes.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +47,12 @@ class ClassifyStep:
     """What a step computes: the cross-entropy of one clip of each video."""
 
     def __init__(self, model: nn.Module, execution: Execution) -> None:
-        self.model = cast(nn.Module, torch.compile(model)) if execution.compiled else model
+        self.model = execution.compile(model)
         self.execution = execution
 
     def __call__(self, batch: ClipBatch) -> StepOutput:
         """Loss and metrics of a batch of clips [B, 1, 3, T, H, W]."""
+        self.execution.begin_step()
         with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
             logits = self.model(batch.clips.flatten(0, 1)).float()
         loss = nn.functional.cross_entropy(logits, batch.labels)

@@ -180,8 +180,9 @@ class RunConfig:
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first CUDA device if there is one, else the CPU."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: bf16 autocast on CUDA, fp32 on a CPU."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; `auto`: on CUDA only."""
+    compile: Literal["auto", "on", "max-autotune", "cuda-graphs", "off"] = "auto"
+    """torch.compile; `auto`: `on` with CUDA only; `max-autotune`: tries kernels for minutes first;
+    `cuda-graphs`: launches a pass as a whole."""
     recompute_activations: Literal["on", "off"] = "off"
     """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
     less memory, a second forward; without torch.compile."""

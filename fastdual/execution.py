@@ -1,12 +1,21 @@
 """Where and how a run computes: device, precision, compilation, and the reason for each choice."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import nn
 
 from fastdual.config import RunConfig
 from fastdual.distributed import World
 from fastdual.loaders.errors import InputError
+
+# Values of run.compile, and what torch calls them.
+_COMPILE_MODES = {
+    "on": "default",
+    "max-autotune": "max-autotune-no-cudagraphs",
+    "cuda-graphs": "reduce-overhead",
+}
 
 
 @dataclass(frozen=True)
@@ -16,12 +25,12 @@ class Execution:
     Attributes:
         device: where the network is.
         bf16: autocast to bfloat16; otherwise float32 throughout.
-        compiled: torch.compile on the model's forward.
+        compile_mode: of torch.compile on the model's forward; None: not compiled.
     """
 
     device: torch.device
     bf16: bool
-    compiled: bool
+    compile_mode: str | None
 
     @property
     def is_cuda(self) -> bool:
@@ -34,7 +43,21 @@ class Execution:
         if self.is_cuda:
             where = f"{self.device} ({torch.cuda.get_device_name(self.device)})"
         precision = "bf16 autocast, channels last" if self.bf16 else "fp32"
-        return f"{where}, {precision}, {'torch.compile' if self.compiled else 'not compiled'}"
+        compiled = "not compiled" if self.compile_mode is None else "torch.compile"
+        mode = "" if self.compile_mode in (None, "default") else f" ({self.compile_mode})"
+        return f"{where}, {precision}, {compiled}{mode}"
+
+    def compile(self, network: nn.Module) -> nn.Module:
+        """The network as it is to be called: compiled, or itself."""
+        if self.compile_mode is None:
+            return network
+        # It returns a module for a module, but says less.
+        return cast(nn.Module, torch.compile(network, mode=self.compile_mode))
+
+    def begin_step(self) -> None:
+        """Tell torch that the outputs of the last step's graphs are read no more."""
+        if self.compile_mode == _COMPILE_MODES["cuda-graphs"]:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 def choose_execution(config: RunConfig, world: World | None = None) -> Execution:
@@ -51,14 +74,15 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
             "seen to be wrong; set run.precision=fp32, or run.device=cuda"
         )
     bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
-    if config.compile == "on" and config.recompute_activations == "on":
+    if config.compile in _COMPILE_MODES and config.recompute_activations == "on":
         raise InputError(
-            "run.compile = 'on': a compiled network decides itself what it keeps; leave "
-            "run.recompute_activations away, and take optimiser.accumulate_chunks for less memory"
+            f"run.compile = {config.compile!r}: a compiled network decides itself what it keeps; "
+            "leave run.recompute_activations away, and take optimiser.accumulate_chunks for less "
+            "memory"
         )
     wanted = on_cuda and config.recompute_activations == "off"
-    compiled = config.compile == "on" or (config.compile == "auto" and wanted)
-    return Execution(device, bf16=bf16, compiled=compiled)
+    choice = ("on" if wanted else "off") if config.compile == "auto" else config.compile
+    return Execution(device, bf16=bf16, compile_mode=_COMPILE_MODES.get(choice))
 
 
 def choose_device(name: str, world: World | None = None) -> torch.device:

@@ -53,7 +53,7 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
     config = resolve_config(folder, recipe=None, flags={}, settings=(), resume=True).config
     check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
-    execution = replace(choose_execution(config.run), compiled=False)
+    execution = replace(choose_execution(config.run), compile_mode=None)
     split, world = choose_split(index, config.data.split), World()
     torch.manual_seed(config.run.seed)
     model = create_model(config)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +47,15 @@ class PretrainStep:
         num_chunks: int = 1,
     ) -> None:
         self.execution, self.num_chunks = execution, num_chunks
-        self.model = self._compile(model)
+        self.model = execution.compile(model)
         self.objective = objective
         self.momentum_encoder: nn.Module | None = None
         if isinstance(objective, MoCoObjective):
-            self.momentum_encoder = self._compile(objective.momentum_encoder)
+            self.momentum_encoder = execution.compile(objective.momentum_encoder)
 
     def __call__(self, batch: ClipBatch) -> StepOutput:
         """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
+        self.execution.begin_step()
         num_chunks = min(self.num_chunks, len(batch.clips))
         keys = self._embed_keys(batch.clips, num_chunks)
         embed = partial(self._embed, self.model, self.objective.query_views)
@@ -69,10 +69,6 @@ class PretrainStep:
             embeddings = _insert_view(embeddings, keys, place=1)
         output: StepOutput = self.objective(*embeddings, batch.permutation, batch.video_ids)
         return replace(output, finish_backward=finish)
-
-    def _compile(self, network: nn.Module) -> nn.Module:
-        # torch.compile returns a module for a module, but says less.
-        return cast(nn.Module, torch.compile(network)) if self.execution.compiled else network
 
     def _embed_keys(self, clips: Tensor, num_chunks: int) -> Embeddings | None:
         """What the momentum encoder, brought up to date, makes of its view."""

@@ -79,7 +79,7 @@ def test_every_key_can_be_set_from_a_text() -> None:
         ("clip.num_segments=1", "ranking needs 2 segments"),
         ("schedule.milestones=9,3", "must be rising epochs"),
         ("schedule.warmup_epochs=200", "must lie in"),
-        ("run.compile=maybe", "must be one of auto, on, off"),
+        ("run.compile=maybe", "must be one of auto, on, max-autotune, cuda-graphs, off"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_key_and_rule(setting: str, message: str) -> None:

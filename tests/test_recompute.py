@@ -65,10 +65,10 @@ def test_a_run_takes_the_same_steps_and_refuses_what_does_not_go_together(tmp_pa
         assert ("activations computed twice" in result.stderr) == (recompute == "on")
         losses.append([event["loss"] for event in read_log(run, "train")])
     assert losses[0] == losses[1]
-    settings = {"run__recompute_activations": "on", "run__compile": "on"}
+    settings = {"run__recompute_activations": "on", "run__compile": "cuda-graphs"}
     result = invoke(arguments(index, tmp_path / "other", **settings))
     assert result.exit_code == 2
-    assert "a compiled network decides itself" in result.stderr
+    assert "run.compile = 'cuda-graphs': a compiled network decides itself" in result.stderr
 
 
 def test_networks_without_stages_refuse() -> None:

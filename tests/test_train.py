@@ -253,6 +253,37 @@ def test_a_step_on_a_gpu_never_waits_for_it(make_training: Any) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def assert_compiled_steps_are_those_of_torch(
+    make_training: Any, mode: str, **settings: Any
+) -> None:
+    def losses(mode: str) -> list[float]:
+        more = {"run__compile": mode, "optimiser__learning_rate": 1e-5}
+        training = make_training(**settings, **more)
+        batches = list(training.loader)[:2]
+        return [float(take_step(training, batch).loss.detach()) for batch in batches]
+
+    torch._dynamo.reset()
+    # The paper's temperatures magnify the rounding of one step in the loss of the next.
+    assert losses(mode) == pytest.approx(losses("off"), rel=1e-3)
+
+
+def test_compiled_steps_are_those_of_torch(make_training: Any) -> None:
+    """On a CPU `cuda-graphs` is the common mode; C++ is compiled once for this test."""
+    assert_compiled_steps_are_those_of_torch(make_training, "cuda-graphs")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["on", "max-autotune", "cuda-graphs"])
+@pytest.mark.parametrize("framework", ["simclr", "moco"])
+def test_compiled_steps_on_a_gpu_are_those_of_torch(
+    make_training: Any, mode: str, framework: str
+) -> None:
+    """In two chunks, so that graphs run several times a step."""
+    gpu = {"run__device": "cuda", "run__precision": "fp32", "model__framework": framework}
+    chunks = {"optimiser__accumulate_chunks": 2, "moco__queue_size": 16}
+    assert_compiled_steps_are_those_of_torch(make_training, mode, **gpu, **chunks)
+
+
 def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     from fastdual.runlog import RunLog
 
