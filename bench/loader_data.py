@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.loaders.encoded import read_encoded
 from fastdual.loaders.index import VideoIndex, build_index, open_index
 from fastdual.loaders.pack import PackOptions, pack
-from fastdual.loaders.packed import read_encoded
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.transcode import Transcoding
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from fastdual.loaders.augment import augment
 from fastdual.loaders.channel import Deferred, SharedMemory
+from fastdual.loaders.encoded import Encoded
 from fastdual.loaders.errors import InputError
-from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.video_index import VideoIndex
@@ -140,7 +139,7 @@ def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
 class ColourTask:
     """Ask a worker for the colour matrix that a video states (libav's number)."""
 
-    source: Path | PackedBytes
+    source: Encoded
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,12 @@ class AugmentTask:
 class ReadTask:
     """What a worker needs to decode the wanted frames of one video, and to augment them."""
 
-    source: Path | PackedBytes
+    source: Encoded
     frames: Ints
     keyframes: tuple[Ints, Ints, Ints] | None
     size: tuple[int, int]
     rotation: int
     num_frames: int
-    stamp: tuple[int, int]  # bytes and time of change (ns) of the file that was indexed
     views: AugmentTask | None = None
 
 
@@ -179,16 +177,13 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int
         with open_video(task.source) as video:
             return int(video.stream.codec_context.colorspace)
     keyframes = None if task.keyframes is None else Keyframes(*task.keyframes)
-    # A full decode would notice damage in frames that nobody wants, of which the wanted may be
-    # made; skipping them is for contents known to be clean.
-    num_frames = task.num_frames if _is_as_indexed(task.source, task.stamp) else None
     frames = read_frames(
         task.source,
         task.frames,
         keyframes=keyframes,
         size=task.size,
         rotation=task.rotation,
-        num_frames=num_frames,
+        num_frames=task.num_frames,
     )
     return frames if task.views is None else _views(frames, task.views)
 
@@ -197,16 +192,6 @@ def _views(frames: NDArray[np.uint8], task: AugmentTask) -> Deferred:
     spec, num_frames = task.spec, task.order.shape[2]
     shape = (spec.num_views, num_frames, spec.crop_size, spec.crop_size, 3)
     return Deferred(shape, "<f4", lambda out: augment(frames, task.plan, task.order, spec, out))
-
-
-def _is_as_indexed(source: Path | PackedBytes, stamp: tuple[int, int]) -> bool:
-    if isinstance(source, PackedBytes):
-        return True  # a checksum is compared whenever it is read
-    try:
-        found = source.stat()
-    except OSError:
-        return False  # whoever opens it will say why
-    return (found.st_size, found.st_mtime_ns) == stamp
 
 
 class FrameReader:
@@ -251,9 +236,8 @@ class FrameReader:
         source = self._index.source(video)
         rotation = int(self._index.rotation[video])
         num_frames = int(self._index.num_frames[video])
-        stamp = int(self._index.file_bytes[video]), int(self._index.modified_ns[video])
         size = self._spec.resize_height, self._spec.resize_width
-        return ReadTask(source, frames, table, size, rotation, num_frames, stamp, views)
+        return ReadTask(source, frames, table, size, rotation, num_frames, views)
 
     def submit_colour(self, video: int) -> int:
         """Queue the question which colour matrix a file states, and return a ticket."""

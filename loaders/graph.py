@@ -10,7 +10,6 @@ the same views without this graph, at less cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from nvidia.dali import fn, math, pipeline_def, types
 from torch import Tensor
 
 from fastdual.loaders.augment import MEAN, STD, frame_order, gaussian
-from fastdual.loaders.packed import PackedBytes, read_encoded
+from fastdual.loaders.encoded import Encoded, read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 
 Ints = NDArray[np.int64]
@@ -242,7 +241,7 @@ def encoded_inputs(
     }
 
 
-def read_pinned(source: Path | PackedBytes, device: torch.device) -> NDArray[np.uint8]:
+def read_pinned(source: Encoded, device: torch.device) -> NDArray[np.uint8]:
     """Read a video's bytes, for a GPU into memory that it can copy from; raises as the reading."""
     encoded = read_encoded(source)
     if device.type != "cuda":

@@ -163,6 +163,9 @@ def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
         duration_seconds=np.array([probe.duration_seconds for probe in probes], np.float64),
         file_bytes=np.array([known.bytes for _, known, _ in usable], np.int64),
         modified_ns=np.array([known.modified_ns for _, known, _ in usable], np.int64),
+        sha256=np.frombuffer(
+            b"".join(bytes.fromhex(probe.sha256) for probe in probes), np.uint8
+        ).reshape(-1, 32),
         keyframe_offsets=np.cumsum([0, *(len(table.frames) for table in tables)], dtype=np.int64),
         keyframe_frames=np.concatenate([table.frames for table in tables]),
         keyframe_pts=np.concatenate([table.pts for table in tables]),
@@ -214,6 +217,7 @@ def known_outcomes(index: VideoIndex) -> dict[str, _Outcome]:
             codec=index.codecs[video],
             duration_seconds=float(index.duration_seconds[video]),
             keyframes=index.keyframes(video) or Keyframes(*np.zeros((3, 0), np.int64)),
+            sha256=index.sha256[video].tobytes().hex(),
         )
         size, modified = int(index.file_bytes[video]), int(index.modified_ns[video])
         known[path] = _Outcome(size, modified, probe)

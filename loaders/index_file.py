@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastdual.loaders.video_index import VideoIndex
 
 _MAGIC = b"fastdual-index "
-_VERSION = 1
+_VERSION = 2
 _USER_BLOCK = 512
 _MAX_BYTES = 1 << 36
 
@@ -36,6 +36,7 @@ ARRAYS: dict[str, tuple[str, int]] = {  # dtype, values per video
     "duration_seconds": ("f8", 1),
     "file_bytes": ("i8", 1),
     "modified_ns": ("i8", 1),
+    "sha256": ("u1", 32),
     "labels": ("i4", 1),
 }
 KEYFRAMES = ("keyframe_frames", "keyframe_pts", "keyframe_bytes")

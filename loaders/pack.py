@@ -177,7 +177,6 @@ def _encode_all(
 def _task(index: VideoIndex, video: int) -> PackTask:
     return PackTask(
         source=index.source(video),
-        file_bytes=int(index.file_bytes[video]),
         num_frames=int(index.num_frames[video]),
         fps=(int(index.fps[video, 0]), int(index.fps[video, 1])),
         rotation=int(index.rotation[video]),

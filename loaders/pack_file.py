@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastdual.loaders.video_index import VideoIndex
 
 _MAGIC = b"fastdual-pack "
-_VERSION = 1
+_VERSION = 2
 _USER_BLOCK = 512
 _MAX_TABLE_BYTES = 1 << 36
 _CHUNK_BYTES = 1 << 24
@@ -148,7 +148,6 @@ def _read_places(file: Any, path: Path, header: Header, root: Path | None) -> Pa
         shards=tuple(shards),
         shard_numbers=group["shard_numbers"][()],
         offsets=group["offsets"][()],
-        sha256=group["sha256"][()],
         source=str(group.attrs["source"]),
         settings=str(group.attrs["settings"]),
     )
@@ -258,7 +257,6 @@ def _write_places(file: Any, packed: Packed | None, *, is_manifest: bool) -> Non
     group = file.create_group("pack")
     group.attrs["source"], group.attrs["settings"] = packed.source, packed.settings
     group["shard_numbers"], group["offsets"] = packed.shard_numbers, packed.offsets
-    group["sha256"] = packed.sha256
     if is_manifest:
         index_file.write_texts(group, "shards", [shard.file.name for shard in packed.shards])
         index_file.write_texts(group, "digests", [shard.digest for shard in packed.shards])

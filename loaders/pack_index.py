@@ -37,9 +37,6 @@ def assemble(
         shards=shards,
         shard_numbers=np.array([place[0] for _, _, place in rows], np.int32),
         offsets=np.array([place[1] for _, _, place in rows], np.int64),
-        sha256=np.frombuffer(
-            b"".join(bytes.fromhex(record.sha256) for _, record, _ in rows), np.uint8
-        ).reshape(-1, 32),
         source=index.fingerprint,
         settings=settings,
     )
@@ -47,7 +44,9 @@ def assemble(
     if rows and rows[0][1].facts is not None:
         chosen = _with_facts(chosen, [record.facts or {} for _, record, _ in rows])
     lengths = np.array([record.length for _, record, _ in rows], np.int64)
-    return replace(chosen, file_bytes=lengths, packed=packed)
+    digests = b"".join(bytes.fromhex(record.sha256) for _, record, _ in rows)
+    sha256 = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    return replace(chosen, file_bytes=lengths, sha256=sha256, packed=packed)
 
 
 def _with_facts(index: VideoIndex, facts: Sequence[dict[str, Any]]) -> VideoIndex:
@@ -75,7 +74,7 @@ def select(index: VideoIndex, videos: Any, failed: dict[int, str]) -> VideoIndex
     bad = sorted(failed)
     stamps = np.stack([index.file_bytes[bad], index.modified_ns[bad]], axis=1)
     rows = ("num_frames", "fps", "size", "rotation", "duration_seconds")
-    more_rows = ("file_bytes", "modified_ns", "labels")
+    more_rows = ("file_bytes", "modified_ns", "sha256", "labels")
     tables = ("keyframe_frames", "keyframe_pts", "keyframe_bytes")
     return replace(
         index,

@@ -110,7 +110,7 @@ def _rows(
             "codec": part.codecs[video],
             "keyframes": [table[begin:end].tolist() for table in tables],
         }
-        sha256, length = packed.sha256[video].tobytes().hex(), int(part.file_bytes[video])
+        sha256, length = part.sha256[video].tobytes().hex(), int(part.file_bytes[video])
         record = Record(path, length, sha256, None if is_as_it_was else facts)
         place = first_shard + int(packed.shard_numbers[video]), int(packed.offsets[video])
         rows.append((numbers[path], (numbers[path], record, place)))

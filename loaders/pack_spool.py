@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fastdual.loaders.encoded import PackedBytes
 from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.packed import PackedBytes
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Runs in a worker process of `loaders.pool`.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.packed import PackedBytes
+from fastdual.loaders.encoded import IndexedFile, PackedBytes
 from fastdual.loaders.picture import clockwise_rotation
 from fastdual.loaders.video import (
     Keyframes,
@@ -33,7 +34,7 @@ from fastdual.loaders.video import (
 )
 
 # Findings of another version of this file or of libav are not taken over.
-PROBED_BY = f"1, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+PROBED_BY = f"2, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 _TRIED_SEEKS = 16  # spread over the file; a file whose seeks fail anywhere is read from its start
 _CHECKED_FRAMES = 3  # pictures compared after each tried seek
 _MAX_FPS = 10_000
@@ -51,6 +52,7 @@ class Probe:
         codec: libav's name of the format.
         duration_seconds: From the first frame shown to the end of the last.
         keyframes: Where seeking is sound; empty if only decoding from the start is.
+        sha256: Checksum (hex) of the bytes.
     """
 
     num_frames: int
@@ -60,6 +62,7 @@ class Probe:
     codec: str
     duration_seconds: float
     keyframes: Keyframes
+    sha256: str
 
 
 @dataclass
@@ -98,7 +101,17 @@ def probe_file(source: Source) -> Probe:
         codec=codec,
         duration_seconds=duration,
         keyframes=_sound_keyframes(source, decoded),
+        sha256=_sha256(source),
     )
+
+
+def _sha256(source: Source) -> str:
+    if isinstance(source, IndexedFile | PackedBytes):
+        return source.sha256.hex()  # compared when it was opened
+    if not isinstance(source, Path):
+        return hashlib.sha256(source).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decode(video: OpenVideo) -> _Decoded:
@@ -140,11 +153,13 @@ def _refuse_missing_packets(video: OpenVideo, decoded: _Decoded) -> None:
 
 
 def _why_no_frames(source: Source) -> str:
-    if isinstance(source, Path):
+    if isinstance(source, IndexedFile | PackedBytes):
+        head = source.read()
+    elif isinstance(source, Path):
         with open(source, "rb") as file:
             head = file.read(1 << 20)
     else:
-        head = source.read() if isinstance(source, PackedBytes) else bytes(source)
+        head = bytes(source)
     if b"encv" in head[: 1 << 20]:
         return "is encrypted, or the header of an encrypted video without its pictures"
     return "holds no pictures (a header without video data)"

@@ -11,13 +11,12 @@ from __future__ import annotations
 import io
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fastdual.loaders.encoded import Encoded, read_encoded
 from fastdual.loaders.errors import InputError
-from fastdual.loaders.packed import PackedBytes, read_encoded
 
 Codec = Literal["h264", "hevc", "vp9", "mjpeg"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -110,8 +109,7 @@ class Transcoding:
 class PackTask:
     """One video to be packed, and what the index says of it."""
 
-    source: Path | PackedBytes
-    file_bytes: int
+    source: Encoded
     num_frames: int
     fps: tuple[int, int]
     rotation: int
@@ -134,8 +132,6 @@ def pack_task(transcoding: Transcoding | None, task: PackTask) -> tuple[bytes, A
             contents = read_encoded(task.source).tobytes()
         except OSError as error:
             raise VideoError(f"cannot be read: {error.strerror}") from error
-        if len(contents) != task.file_bytes:
-            raise VideoError("was changed after it was indexed")
         return contents, None
     contents = transcode(task, transcoding)
     probe = probe_file(contents)

@@ -20,12 +20,12 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from fastdual.loaders.encoded import IndexedFile, PackedBytes
 from fastdual.loaders.errors import FailureError
-from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.picture import FrameWriter
 
-Source = Path | PackedBytes | bytes | bytearray | memoryview
-"""A file, its place in a pack, or its bytes."""
+Source = Path | IndexedFile | PackedBytes | bytes | bytearray | memoryview
+"""A file, the same as it was indexed, a place in a pack, or a video's bytes."""
 
 _MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond every camera
 MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
@@ -71,24 +71,26 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
     """Open a video file, or its bytes, for decoding on one thread.
 
     Args:
-        source: A file, its place in a pack, or its bytes.
+        source: A file, or its bytes; of what was indexed nothing but those bytes is opened.
         smooth: False leaves the deblocking filter out: the same frames with other pixels, a third
             cheaper in H.264; for those who count and compare but do not look.
 
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
-            pack was altered.
+            file or the pack was altered since it was indexed.
     """
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise VideoError("is not a regular file")  # a pipe would keep us waiting
-    name = _to_input(source)
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
     try:
+        name = _to_input(source)
         container = av.open(name, options=options, metadata_errors="replace")
     except FileNotFoundError as error:
         raise VideoError("the file is missing") from error
     except PermissionError as error:
         raise VideoError("the file may not be read (permission denied)") from error
+    except FailureError as error:
+        raise VideoError(str(error)) from error
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(_not_a_video(source)) from error
     try:
@@ -101,15 +103,15 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
 
 
 def _to_input(source: Source) -> Any:
+    if isinstance(source, PackedBytes):
+        return source.open()
+    if isinstance(source, IndexedFile):
+        source.check()
+        source = source.path
     if isinstance(source, Path):
         # With "file:" and the whitelist no file name or playlist makes libav open anything else.
         return f"file:{source.absolute()}"
-    if not isinstance(source, PackedBytes):
-        return io.BytesIO(source)
-    try:
-        return source.open()
-    except FailureError as error:
-        raise VideoError(str(error)) from error
+    return io.BytesIO(source)
 
 
 def _choose_stream(container: Any) -> Any:
@@ -233,7 +235,7 @@ def read_frames(
     """Decode the wanted frames, and as few others as the keyframes allow.
 
     Args:
-        source: A file, its place in a pack, or its bytes.
+        source: A file, or its bytes.
         frames: [F] frame numbers, strictly increasing.
         keyframes: The video's seek table; None decodes from the start.
         size: (height, width) of the upright result; None keeps the size of the first frame.

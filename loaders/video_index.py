@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders import index_file, pack_file
+from fastdual.loaders.encoded import Encoded, IndexedFile, PackedBytes
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index_file import ARRAYS, KEYFRAMES
-from fastdual.loaders.packed import Packed, PackedBytes
+from fastdual.loaders.packed import Packed
 
 if TYPE_CHECKING:
     from fastdual.loaders.video import Keyframes
@@ -43,6 +44,7 @@ class VideoIndex:
         codecs: [N] libav's names.
         duration_seconds: [N].
         file_bytes, modified_ns: [N] the file's size and time when it was probed.
+        sha256: [N, 32] checksum of its bytes then; of a packed video, of those in the pack.
         keyframe_offsets: [N + 1] video v has keyframes `offsets[v]:offsets[v + 1]`; none where only
             decoding from the start is sound.
         keyframe_frames, keyframe_pts, keyframe_bytes: [K] see `video.Keyframes`.
@@ -67,6 +69,7 @@ class VideoIndex:
     duration_seconds: NDArray[np.float64]
     file_bytes: NDArray[np.int64]
     modified_ns: NDArray[np.int64]
+    sha256: NDArray[np.uint8]
     keyframe_offsets: NDArray[np.int64]
     keyframe_frames: NDArray[np.int64]
     keyframe_pts: NDArray[np.int64]
@@ -90,12 +93,13 @@ class VideoIndex:
         """Return where a video lies; of a packed one this is just its name."""
         return self.root / self.paths[video]
 
-    def source(self, video: int) -> Path | PackedBytes:
+    def source(self, video: int) -> Encoded:
         """Return what a video is read from: its file, or its place in a pack."""
+        length, sha256 = int(self.file_bytes[video]), self.sha256[video].tobytes()
         if self.packed is None:
-            return self.path(video)
-        length, suffix = int(self.file_bytes[video]), Path(self.paths[video]).suffix
-        return self.packed.place(video, length, suffix)
+            return IndexedFile(self.path(video), length, sha256)
+        file, offset = self.packed.place(video)
+        return PackedBytes(file, offset, length, sha256, Path(self.paths[video]).suffix)
 
     def keyframes(self, video: int) -> Keyframes | None:
         """Return a video's seek table, or None if it must be decoded from the start."""

@@ -3,7 +3,6 @@
 Shapes: N training videos, Q test videos, K thumbnails a video, P pixels of them all.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from fastdual.loaders.decode import Requested
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipSpec
 
 # The perceptual hash of a video: thumbnails from its start to its end, as real numbers.
@@ -139,31 +137,15 @@ def _equal_pairs(keys: Sequence[bytes], num_train: int) -> list[tuple[int, int]]
 def _same_bytes_pairs(
     index: VideoIndex, train_rows: NDArray[np.int64], test_rows: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """Only files of equal length are read."""
-    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    rows: defaultdict[bytes, list[int]] = defaultdict(list)
     for row in train_rows.tolist():
-        by_size[int(index.file_bytes[row])].append(row)
-    digests: dict[int, bytes] = {}
-
-    def digest(row: int) -> bytes:
-        if row not in digests:
-            digests[row] = _digest(index, row)
-        return digests[row]
-
+        rows[index.sha256[row].tobytes()].append(row)
     return [
         (other, row)
         for row in test_rows.tolist()
-        for other in by_size.get(int(index.file_bytes[row]), ())
-        if other != row and digest(other) == digest(row)
+        for other in rows.get(index.sha256[row].tobytes(), ())
+        if other != row
     ]
-
-
-def _digest(index: VideoIndex, row: int) -> bytes:
-    source = index.source(row)
-    if isinstance(source, PackedBytes):
-        return source.sha256
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _near_pairs(

@@ -44,7 +44,7 @@ def test_verify_exits_1_and_names_the_video(videos: Path, tmp_path: Path) -> Non
     (videos / "run" / "a.mp4").write_bytes(body)
     result = run(tmp_path / "x.h5", "--verify")
     assert result.exit_code == 1
-    assert "run/a.mp4: is not a video" in result.stdout
+    assert "run/a.mp4: the file was changed after it was indexed" in result.stdout
     assert result.stderr.strip().endswith("Error: 1 of 2 videos are not as the index says")
 
 

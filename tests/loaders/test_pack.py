@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from fastdual.loaders.encoded import PackedBytes
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex, build_index, open_index, summary, verify_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.pack import PackOptions, hardware_warning, job_file, pack
 from fastdual.loaders.pack_merge import merge_jobs
-from fastdual.loaders.packed import PackedBytes
 from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.transcode import Transcoding
 from fastdual.loaders.video import read_frames
@@ -219,8 +219,8 @@ def test_damaged_tables_are_refused(small: VideoIndex, tmp_path: Path, place: st
 def test_what_is_no_pack_of_this_version_is_refused(small: VideoIndex, tmp_path: Path) -> None:
     contents = small.root.read_bytes()
     file = tmp_path / "p.h5"
-    file.write_bytes(contents.replace(b"fastdual-pack 1", b"fastdual-pack 2", 1))
-    with pytest.raises(InputError, match="has format 2, this fastdual reads 1: pack again"):
+    file.write_bytes(contents.replace(b"fastdual-pack 2", b"fastdual-pack 3", 1))
+    with pytest.raises(InputError, match="has format 3, this fastdual reads 2: pack again"):
         open_index(file)
     file.write_bytes(contents + b"x")
     with pytest.raises(InputError, match="longer than its header says"):
@@ -305,7 +305,8 @@ def test_a_video_that_fails_is_quarantined(index: VideoIndex, tmp_path: Path) ->
     index.path(3).write_bytes(b"\0" * size)
     packed = pack(index, tmp_path / "p.h5", SMALL)
     assert "walk/0.avi" not in packed.paths and len(packed) == 5
-    assert packed.quarantine[-1][0] == "walk/0.avi" and "is not a video" in packed.quarantine[-1][1]
+    path, reason = packed.quarantine[-1]
+    assert path == "walk/0.avi" and "was changed after it was indexed" in reason
     assert packed.splits["train"].tolist() == [0, 2, 4]
     assert packed.splits["test"].tolist() == [1, 3]
     assert numbers_in(packed, 4) == list(range(11))

@@ -1,5 +1,6 @@
 """Encoding anew for a pack: every frame at its place, upright, in the right colours, repeatable."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.encoded import IndexedFile
+from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.probe import Probe, probe_file
 from fastdual.loaders.transcode import CODECS, Codec, PackTask, Transcoding, pack_task, transcode
 from fastdual.loaders.video import VideoError, open_video, read_frames
@@ -16,7 +18,8 @@ from tests.loaders.clips import encode, read_number
 
 
 def task_of(path: Path, probe: Probe) -> PackTask:
-    return PackTask(path, path.stat().st_size, probe.num_frames, probe.fps, probe.rotation)
+    source = IndexedFile(path, path.stat().st_size, bytes.fromhex(probe.sha256))
+    return PackTask(source, probe.num_frames, probe.fps, probe.rotation)
 
 
 def frames_of(
@@ -137,7 +140,7 @@ def test_flat_colours_stay_and_are_stated_as_bt601(
 @pytest.mark.parametrize("fps", [(0, 1), (30000, 1001), (1, 1000), (90000, 1), (15, 2)])
 def test_any_frame_rate_can_be_written(tmp_path: Path, fps: tuple[int, int]) -> None:
     source = encode(tmp_path / "a.mp4", 6)
-    task = PackTask(source, source.stat().st_size, 6, fps, 0)
+    task = replace(task_of(source, probe_file(source)), fps=fps)
     _, probe = pack_task(Transcoding(), task)
     rate = Fraction(*fps)
     assert probe.num_frames == 6
@@ -146,18 +149,24 @@ def test_any_frame_rate_can_be_written(tmp_path: Path, fps: tuple[int, int]) -> 
 
 def test_a_video_that_is_not_as_the_index_says_is_refused(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mp4", 12)
-    size = source.stat().st_size
+    task = task_of(source, probe_file(source))
     with pytest.raises(VideoError, match="has 12 frames, the index says 13"):
-        pack_task(Transcoding(), PackTask(source, size, 13, (10, 1), 0))
-    with pytest.raises(VideoError, match="was changed after it was indexed"):
-        pack_task(None, PackTask(source, size + 1, 12, (10, 1), 0))
+        pack_task(Transcoding(), replace(task, num_frames=13))
+    contents = source.read_bytes()
+    source.write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
+    for transcoding in (None, Transcoding()):
+        with pytest.raises(FailureError, match="was changed after it was indexed"):
+            pack_task(transcoding, task)
+    source.unlink()
     with pytest.raises(VideoError, match="cannot be read: No such file"):
-        pack_task(None, PackTask(tmp_path / "gone.mp4", size, 12, (10, 1), 0))
+        pack_task(None, task)
+    with pytest.raises(VideoError, match="the file is missing"):
+        pack_task(Transcoding(), task)
 
 
 def test_bytes_that_stay_are_not_touched(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mp4", 12)
-    task = PackTask(source, source.stat().st_size, 12, (10, 1), 0)
+    task = task_of(source, probe_file(source))
     assert pack_task(None, task) == (source.read_bytes(), None)
 
 
