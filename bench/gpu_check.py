@@ -42,13 +42,15 @@ class Outcome:
 
 
 CHECKS = (
-    Check("compile", ("-m", "bench.kernels_aot", "--out", "{out}"), 480, False),
-    Check("doctor", ("-m", "fastdual", "doctor", "--json"), 60),
-    Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 180),
+    Check("compile", ("-m", "bench.kernels_aot", "--out", "{out}"), 90, False),
+    Check("doctor", ("-m", "fastdual", "doctor", "--json"), 30),
+    Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 150),
     Check("losses", ("-m", "bench.losses", "--rows", "128", "1024", "16384", "--dims", "128",
-                     "--out", "{out}/losses_cuda"), 180),
-    Check("train", ("-m", "bench.train", "--backbones", "r2plus1d", "--levers",
-                    "--out", "{out}/train_cuda"), 240),
+                     "--out", "{out}/losses_cuda"), 90),
+    Check("train", ("-m", "bench.train", "--backbones", "r2plus1d", "--batch", "16",
+                    "--repeats", "8", "--out", "{out}/train_cuda"), 120),
+    Check("loader", ("-m", "bench.loader", "--videos", "8", "--repeats", "1",
+                     "--out", "{out}/loader_cuda"), 120),
 )  # fmt: skip
 
 

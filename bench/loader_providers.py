@@ -141,7 +141,6 @@ def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
             (views.spec.resize_height, views.spec.resize_width),
             int(index.rotation[video]),
             int(index.num_frames[video]),
-            (int(index.file_bytes[video]), int(index.modified_ns[video])),
         )
 
 

@@ -44,6 +44,7 @@ def run_demo(folder: Path) -> None:
     _type("pretrain", index, "--run", run, *SETTINGS, "--resume")
     _type("embed", run, index, "-o", before, "--random-weights")
     _type("embed", run, index, "-o", after)
+    _type("retrieve", after)
     _type("plot", run, after, "-o", plots)
     rows = _compare(run, index, before, after)
     click.echo("\n" + _table(rows))

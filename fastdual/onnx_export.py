@@ -13,7 +13,7 @@ from torch import Tensor
 from fastdual import __version__
 from fastdual.checkpoint import write_atomically
 from fastdual.encoder import VideoEncoder
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -53,7 +53,7 @@ def export_onnx(encoder: VideoEncoder, path: Path) -> float:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
     return difference
 
 

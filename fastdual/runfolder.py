@@ -22,7 +22,7 @@ from fastdual.checkpoint import (
 )
 from fastdual.checkpoint_writer import CheckpointWriter, snapshot
 from fastdual.config import RESUME_KEYS, PretrainConfig, resolve
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.plan import ClipPlan
 from fastdual.recipe import Resolved, read_recipe, read_toml, to_toml
 
@@ -72,7 +72,9 @@ class RunFolder:
                 "choose another folder"
             ) from None
         except OSError as error:
-            raise FailureError(f"--run {self.path}: cannot be written: {error.strerror}") from error
+            raise FailureError(
+                f"--run {self.path}: cannot be written: {why_not_written(error)}"
+            ) from error
         with lock:
             yield
 

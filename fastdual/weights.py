@@ -25,7 +25,7 @@ from fastdual.backbones.custom import check_named, named_backbone
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_weights, write_atomically
 from fastdual.config import FIXED_KEYS, PretrainConfig
 from fastdual.encoder import VideoEncoder
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 
 TORCHVISION_NAMES = {"r2plus1d-18": "r2plus1d_18", "r3d-18": "r3d_18"}
 _HEADER = "fastdual"
@@ -169,7 +169,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
 
 
 def _encoder(

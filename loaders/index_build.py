@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.probe import PROBED_BY, Probe
 from fastdual.loaders.sources import Entry, Kind, Listing, list_videos, refuse_shared_groups
 from fastdual.loaders.video import Keyframes
 from fastdual.loaders.video_index import VideoIndex
 
+PROBE_TASK = "fastdual.loaders.probe:probe_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos quarantined)."""
@@ -81,6 +82,8 @@ def build_from_listing(
 ) -> VideoIndex:
     """`build_index` for a data set that has been listed already."""
     output = Path(output)
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file, such as {output / 'videos.h5'}")
     partial = output.with_name(f"{output.name}.partial")
     known = _known_from_index(output, listing.root) | _known_from_partial(partial, listing.root)
     outcomes: dict[str, _Outcome] = {}
@@ -97,8 +100,12 @@ def build_from_listing(
                 if progress is not None:
                     progress(len(outcomes), len(listing.entries), failed)
     except OSError as error:
-        raise FailureError(f"cannot write {partial}: {error.strerror}") from error
-    index = _assemble(listing, outcomes)
+        raise FailureError(f"cannot write {partial}: {why_not_written(error)}") from error
+    try:
+        index = _assemble(listing, outcomes)
+    except InputError:
+        partial.unlink(missing_ok=True)  # nothing in it is of use
+        raise
     index.save(output)
     partial.unlink(missing_ok=True)
     return index
@@ -126,9 +133,7 @@ def _probe_all(
     if not wanted:
         return
     workers = min(num_workers or os.cpu_count() or 1, len(wanted))
-    with ProcessPool(
-        "fastdual.loaders.probe:probe_file", num_workers=workers, timeout_seconds=timeout_seconds
-    ) as pool:
+    with ProcessPool(PROBE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = [listing.root / path for path, _, _ in wanted]
         results = pool.imap(tasks, window=4 * workers)
         for (path, size, modified), (_, result) in zip(wanted, results, strict=True):
@@ -144,10 +149,11 @@ def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
     bad = [(entry, known) for entry, known in pairs if known.probe is None]
     if not usable:
         path, reason = bad[0][0].path, bad[0][1].reason
-        hint = "; is --root the folder that they are under?" if reason == _MISSING else ""
+        missing = reason == _MISSING
+        hint = "is --root the folder that they are under?" if missing else "encode them anew"
         raise InputError(
             f"none of the {len(bad)} videos under {listing.root} can be used (the first, {path}: "
-            f"{reason}){hint}"
+            f"{reason}): {hint}"
         )
     entries, probes = [entry for entry, _, _ in usable], [probe for _, _, probe in usable]
     numbers = {name: number for number, name in enumerate(listing.class_names)}

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastdual.loaders import pack_file
 from fastdual.loaders.decode import why_not_dali
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pack_index import assemble
 from fastdual.loaders.pack_spool import Spool
 from fastdual.loaders.packed import Shard
@@ -95,7 +95,7 @@ def pack(
             _finish(index, spool, output, options, start, failed)
             spool.discard()
     except OSError as error:
-        raise FailureError(f"cannot write the pack {output}: {error.strerror or error}") from error
+        raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
     return VideoIndex.load(output)
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from fastdual.loaders import pack_file
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pack_index import Row, assemble
 from fastdual.loaders.pack_spool import Record
 from fastdual.loaders.packed import Packed, Shard
@@ -65,7 +65,7 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
         manifest = assemble(index, ordered, failed, tuple(shards), settings)
         pack_file.write_manifest(output, manifest)
     except OSError as error:
-        raise FailureError(f"cannot write the pack {output}: {error.strerror or error}") from error
+        raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
     return VideoIndex.load(output)
 
 

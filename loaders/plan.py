@@ -62,8 +62,10 @@ class ClipSpec:
             raise InputError(f"mode is {self.mode!r}; choose pretrain, finetune or evaluate")
         for name in _COUNTS:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+            if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
+                raise InputError(
+                    f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_COUNT}"
+                )
         for name in _PROBABILITIES:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
@@ -109,6 +111,7 @@ _COUNTS = (
     "crop_size",
     "clips_per_video",
 )
+_MAX_COUNT = 8192  # frames or pixels: a slip of the keyboard ends here, not in memory
 _PROBABILITIES = tuple(f.name for f in fields(ClipSpec) if f.name.endswith("_probability"))
 _RANGES = ("brightness", "contrast", "saturation", "hue_degrees", "blur_sigma")
 

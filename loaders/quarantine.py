@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from fastdual.loaders.errors import FailureError
+from fastdual.loaders.errors import FailureError, why_not_written
 from fastdual.loaders.video_index import VideoIndex
 
 FAILURE_LIMIT = 0.01
@@ -77,5 +77,5 @@ class Quarantine:
                 file.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise FailureError(
-                f"cannot write the quarantine list {self._path}: {error.strerror}"
+                f"cannot write the quarantine list {self._path}: {why_not_written(error)}"
             ) from error

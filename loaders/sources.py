@@ -77,6 +77,8 @@ def list_videos(
         wanted, got = ("a CSV file", "a folder") if wants_file else ("a folder", "a file")
         raise InputError(f"kind {kind} reads {wanted}, but {lists} is {got}")
     listing = build(folder, lists)
+    if not listing.entries and lists.is_file():
+        raise InputError(f"{lists} lists no video: it needs columns path,label,group,split")
     if not listing.entries:
         raise InputError(
             f"no video in {folder}: looked for files ending in {' '.join(sorted(VIDEO_SUFFIXES))}"

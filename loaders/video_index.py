@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastdual.loaders import index_file, pack_file
 from fastdual.loaders.encoded import Encoded, IndexedFile, PackedBytes
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.index_file import ARRAYS, KEYFRAMES
 from fastdual.loaders.packed import Packed
 
@@ -179,7 +179,9 @@ class VideoIndex:
             path.parent.mkdir(parents=True, exist_ok=True)
             index_file.write_atomically(path, index_file.encode(self, path.parent))
         except OSError as error:
-            raise FailureError(f"cannot write the index {path}: {error.strerror}") from error
+            raise FailureError(
+                f"cannot write the index {path}: {why_not_written(error)}"
+            ) from error
 
     @classmethod
     def load(cls, path: Path, *, root: Path | None = None) -> Self:

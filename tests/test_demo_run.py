@@ -28,8 +28,16 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
         assert 0 <= row["untrained"] <= 1 and 0 <= row["pretrained"] <= 1
     # Every command is shown as it can be typed, and the table comes last.
     typed = [line for line in result.output.splitlines() if line.startswith("$ fastdual")]
-    assert [line.split()[2] for line in typed] == ["index", "pretrain", "embed", "embed", "plot"]
-    assert "held-out videos, per cent" in result.output
+    assert [line.split()[2] for line in typed] == [
+        "index", "pretrain", "embed", "embed", "retrieve", "plot",
+    ]  # fmt: skip
+    table = result.output[result.output.index("held-out videos, per cent") :]
+    assert [row["measure"] for row in rows] == [
+        "R@1, same class", "R@5, same class", "R@1, same video, other clip", "rank accuracy",
+        "rank accuracy, segments moved",
+    ]  # fmt: skip
+    for text in (*(row["measure"] for row in rows), "plots  ", "checkpoint  ", "results  "):
+        assert text in table, text
 
     again = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert again.exit_code == 0, again.output

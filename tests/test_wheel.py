@@ -65,3 +65,9 @@ def test_installed_wheel_runs(folders: tuple[Path, Path]) -> None:
     scenes = ("--train-scenes", "1", "--test-scenes", "1", "--frames", "12")
     in_wheel(installed, "-m", "fastdual", "demo", folder, *scenes)
     assert len([*folder.rglob("*.mp4"), *folder.rglob("*.webm")]) == 16
+    run_folder = installed.parent / "run"
+    quick = ("--epochs", "2", "--batch-size", "8", "--set", "data.num_workers=1")
+    command = ("pretrain", folder / "videos.csv", "--recipe", "tiny", *quick)
+    shown = in_wheel(installed, installed / "bin" / "fastdual", *command, "--run", run_folder)
+    assert shown.startswith("checkpoint  ")
+    assert list((run_folder / "checkpoints").glob("step-*.pt"))

@@ -17,9 +17,21 @@ _PATH = click.Path(path_type=Path)
 @click.argument("data", type=_PATH)
 @click.option("-o", "--output", type=_PATH, required=True, help="Write the features here (x.h5).")
 @click.option("--split", help="Embed one split [default: every video].")
-@click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "--clips-per-video",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Clips of a video whose features are averaged.",
+)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Videos at a time.",
+)
 @embedding_options
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
 def command(

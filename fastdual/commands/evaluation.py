@@ -22,7 +22,9 @@ _ARGUMENTS = "fastdual.arguments"
 
 _EMBEDDING_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
-    click.option("--decode", type=click.Choice(_DECODERS), default="auto", show_default=True),
+    click.option(
+        "--decode", type=click.Choice(_DECODERS), default="auto", show_default=True, help="Decoder."
+    ),
     click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
     click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
     backbone_option,
@@ -48,7 +50,13 @@ _OPTIONS = (
         help="NAME stands for NAME/train and NAME/test; several are averaged.",
     ),
     click.option("--allow-overlap", is_flag=True, help="Measure although train and test overlap."),
-    click.option("--clips-per-video", type=click.IntRange(min=1), default=10, show_default=True),
+    click.option(
+        "--clips-per-video",
+        type=click.IntRange(min=1),
+        default=10,
+        show_default=True,
+        help="Clips of a video whose features are averaged.",
+    ),
     click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's]."),
     embedding_options,
     click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline."),

@@ -11,7 +11,12 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
 @click.command()
 @click.argument("source", type=_PATH)
 @click.option(
-    "--format", "form", type=click.Choice(tuple(_SUFFIX)), default="safetensors", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(tuple(_SUFFIX)),
+    default="safetensors",
+    show_default=True,
+    help="File format of the backbone.",
 )
 @click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
 @click.option(

@@ -21,7 +21,13 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
 @click.option("--split", default="test", show_default=True, help="Split of the segment picture.")
-@click.option("--clips-per-video", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option(
+    "--clips-per-video",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Clips of a video whose features are averaged.",
+)
 @embedding_options
 def command(
     sources: tuple[Path, ...],

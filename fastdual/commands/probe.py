@@ -15,7 +15,13 @@ from fastdual.commands.evaluation import (
 
 @click.command(cls=RecordedCommand)
 @evaluation_options
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Decides which training videos choose the penalty.",
+)
 def command(seed: int, **values: Any) -> None:
     """Fit a linear classifier on the features of the training split, measure it on the test split.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.checkpoint import write_atomically
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
@@ -110,7 +110,7 @@ class FeatureSet:
             write_atomically(path, _encode(self))
         except OSError as error:
             raise FailureError(
-                f"{path}: the features could not be written: {error.strerror}"
+                f"{path}: the features could not be written: {why_not_written(error)}"
             ) from error
 
     @classmethod

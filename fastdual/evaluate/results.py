@@ -14,7 +14,7 @@ import torch
 
 from fastdual import __version__
 from fastdual.checkpoint import write_atomically
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 
 FORMAT = "fastdual result"
 FORMAT_VERSION = 1
@@ -75,7 +75,9 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
-        raise FailureError(f"{path}: the result could not be written: {error.strerror}") from error
+        raise FailureError(
+            f"{path}: the result could not be written: {why_not_written(error)}"
+        ) from error
 
 
 def result_file(run: Path, result: Mapping[str, Any]) -> Path:

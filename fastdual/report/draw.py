@@ -10,7 +10,7 @@ from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
 from fastdual.loaders.decode import Requested
-from fastdual.loaders.errors import FailureError
+from fastdual.loaders.errors import FailureError, why_not_written
 from fastdual.loaders.index import VideoIndex
 from fastdual.model import DualModel
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
@@ -97,6 +97,6 @@ def _save(figure: Figure, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FailureError(f"{path.parent}: cannot be made: {error.strerror}") from error
+        raise FailureError(f"{path.parent}: cannot be made: {why_not_written(error)}") from error
     save_figure(figure, path)
     return path

@@ -13,7 +13,7 @@ from typing import Any
 from fastdual import __version__
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, write_atomically
 from fastdual.evaluate.results import find_results
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.report import charts, sections
 from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.runs import RunCurves, read_curves
@@ -145,7 +145,7 @@ def write_page(path: Path, page: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode("utf-8", "replace"))
     except OSError as error:
-        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
 
 
 def results_of(run: Path) -> list[tuple[str, dict[str, Any]]]:

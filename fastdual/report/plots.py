@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastdual.checkpoint import write_atomically
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.errors import FailureError
+from fastdual.loaders.errors import FailureError, why_not_written
 from fastdual.report.projection import Projection
 from fastdual.report.runs import RunCurves
 
@@ -211,7 +211,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         write_atomically(path, stream.getvalue())
     except OSError as error:
-        raise FailureError(f"{path}: could not be written: {error.strerror}") from error
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
 
 
 def _colour(number: int) -> Any:

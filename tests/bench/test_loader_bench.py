@@ -108,7 +108,15 @@ def test_a_small_run_writes_table_picture_and_text(tmp_path: Path) -> None:
     out = tmp_path / "loader"
     arguments = ["--data", str(tmp_path / "videos"), "--batch-size", "2", "--batches", "1"]
     arguments += ["--warmup", "1", "--repeats", "1", "--workers", "1", "--out", str(out)]
-    arguments += ["--providers", OURS, "PyAV", "PyNvVideoCodec", "one frame late"]
+    arguments += [
+        "--providers",
+        OURS,
+        "PyAV",
+        "PyNvVideoCodec",
+        "one frame late",
+        "bare decode",
+        "bare augmentation",
+    ]
     assert loader.main(arguments) == 0
     rows = {row["provider"]: row for row in json.loads(out.with_suffix(".json").read_text())}
     for name in (OURS, "PyAV"):
@@ -117,10 +125,13 @@ def test_a_small_run_writes_table_picture_and_text(tmp_path: Path) -> None:
         assert rows[name]["peak_mib"] > 50
     assert float(rows["PyAV"]["worst_difference"]) < 0.5
     assert rows["one frame late"]["status"].startswith("ok, but other frames")
+    assert (
+        rows["bare decode"]["videos_per_second"] > 0 < rows["bare augmentation"]["cpu_ms_per_video"]
+    )
     if not torch.cuda.is_available():
         assert rows["PyNvVideoCodec"]["status"] == "missing: needs a CUDA device"
     with out.with_suffix(".csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 4
+        assert len(list(csv.DictReader(file))) == 6
     assert out.with_suffix(".png").stat().st_size > 5000
     assert "PyAV" in out.with_suffix(".txt").read_text()
 

@@ -24,11 +24,11 @@ from fastdual.loaders.pool import TaskFailure
 from tests.loaders.clips import encode, read_number
 
 DIFFERENCE = 2.0  # of 255, mean absolute, after resizing
-# Whole frames: neighbours at the start, the end and in the middle; crop of the paper's frame.
+# Whole frames, borders and all; neighbours at the start, the end and in the middle.
 SPEC = ClipSpec(
-    mode="evaluate", frames_per_clip=4, num_segments=1, frame_stride=1, clips_per_video=5
-)
-TOP, LEFT = 8, 30
+    mode="evaluate", frames_per_clip=4, num_segments=1, frame_stride=1, clips_per_video=5,
+    resize_height=128, resize_width=128, crop_size=128,
+)  # fmt: skip
 
 
 def plan_for(index: VideoIndex, video: int) -> ClipPlan:
@@ -38,12 +38,12 @@ def plan_for(index: VideoIndex, video: int) -> ClipPlan:
 
 
 def read_by_pyav(reader: FrameReader, plan: ClipPlan) -> np.ndarray:
-    """[K, T, crop, crop, 3] of the plan's frames, cropped as the graph crops them."""
+    """[K, T, 128, 128, 3] of the plan's frames."""
     (wanted,), order = unique_frames(plan)
     ticket = reader.submit(int(plan.videos[0]), wanted)
     frames = reader.result(ticket)
     assert not isinstance(frames, TaskFailure), frames
-    clips = frames[order[0], TOP : TOP + 112, LEFT : LEFT + 112].astype(np.float64)
+    clips = frames[order[0]].astype(np.float64)
     reader.release(ticket)
     return clips
 
@@ -117,7 +117,7 @@ def test_pyav_shows_the_numbered_frames_upright(index: VideoIndex):
         frames = np.array([0, 1, 7, 11, 12, 13, 26, 29])
         ticket = reader.submit(video, frames)
         pictures = reader.result(ticket)
-        assert pictures.shape == (8, 128, 171, 3), index.paths[video]
+        assert pictures.shape == (8, 128, 128, 3), index.paths[video]
         if index.rotation[video] == 0:
             assert [read_number(p) for p in pictures] == frames.tolist(), index.paths[video]
     reader.close()
@@ -149,7 +149,6 @@ def test_dali_and_pyav_agree_on_every_codec_and_size(index: VideoIndex):
 
 
 def test_dali_and_pyav_agree_on_quarter_turns(index: VideoIndex):
-    """A quarter-turned file is scaled lying on its side: 128 wide rather than 171."""
     lying = [v for v in range(len(index)) if index.rotation[v] % 180]
     assert len(lying) == 2
     assert_backends_agree(index, lying)

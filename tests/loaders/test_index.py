@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from fastdual.loaders import index_build
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex, build_index, open_index, summary, verify_index
 from tests.loaders.clips import encode
@@ -427,6 +428,20 @@ def test_summary_names_what_matters(index: VideoIndex) -> None:
     for line in ("videos      6 under", "frames      45 (5 to 10 a video)", "quarantined 2"):
         assert line in text
     assert "walk/empty.mp4: the file is empty" in text
+
+
+def test_a_file_that_crashes_the_decoder_is_quarantined_and_tried_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(videos / "run" / "0.mp4", videos / "run" / "crash.mp4")
+    crashing = "tests.loaders.pool_tasks:probe_or_crash"
+    with monkeypatch.context() as patch:
+        patch.setattr(index_build, "PROBE_TASK", crashing)
+        index = build_index(videos, tmp_path / "x.h5", num_workers=2)
+    assert len(index) == 6
+    assert dict(index.quarantine)["run/crash.mp4"] == "crashed its worker process (SIGSEGV)"
+    again = build_index(videos, tmp_path / "x.h5", num_workers=1)
+    assert len(again) == 7 and "run/crash.mp4" in again.paths
 
 
 @pytest.fixture(autouse=True)
