@@ -4,7 +4,7 @@ What `backend` and `gather` mean is said in fastdual.losses. Shape letters: N ro
 B samples of this process, S segments, D embedding size.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fastdual.kernels import contrastive, reference, shuffle_rank
 from fastdual.kernels import gather as gathering
 from fastdual.kernels.backend import runs_triton
 from fastdual.kernels.checks import check_choice
-from fastdual.kernels.contrastive import Positives, Reduction
+from fastdual.kernels.contrastive import Positives, Precision, Reduction
 from fastdual.kernels.problem import Layout
 from fastdual.kernels.results import ContrastiveResult, RankResult
 
@@ -37,6 +37,7 @@ def contrastive_loss_with_metrics(
     positives: Positives = "sum",
     reduction: Reduction = "mean",
     normalize: bool = False,
+    precision: Precision = "ieee",
     backend: Backend = "auto",
     gather: Gather = None,
     metrics: bool = True,
@@ -54,6 +55,8 @@ def contrastive_loss_with_metrics(
         positives: "sum" (MIL-NCE) or "mean" (SupCon): how the positives of a row combine.
         reduction: "mean" over rows with a positive, "sum", or "none" for [N].
         normalize: L2-normalise all rows first.
+        precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
+            mantissas; elsewhere, and in half precision, it changes nothing.
         backend: See fastdual.losses.
         gather: See fastdual.losses.
         metrics: False leaves the metrics out: then top1, top5 and valid are empty, [0].
@@ -63,6 +66,7 @@ def contrastive_loss_with_metrics(
     """
     if gather is not None:
         check_choice("gather", gather, ("all", "ring"))
+    query, key = (query, query) if key is query else widen_mixed(query, key)
     if _takes_reference(backend, query):
         result = _reference_contrast(
             query,
@@ -89,6 +93,7 @@ def contrastive_loss_with_metrics(
         positives=positives,
         reduction=reduction,
         normalize=normalize,
+        precision=precision,
         gather=gather,
         metrics=metrics,
     )
@@ -106,6 +111,7 @@ def contrastive_loss(
     positives: Positives = "sum",
     reduction: Reduction = "mean",
     normalize: bool = False,
+    precision: Precision = "ieee",
     backend: Backend = "auto",
     gather: Gather = None,
 ) -> Tensor:
@@ -121,6 +127,7 @@ def contrastive_loss(
         positives=positives,
         reduction=reduction,
         normalize=normalize,
+        precision=precision,
         backend=backend,
         gather=gather,
         metrics=False,
@@ -212,12 +219,12 @@ def shuffle_rank_loss_with_metrics(
     Raises:
         ValueError: If an argument does not fit.
     """
-    run = (
-        reference.shuffle_rank_loss_with_metrics
-        if _takes_reference(backend, x)
-        else shuffle_rank.shuffle_rank_loss_with_metrics
-    )
-    return run(x, shuffled, permutation, temperature=temperature, clip=clip, normalize=normalize)
+    x, shuffled = widen_mixed(x, shuffled)
+    options: dict[str, Any] = {"temperature": temperature, "clip": clip, "normalize": normalize}
+    if _takes_reference(backend, x):
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.shuffle_rank_loss_with_metrics(x, shuffled, permutation, **options)
+    return shuffle_rank.shuffle_rank_loss_with_metrics(x, shuffled, permutation, **options)
 
 
 def shuffle_rank_loss(
@@ -248,12 +255,12 @@ def local_numbers(count: int, *, device: torch.device) -> Tensor:
     return torch.arange(start, start + count, device=device)
 
 
-def check_like(name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
-    if tensor.shape != like.shape:
-        raise ValueError(
-            f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}, "
-            "must be equal"
-        )
+def widen_mixed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, tensors of several dtypes as float32, as torch's own losses take them."""
+    mixed = len({tensor.dtype for tensor in tensors if isinstance(tensor, Tensor)}) > 1
+    if mixed and torch.is_autocast_enabled(tensors[0].device.type):
+        return tuple(tensor.float() for tensor in tensors)
+    return tensors
 
 
 def _takes_reference(backend: str, x: Tensor) -> bool:
@@ -286,18 +293,20 @@ def _reference_contrast(
         key, key_ids = _gather_rows(key), _gather_rows(key_ids)
         key_groups = None if key_groups is None else _gather_rows(key_groups)
     spread = num_processes > 1 and reduction == "mean"
-    result = reference.contrastive_loss_with_metrics(
-        query,
-        key,
-        query_ids,
-        key_ids,
-        query_groups=query_groups,
-        key_groups=key_groups,
-        temperature=temperature,
-        positives=positives,
-        reduction="sum" if spread else reduction,
-        normalize=normalize,
-    )
+    # What is given is computed with as it is, as in the fused operations.
+    with torch.autocast(query.device.type, enabled=False):
+        result = reference.contrastive_loss_with_metrics(
+            query,
+            key,
+            query_ids,
+            key_ids,
+            query_groups=query_groups,
+            key_groups=key_groups,
+            temperature=temperature,
+            positives=positives,
+            reduction="sum" if spread else reduction,
+            normalize=normalize,
+        )
     if not spread:
         return result
     count = result.valid.sum()

@@ -13,11 +13,18 @@ from fastdual.dispatch import (
     Backend,
     Gather,
     batch_contrast,
-    check_like,
     shuffle_rank_loss_with_metrics,
+    widen_mixed,
 )
-from fastdual.kernels.checks import check_choice
-from fastdual.kernels.contrastive import Positives
+from fastdual.kernels.checks import (
+    check_choice,
+    check_floating,
+    check_ids,
+    check_same_device,
+    check_temperature,
+    check_views,
+)
+from fastdual.kernels.contrastive import MAX_DIM, Positives
 from fastdual.kernels.problem import Layout
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums import segment_sums
@@ -72,7 +79,10 @@ def two_view_contrast(
     Raises:
         ValueError: If an argument does not fit.
     """
-    check_like("second", second, "first", first)
+    first, second = widen_mixed(first, second)
+    check_views("[B, D]", max_dim=MAX_DIM, first=first, second=second)
+    check_temperature(temperature)
+    check_same_device(first=first, ids=ids)
     return batch_contrast(
         torch.cat([first, second]),
         ids,
@@ -117,9 +127,10 @@ def temporal_coherence_loss_with_metrics(
         ValueError: If an argument does not fit.
     """
     check_choice("form", form, ("mean", "segments"))
-    if first.ndim != 3:
-        raise ValueError(f"first has shape {list(first.shape)}, must be [B, S, D]")
-    check_like("second", second, "first", first)
+    first, second = widen_mixed(first, second)
+    check_views("[B, S, D]", max_dim=MAX_DIM, first=first, second=second)
+    check_temperature(temperature)
+    check_same_device(first=first, ids=ids)
     clips, num_segments, _ = first.shape
     options: dict[str, Any] = {"backend": backend, "gather": gather, "metrics": metrics}
     if form == "mean":
@@ -178,7 +189,18 @@ def dual_variance_loss(
         ValueError: If an argument does not fit.
     """
     check_choice("objective", objective, OBJECTIVES)
+    for name, value in (
+        ("clip_temperature", clip_temperature),
+        ("coherence_temperature", coherence_temperature),
+        ("rank_temperature", rank_temperature),
+    ):
+        check_temperature(value, name)
     _check_views(clip, segments, video_ids, views=4 if "rank" in objective else 2)
+    if "rank" in objective and permutation.shape != segments.shape[::2]:
+        raise ValueError(
+            f"permutation has shape {list(permutation.shape)}, must be "
+            f"{list(segments.shape[::2])}: [B, S] to fit segments"
+        )
     contrast = two_view_contrast(
         clip[:, 0],
         clip[:, 1],
@@ -226,6 +248,7 @@ def _named(part: str, result: ContrastiveResult) -> dict[str, Tensor]:
 
 
 def _check_views(clip: Tensor, segments: Tensor, video_ids: Tensor, *, views: int) -> None:
+    check_floating(clip=clip, segments=segments)
     if clip.ndim != 3 or clip.shape[1] < views:
         raise ValueError(f"clip has shape {list(clip.shape)}, must be [B, V, D] with V >= {views}")
     if segments.ndim != 4 or segments.shape[:2] != clip.shape[:2]:
@@ -233,7 +256,5 @@ def _check_views(clip: Tensor, segments: Tensor, video_ids: Tensor, *, views: in
             f"segments has shape {list(segments.shape)}, must be [{clip.shape[0]}, "
             f"{clip.shape[1]}, S, D] to fit clip"
         )
-    if video_ids.shape != clip.shape[:1]:
-        raise ValueError(
-            f"video_ids has shape {list(video_ids.shape)}, must be [{clip.shape[0]}]: one a video"
-        )
+    check_ids("video_ids", video_ids, clip.shape[0], "clip")
+    check_same_device(clip=clip, segments=segments, video_ids=video_ids)

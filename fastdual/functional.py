@@ -12,19 +12,25 @@ from fastdual.dispatch import (
     Backend,
     Gather,
     batch_contrast,
-    check_like,
     contrastive_loss,
     contrastive_loss_with_metrics,
     local_numbers,
     shuffle_rank_loss,
     shuffle_rank_loss_with_metrics,
+    widen_mixed,
 )
 from fastdual.dual_variance import (
     dual_variance_loss,
     temporal_coherence_loss_with_metrics,
     two_view_contrast,
 )
-from fastdual.kernels.checks import check_ids, check_rows
+from fastdual.kernels.checks import (
+    check_ids,
+    check_rows,
+    check_same_device,
+    check_temperature,
+    check_views,
+)
 from fastdual.kernels.contrastive import MAX_DIM
 from fastdual.kernels.gather import processes_to_gather
 from fastdual.kernels.problem import Layout
@@ -55,6 +61,7 @@ def supcon_loss(
     """SupCon (arXiv:2004.11362): embeddings [N, D], labels [N] int64 -> 0-d."""
     check_rows("embeddings", embeddings, max_dim=MAX_DIM)
     check_ids("labels", labels, len(embeddings), "embeddings")
+    check_same_device(embeddings=embeddings, labels=labels)
     return batch_contrast(
         embeddings,
         labels,
@@ -82,11 +89,11 @@ def clip_loss(
     `logit_scale` multiplies the dot products (1 / temperature), a float or a tensor of one element,
     which gets a gradient.
     """
-    check_like("text", text, "image", image)
-    if not isinstance(logit_scale, Tensor) and not logit_scale > 0:
-        raise ValueError(f"logit_scale is {logit_scale!r}, must be above 0")
-    if isinstance(logit_scale, Tensor):
+    image, text = widen_mixed(image, text)
+    check_views("[N, D]", max_dim=MAX_DIM, image=image, text=text)
+    if isinstance(logit_scale, Tensor) and logit_scale.numel() == 1:
         logit_scale = logit_scale.reshape(())
+    check_temperature(logit_scale, "logit_scale")
     # Both directions at once: what an image meets are the texts, for images are all of one group.
     # Among several processes, and for the plain formula, each direction by itself: the rows' own
     # kind would be multiplied just to be ignored.

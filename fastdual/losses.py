@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastdual import functional
 from fastdual.dispatch import Backend, Gather
 from fastdual.dual_variance import CoherenceForm, DualVarianceResult, Objective
-from fastdual.kernels.contrastive import Positives, Reduction
+from fastdual.kernels.contrastive import Positives, Precision, Reduction
 
 __all__ = [
     "ClipLoss",
@@ -44,6 +44,8 @@ class ContrastiveLoss(nn.Module):
             losses (SupCon). The same where a row has one positive.
         reduction: "mean" over the rows with a positive, "sum", or "none" for [N].
         normalize: L2-normalise the embeddings in the same pass.
+        precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
+            mantissas.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class ContrastiveLoss(nn.Module):
         positives: Positives = "sum",
         reduction: Reduction = "mean",
         normalize: bool = False,
+        precision: Precision = "ieee",
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
@@ -61,6 +64,7 @@ class ContrastiveLoss(nn.Module):
         self.positives = positives
         self.reduction = reduction
         self.normalize = normalize
+        self.precision = precision
         self.backend = backend
         self.gather = gather
 
@@ -85,6 +89,7 @@ class ContrastiveLoss(nn.Module):
             positives=self.positives,
             reduction=self.reduction,
             normalize=self.normalize,
+            precision=self.precision,
             backend=self.backend,
             gather=self.gather,
         )
@@ -158,11 +163,21 @@ class ClipLoss(nn.Module):
         self.backend = backend
         self.gather = gather
 
-    def forward(self, image: Tensor, text: Tensor, logit_scale: float | Tensor) -> Tensor:
-        """image, text [N, D] L2-normalised, logit_scale one number (1 / temperature) -> 0-d."""
-        return functional.clip_loss(
-            image, text, logit_scale, backend=self.backend, gather=self.gather
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """Features [N, D] L2-normalised, logit_scale one number (1 / temperature) -> 0-d.
+
+        With `output_dict`, as open_clip's trainer asks, {"contrastive_loss": the loss}.
+        """
+        loss = functional.clip_loss(
+            image_features, text_features, logit_scale, backend=self.backend, gather=self.gather
         )
+        return {"contrastive_loss": loss} if output_dict else loss
 
 
 class TemporalCoherenceLoss(nn.Module):

@@ -94,6 +94,24 @@ def check_rows(name: str, rows: Tensor, *, max_dim: int) -> None:
         raise ValueError(f"{name} has D = {rows.shape[1]}, must be between 1 and {max_dim}")
 
 
+def check_views(axes: str, *, max_dim: int, **views: Tensor) -> None:
+    """Embeddings of one shape, written like "[B, S, D]" in `axes`, of one dtype and one device."""
+    check_floating(**views)
+    (first_name, first), *others = views.items()
+    if first.ndim != axes.count(",") + 1:
+        raise ValueError(f"{first_name} has shape {list(first.shape)}, must be {axes}")
+    for name, view in others:
+        if view.shape != first.shape:
+            raise ValueError(
+                f"{name} has shape {list(view.shape)} but {first_name} has {list(first.shape)}, "
+                "must be equal"
+            )
+    if not 1 <= first.shape[-1] <= max_dim:
+        raise ValueError(f"{first_name} has D = {first.shape[-1]}, must be between 1 and {max_dim}")
+    check_same_dtype(**views)
+    check_same_device(**views)
+
+
 def check_pair(query: Tensor, key: Tensor, *, max_dim: int) -> None:
     """Query [N, D] and key [M, D]: same D, at least one row each, one dtype, one device."""
     check_rows("query", query, max_dim=max_dim)

@@ -258,6 +258,50 @@ def test_eager_can_be_differentiated_twice() -> None:
 
 
 # ----------------------------------------------------------------------------------------- errors
+def elsewhere(*shape: int) -> tuple[Tensor, Tensor]:
+    """Two views, the second on another device."""
+    return unit(*shape), torch.empty(shape, device="meta", dtype=torch.float64)
+
+
+def wrong_permutation() -> list[Tensor]:
+    clip, segments, permutation, ids = dual_inputs(4, 2)
+    return [clip, segments, permutation[:3], ids]
+
+
+def four_rows() -> list[Tensor]:
+    rows, ids = unit(4, 8), torch.arange(4)
+    return [rows, rows, ids, ids]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("key_dtype", [torch.bfloat16, torch.float32])
+def test_autocast_changes_nothing_but_takes_mixed_dtypes(
+    backend: str, key_dtype: torch.dtype
+) -> None:
+    """A bf16 network against a float32 queue, as torch's own losses would take them."""
+    query, key = unit(4, 8).bfloat16(), unit(6, 8, seed=1).to(key_dtype)
+    query_ids, key_ids = torch.arange(4), torch.arange(6)
+    loss = ContrastiveLoss(0.2, backend=backend)
+    wide = (query.float(), key.float()) if key_dtype == torch.float32 else (query, key)
+    expected = loss(*wide, query_ids, key_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(query, key, query_ids, key_ids), expected)
+    assert expected.dtype == torch.float32
+    if key_dtype == torch.float32:
+        with pytest.raises(ValueError, match="key has dtype torch.float32 but query has"):
+            loss(query, key, query_ids, key_ids)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clip_is_called_as_open_clips_trainer_does(backend: str) -> None:
+    image, text = unit(2, 4, 8)
+    loss = ClipLoss(backend=backend)
+    output = {"image_features": image, "text_features": text, "logit_scale": torch.tensor(9.0)}
+    found = loss(**output, output_dict=True)
+    assert list(found) == ["contrastive_loss"]
+    assert torch.equal(found["contrastive_loss"], loss(image, text, torch.tensor(9.0)))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -271,7 +315,7 @@ def test_eager_can_be_differentiated_twice() -> None:
         (lambda: SupConLoss()(unit(4, 8), torch.ones(4)), "labels has dtype torch.float32"),
         (lambda: SupConLoss()(torch.ones(4, 8).long(), torch.arange(4)), "embeddings has dtype"),
         (lambda: ClipLoss()(unit(4, 8), unit(4, 9), 10.0), r"text has shape \[4, 9\] but image"),
-        (lambda: ClipLoss()(*unit(2, 4, 8), -1.0), "logit_scale is -1.0, must be above 0"),
+        (lambda: ClipLoss()(*unit(2, 4, 8), -1.0), "logit_scale is -1.0, must be a finite"),
         (lambda: TemporalCoherenceLoss(form="max")(*unit(2, 4, 2, 8)), "form is 'max', must be"),
         (lambda: TemporalCoherenceLoss()(*unit(2, 4, 8)), r"first has shape \[4, 8\], must be"),
         (lambda: DualVarianceLoss()(*dual_inputs(4, 1)), "S = 1 .*rank undefined"),
@@ -279,6 +323,27 @@ def test_eager_can_be_differentiated_twice() -> None:
         (lambda: DualVarianceLoss()(unit(4, 3, 8), *dual_inputs(4, 2)[1:]), "V >= 4"),
         (lambda: DualVarianceLoss()(unit(5, 4, 8), *dual_inputs(4, 2)[1:]), "segments has shape"),
         (lambda: DualVarianceLoss()(*dual_inputs(4, 2)[:3], torch.arange(3)), "video_ids has sh"),
+        (lambda: DualVarianceLoss()(*dual_inputs(4, 2)[:3], torch.ones(4)), "video_ids has dtype"),
+        (lambda: DualVarianceLoss()(*dual_inputs(4, 2)[:3], [1, 2, 3, 4]), "video_ids is a list"),
+        (lambda: DualVarianceLoss(clip_temperature=-0.1)(*dual_inputs(4, 2)), "^clip_temperature "),
+        (lambda: DualVarianceLoss(rank_temperature=0)(*dual_inputs(4, 2)), "^rank_temperature is"),
+        (lambda: DualVarianceLoss()(*wrong_permutation()), r"permutation has shape \[3, 2\], must"),
+        (lambda: TemporalCoherenceLoss(-0.1)(*unit(2, 4, 2, 8)), "temperature is -0.1, must"),
+        (lambda: TemporalCoherenceLoss("a")(*unit(2, 4, 2, 8)), "temperature is 'a', must"),
+        (lambda: TemporalCoherenceLoss()(*elsewhere(4, 2, 8)), "second is on meta but first is on"),
+        (lambda: TemporalCoherenceLoss(form="segments")(*elsewhere(4, 2, 8)), "second is on meta"),
+        (lambda: NTXentLoss()(*elsewhere(4, 8)), "second is on meta but first is on cpu"),
+        (lambda: NTXentLoss()(unit(4, 8), unit(4, 8).half()), "second has dtype torch.float16 but"),
+        (lambda: NTXentLoss()(*torch.ones(2, 4, 8).long()), "first has dtype torch.int64"),
+        (lambda: NTXentLoss()(*unit(2, 4, 2000)), "first has D = 2000, must be between"),
+        (lambda: NTXentLoss()(*unit(2, 4, 2, 8)), r"first has shape \[4, 2, 8\], must be \[B, D\]"),
+        (lambda: NTXentLoss()([[1.0]], [[1.0]]), "first is a list, must be a tensor"),
+        (lambda: SupConLoss()(unit(4, 8), torch.arange(4, device="meta")), "labels is on meta"),
+        (lambda: ClipLoss()(*elsewhere(4, 8), 10.0), "text is on meta but image is on cpu"),
+        (lambda: ClipLoss()(*unit(2, 4, 8), "a"), "logit_scale is 'a', must be a finite number"),
+        (lambda: ClipLoss()(*unit(2, 4, 8), torch.ones(2)), "logit_scale is a tensor of shape"),
+        (lambda: ClipLoss()(*unit(2, 4, 8), math.inf), "logit_scale is inf, must be a finite"),
+        (lambda: ContrastiveLoss(precision="fp8")(*four_rows()), "precision is 'fp8', must be one"),
     ],
 )
 def test_bad_argument_is_named(call: object, message: str) -> None:
