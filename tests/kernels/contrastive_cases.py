@@ -18,7 +18,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from fastdual import losses
-from fastdual.kernels import contrastive, contrastive_loss_with_metrics, rank_checks
+from fastdual.kernels import (
+    contrastive,
+    contrastive_loss,
+    contrastive_loss_with_metrics,
+    rank_checks,
+)
 from fastdual.kernels.problem import Layout
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums import segment_sums
@@ -108,6 +113,8 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
 
 INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
 NUM_REPEATED = 6
+# Elements between rows. The first is no int32 itself; with the second, only its product with 2 is.
+FAR_STRIDES = 2**31 + 64, 2**30 + 64
 
 
 def make_inputs(case: Case, device: str = "cpu") -> Inputs:
@@ -245,6 +252,26 @@ def loss_with_nan() -> Tensor:
     return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
 
 
+def rows_apart(stride: int) -> Tensor:
+    """[3, 16] of unit rows that lie so many elements apart, in memory that is else untouched."""
+    near = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)), dim=1)
+    # Gigabytes of addresses, three pages of memory.
+    far = torch.empty(2 * stride + 64, dtype=torch.float16).as_strided((3, 16), (stride, 1))
+    return far.copy_(near)
+
+
+def loss_and_gradient(function: Callable[..., Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of three rows, the first and the last positives of each other; the loss is [3]."""
+    rows = rows.detach().requires_grad_()
+    ids, groups = torch.tensor([0, 1, 0]), torch.arange(3)
+    loss = function(
+        rows, rows, ids, ids, query_groups=groups, key_groups=groups,
+        temperature=0.5, reduction="none",
+    )  # fmt: skip
+    (grad,) = torch.autograd.grad(loss.sum(), rows)
+    return loss.detach(), grad
+
+
 def segment_views(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two views [5, 3, 300], the second one strided."""
     generator = torch.Generator().manual_seed(1)
@@ -358,6 +385,10 @@ def main(path: Path) -> None:
                 for dtype in (torch.float32, torch.float16)
             },
             "loss_with_nan": loss_with_nan(),
+            # Not within poisoned_empty, which would write all the memory.
+            "far_rows": [
+                loss_and_gradient(contrastive_loss, rows_apart(stride)) for stride in FAR_STRIDES
+            ],
         },
         path,
     )

@@ -11,6 +11,7 @@ from fastdual.kernels import contrastive_loss, reference
 from fastdual.kernels.problem import Layout
 from fastdual.kernels.segment_sums import segment_sums
 from tests.kernels.contrastive_cases import (
+    FAR_STRIDES,
     INTERPRETED_CASES,
     NUM_REPEATED,
     Case,
@@ -18,7 +19,9 @@ from tests.kernels.contrastive_cases import (
     evaluate,
     fused,
     kernel_cases,
+    loss_and_gradient,
     make_inputs,
+    rows_apart,
     segment_views,
 )
 from tests.numerics import assert_no_worse_than_eager
@@ -123,6 +126,16 @@ def test_segment_sums_of_the_kernel(interpreted, dtype: torch.dtype) -> None:
 
 def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
     assert interpreted["loss_with_nan"].isnan()
+
+
+@pytest.mark.parametrize("number", range(len(FAR_STRIDES)))
+def test_interpreted_offsets_past_two_to_the_31_elements(interpreted, number: int) -> None:
+    rows = rows_apart(FAR_STRIDES[number]).contiguous()
+    loss, grad = loss_and_gradient(reference.contrastive_loss, rows.float())
+    assert loss[2] > 0.1  # the farthest row counts
+    far_loss, far_grad = interpreted["far_rows"][number]
+    torch.testing.assert_close(far_loss, loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(far_grad.float(), grad, rtol=2**-10, atol=2**-10)
 
 
 @pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
