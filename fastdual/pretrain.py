@@ -22,6 +22,7 @@ from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution
 from fastdual.interrupt import StopRequest
 from fastdual.keeper import AgreedStop, RunKeeper
+from fastdual.kernels.backend import runs_triton
 from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
@@ -53,6 +54,15 @@ def choose_split(index: VideoIndex, wanted: str) -> str | None:
     return None if wanted == "all" else wanted
 
 
+def require_kernels(backend: str, execution: Execution) -> None:
+    """Raise an InputError if losses are to be fused where the kernels cannot run."""
+    if backend == "fused" and not runs_triton(torch.empty(0, device=execution.device)):
+        raise InputError(
+            f"--losses fused: the kernels need Triton and a CUDA device, this run is on "
+            f"{execution.device}; use --losses auto"
+        )
+
+
 def pretrain(
     index: VideoIndex,
     folder: RunFolder,
@@ -77,6 +87,7 @@ def pretrain(
     config = resolved.config
     require_wandb(config.run.wandb_project)
     execution = choose_execution(config.run, world)
+    require_kernels(config.loss.backend, execution)
     split = choose_split(index, config.data.split)
     num_videos = len(index.split(split))
     if config.data.batch_size > num_videos:

@@ -221,7 +221,7 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Ten
 def _refuse_double_backward(ctx: Any, *_: Tensor) -> None:
     raise RuntimeError(
         "contrastive_loss has no second derivative: do not call backward with create_graph=True, "
-        "or use fastdual.kernels.reference.contrastive_loss, which has"
+        "or use backend='eager' (fastdual.kernels.reference.contrastive_loss), which has"
     )
 
 

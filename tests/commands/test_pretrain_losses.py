@@ -28,3 +28,14 @@ def test_eager_losses_train_on_a_cpu_and_start_as_auto_does(tmp_path: Path) -> N
         assert first[losses]["step"] == 1 and len(others) == 1
     for name in COMPARED:
         assert first["eager"][name] == pytest.approx(first["auto"][name], rel=1e-5), name
+
+
+def test_kernels_where_they_cannot_run_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    index = write_index(tmp_path, count=4)
+    result = invoke(arguments(index, tmp_path / "run", "--losses", "fused"))
+    assert result.exit_code == 2
+    (error,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
+    assert "--losses fused: the kernels need Triton and a CUDA device, this run is on cpu" in error
+    assert not (tmp_path / "run").exists()
