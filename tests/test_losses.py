@@ -396,6 +396,7 @@ def gathered_worker(rank: int, store: str, results: str) -> None:
         outcomes.append(summed / WORLD)
     if rank == 0:
         torch.save(outcomes, results)
+    torch.distributed.barrier()  # gloo aborts a process whose peer has gone while it still talks
     torch.distributed.destroy_process_group()
 
 

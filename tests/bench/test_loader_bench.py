@@ -125,9 +125,8 @@ def test_a_small_run_writes_table_picture_and_text(tmp_path: Path) -> None:
         assert rows[name]["peak_mib"] > 50
     assert float(rows["PyAV"]["worst_difference"]) < 0.5
     assert rows["one frame late"]["status"].startswith("ok, but other frames")
-    assert (
-        rows["bare decode"]["videos_per_second"] > 0 < rows["bare augmentation"]["cpu_ms_per_video"]
-    )
+    assert rows["bare decode"]["videos_per_second"] > 0
+    assert rows["bare augmentation"]["videos_per_second"] > 0
     if not torch.cuda.is_available():
         assert rows["PyNvVideoCodec"]["status"] == "missing: needs a CUDA device"
     with out.with_suffix(".csv").open() as file:
