@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from fastdual.kernels import contrastive, reference, shuffle_rank
 from fastdual.kernels import gather as gathering
-from fastdual.kernels.backend import runs_triton
+from fastdual.kernels.backend import KERNEL_DTYPES, runs_triton
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.contrastive import Positives, Precision, Reduction
 from fastdual.kernels.problem import Layout
@@ -257,7 +257,9 @@ def local_numbers(count: int, *, device: torch.device) -> Tensor:
 
 def widen_mixed(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, tensors of several dtypes as float32, as torch's own losses take them."""
-    mixed = len({tensor.dtype for tensor in tensors if isinstance(tensor, Tensor)}) > 1
+    # Others, such as integers, are for the checks to refuse.
+    narrow = all(isinstance(tensor, Tensor) and tensor.dtype in KERNEL_DTYPES for tensor in tensors)
+    mixed = narrow and len({tensor.dtype for tensor in tensors}) > 1
     if mixed and torch.is_autocast_enabled(tensors[0].device.type):
         return tuple(tensor.float() for tensor in tensors)
     return tensors

@@ -287,6 +287,11 @@ def test_autocast_changes_nothing_but_takes_mixed_dtypes(
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loss(query, key, query_ids, key_ids), expected)
     assert expected.dtype == torch.float32
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="key has dtype torch.int64"),
+    ):
+        loss(query, key.long(), query_ids, key_ids)
     if key_dtype == torch.float32:
         with pytest.raises(ValueError, match="key has dtype torch.float32 but query has"):
             loss(query, key, query_ids, key_ids)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import embedding_options
+from fastdual.commands.evaluation import clips_option, embedding_options
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import InputError
 
@@ -17,13 +17,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("data", type=_PATH)
 @click.option("-o", "--output", type=_PATH, required=True, help="Write the features here (x.h5).")
 @click.option("--split", help="Embed one split [default: every video].")
-@click.option(
-    "--clips-per-video",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Clips of a video whose features are averaged.",
-)
+@clips_option(10)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @click.option(
     "--batch-size",

@@ -20,6 +20,18 @@ _DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
 
+
+def clips_option(default: int) -> Callable[..., Any]:
+    """The option of every command that averages features over the clips of a video."""
+    return click.option(
+        "--clips-per-video",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Clips of a video whose features are averaged.",
+    )
+
+
 _EMBEDDING_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
     click.option(
@@ -50,13 +62,7 @@ _OPTIONS = (
         help="NAME stands for NAME/train and NAME/test; several are averaged.",
     ),
     click.option("--allow-overlap", is_flag=True, help="Measure although train and test overlap."),
-    click.option(
-        "--clips-per-video",
-        type=click.IntRange(min=1),
-        default=10,
-        show_default=True,
-        help="Clips of a video whose features are averaged.",
-    ),
+    clips_option(10),
     click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's]."),
     embedding_options,
     click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline."),

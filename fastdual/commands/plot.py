@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import embedding_options
+from fastdual.commands.evaluation import clips_option, embedding_options
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -21,13 +21,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
 @click.option("--split", default="test", show_default=True, help="Split of the segment picture.")
-@click.option(
-    "--clips-per-video",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="Clips of a video whose features are averaged.",
-)
+@clips_option(4)
 @embedding_options
 def command(
     sources: tuple[Path, ...],

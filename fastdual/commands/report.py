@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import embedding_options
+from fastdual.commands.evaluation import clips_option, embedding_options
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -18,13 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--gallery", default="train", show_default=True, help="Split that is searched.")
 @click.option("--queries", default="test", show_default=True, help="Split that is looked up.")
 @click.option("--allow-overlap", is_flag=True, help="Go on although the two splits overlap.")
-@click.option(
-    "--clips-per-video",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="Clips of a video whose features are averaged.",
-)
+@clips_option(4)
 @embedding_options
 def command(
     run: Path,

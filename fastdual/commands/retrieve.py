@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import RecordedCommand, embedding_options, typed_command
+from fastdual.commands.evaluation import (
+    RecordedCommand,
+    clips_option,
+    embedding_options,
+    typed_command,
+)
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -18,13 +23,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--gallery", help="Split that is searched [default: train].")
 @click.option("--queries", help="Split whose videos are looked up [default: test].")
 @click.option("--allow-overlap", is_flag=True, help="Measure although the two splits overlap.")
-@click.option(
-    "--clips-per-video",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Clips of a video whose features are averaged.",
-)
+@clips_option(10)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @embedding_options
 @click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
