@@ -3,17 +3,16 @@
 Shapes: B videos of a batch, K clips a test video, C classes.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from fastdual.evaluate.classify import Classification
-from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress
+from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
+from fastdual.evaluate.features import LeftOut
 from fastdual.execution import Execution
 from fastdual.finetune_config import FinetuneConfig
-from fastdual.loaders.errors import FailureError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec
@@ -60,21 +59,6 @@ class ClassifyStep:
         return StepOutput(loss, {"train_top1": top1})
 
 
-def check_frozen(backbone: nn.Module, frozen: Mapping[str, Tensor]) -> None:
-    """Make sure that nothing of a frozen backbone moved, to the last bit.
-
-    Raises:
-        FailureError: names the first weight or statistic that did.
-    """
-    state = backbone.state_dict()
-    moved = [name for name in frozen if not torch.equal(state[name].cpu(), frozen[name].cpu())]
-    if moved:
-        raise FailureError(
-            f"{len(moved)} frozen weights or statistics moved, first {moved[0]}: this is no linear "
-            "probe, so it is not tested; please report it"
-        )
-
-
 def classify(
     model: Classifier,
     index: VideoIndex,
@@ -82,8 +66,8 @@ def classify(
     execution: Execution,
     *,
     progress: Progress | None = None,
-) -> Classification:
-    """Mean softmax over the clips of each test video (METHOD.md section 6).
+) -> tuple[Classification, tuple[LeftOut, ...]]:
+    """Mean softmax over the clips of each test video, and the videos that could not be tested.
 
     Raises:
         FailureError: too many videos cannot be decoded.
@@ -112,9 +96,10 @@ def classify(
             if progress is not None:
                 progress(len(rows), len(wanted), 0)
     videos = sorted(rows)
-    return Classification(
+    classification = Classification(
         scores=torch.stack([rows[video] for video in videos]).numpy(),
         labels=index.labels[videos],
         groups=tuple(index.groups[video] for video in videos),
         class_names=index.class_names,
     )
+    return classification, left_out(index, wanted, rows)

@@ -6,6 +6,7 @@ The loop, checkpoints, resume and processes are those of pretraining; only the s
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from torch import nn
 
 from fastdual.batch_norm import synchronise_batch_norm
-from fastdual.classifier import Classifier, ClassifyStep, check_frozen, classify
+from fastdual.classifier import Classifier, ClassifyStep, classify
 from fastdual.distributed import Team, World, joined
 from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import Progress
+from fastdual.evaluate.features import LeftOut
+from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
 from fastdual.execution import Execution, choose_execution
 from fastdual.finetune_config import FinetuneConfig
@@ -44,6 +47,7 @@ class FinetuneResult:
 
     training: PretrainResult
     classification: Classification | None
+    left_out: tuple[LeftOut, ...]
     overlaps: list[dict[str, Any]]
     num_train: int
 
@@ -57,6 +61,7 @@ def finetune(
     world: World,
     announce: Callable[[str], None],
     allow_overlap: bool = False,
+    overlaps_file: Path | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Train on the training split, from the newest checkpoint of the folder, then test.
@@ -69,6 +74,7 @@ def finetune(
         world: which process of how many this is.
         announce: told, line by line, what is going to be done.
         allow_overlap: measure although training and test videos overlap.
+        overlaps_file: every overlap is written here.
         progress: told of the test.
 
     Raises:
@@ -80,7 +86,7 @@ def finetune(
     execution = choose_execution(config.run, world)
     split = choose_split(index, config.data.split)
     check_labels(index, split, config)
-    frozen = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
+    frozen = snapshot(encoder.backbone)
     torch.manual_seed(config.run.seed)
     num_classes = len(index.class_names)
     model = Classifier(encoder.backbone, num_classes=num_classes, freeze=config.model.freeze)
@@ -110,6 +116,7 @@ def finetune(
                     num_workers=config.data.num_workers,
                 ),
                 allowed=allow_overlap,
+                listing=overlaps_file,
             )
         )
         team.from_main(lambda: claim.enter_context(folder.claimed(cast(Any, resolved))))
@@ -120,10 +127,11 @@ def finetune(
         result = run_loop(training, folder, config.run, constants, team)
     if config.model.freeze:
         check_frozen(model.backbone, frozen)
-    classification = None
+    classification: Classification | None = None
+    missing: tuple[LeftOut, ...] = ()
     if result.signal_number is None and world.is_main:
-        classification = classify(model, index, config, execution, progress=progress)
-    return FinetuneResult(result, classification, overlaps, num_videos)
+        classification, missing = classify(model, index, config, execution, progress=progress)
+    return FinetuneResult(result, classification, missing, overlaps, num_videos)
 
 
 def check_labels(index: VideoIndex, split: str | None, config: FinetuneConfig) -> None:

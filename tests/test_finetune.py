@@ -13,8 +13,9 @@ import torch
 from click.testing import Result
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from fastdual.classifier import Classifier, check_frozen
+from fastdual.classifier import Classifier
 from fastdual.evaluate.embed import load_network
+from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.results import read_result
 from fastdual.finetune_config import FinetuneConfig, resolve_finetune
 from fastdual.loaders.errors import FailureError, InputError
@@ -115,7 +116,7 @@ def test_frozen_backbone_stays_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_moved_statistics_of_a_frozen_backbone_are_noticed() -> None:
     backbone = load(small_checkpoint()).backbone
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    before = snapshot(backbone)
     model = Classifier(backbone, num_classes=3, freeze=True).train()
     model(torch.randn(2, 3, 8, 32, 32))
     check_frozen(backbone, before)

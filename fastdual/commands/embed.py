@@ -5,7 +5,11 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import clips_option, embedding_options
+from fastdual.commands.options import (
+    clips_option,
+    embedding_options,
+    random_weights_option,
+)
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import InputError
 
@@ -16,7 +20,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
 @click.option("-o", "--output", type=_PATH, required=True, help="Write the features here (x.h5).")
-@click.option("--split", help="Embed one split [default: every video].")
+@click.option("--split", help="Embed one split, such as ucf101-1/test [default: every video].")
 @clips_option(10)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @click.option(
@@ -27,7 +31,7 @@ _PATH = click.Path(path_type=Path)
     help="Videos at a time.",
 )
 @embedding_options
-@click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
+@random_weights_option
 def command(
     run: Path,
     data: Path,
@@ -74,6 +78,5 @@ def command(
     features.save(output)
     count, width = features.features.shape
     click.echo(f"{output}: {count} videos x {width} features ({network.identity[:32]})")
-    left_out = len(index.split(split)) - count
-    if left_out:
-        click.echo(f"{left_out} videos could not be decoded and are left out")
+    for video in features.left_out:
+        click.echo(f"left out: {video.path} ({video.reason})")

@@ -2,75 +2,31 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdual.commands.backbone import backbone_option
+from fastdual.commands.options import (
+    clips_option,
+    embedding_options,
+    json_option,
+    overlap_options,
+    random_weights_option,
+    result_option,
+    split_pair,
+)
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import InputError
 
 if TYPE_CHECKING:
-    from fastdual.evaluate.features import FeatureSet
+    from fastdual.evaluate.features import FeatureSet, LeftOut
+    from fastdual.evaluate.hygiene import Overlap
 
-_DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
-
-
-def clips_option(default: int) -> Callable[..., Any]:
-    """The option of every command that averages features over the clips of a video."""
-    return click.option(
-        "--clips-per-video",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help="Clips of a video whose features are averaged.",
-    )
-
-
-_EMBEDDING_OPTIONS = (
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
-    click.option(
-        "--decode", type=click.Choice(_DECODERS), default="auto", show_default=True, help="Decoder."
-    ),
-    click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
-    click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
-    backbone_option,
-)
-
-
-def embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that runs a network on videos: where, and how to read."""
-    for option in reversed(_EMBEDDING_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
-    click.argument("source", type=_PATH),
-    click.argument("data", type=_PATH, required=False),
-    click.option("--train", help="Split that is learned from [default: train]."),
-    click.option("--test", help="Split that is measured on [default: test]."),
-    click.option(
-        "--split",
-        "families",
-        multiple=True,
-        help="NAME stands for NAME/train and NAME/test; several are averaged.",
-    ),
-    click.option("--allow-overlap", is_flag=True, help="Measure although train and test overlap."),
-    clips_option(10),
-    click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's]."),
-    embedding_options,
-    click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline."),
-    click.option(
-        "-o", "--output", type=_PATH, help="Result file [default: in RUN/results, for a run]."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-)
 
 
 class RecordedCommand(click.Command):
@@ -87,11 +43,42 @@ def typed_command() -> str:
     return shlex.join(["fastdual", str(context.info_name), *context.meta[_ARGUMENTS]])
 
 
-def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments and options of every command that scores features."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def evaluation_options(
+    known: str = "train", asked: str = "test"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the arguments and options of every command that scores features.
+
+    Args:
+        known, asked: what the options that name the two splits are called.
+    """
+    options = (
+        click.argument("source", type=_PATH),
+        click.argument("data", type=_PATH, required=False),
+        click.option(f"--{known}", "train", help="Split that is known [default: train]."),
+        click.option(f"--{asked}", "test", help="Split that is measured on [default: test]."),
+        click.option(
+            "--split",
+            "families",
+            multiple=True,
+            help="NAME stands for NAME/train and NAME/test; several are averaged.",
+        ),
+        overlap_options,
+        clips_option(10),
+        click.option(
+            "--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's]."
+        ),
+        embedding_options,
+        random_weights_option,
+        result_option,
+        json_option,
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +91,7 @@ class Request:
     test: str | None
     families: tuple[str, ...]
     allow_overlap: bool
+    overlaps_file: Path | None
     clips_per_video: int
     stride: int | None
     device: str
@@ -116,53 +104,101 @@ class Request:
 
     def split_pairs(self) -> list[tuple[str, str]]:
         """Training and test split of each measurement."""
-        if self.families and (self.train or self.test):
-            raise InputError("--split names both splits: leave --train and --test away")
-        if self.families:
-            return [(f"{name}/train", f"{name}/test") for name in self.families]
-        return [(self.train or "train", self.test or "test")]
+        if not self.families:
+            return [(self.train or "train", self.test or "test")]
+        return [split_pair(name, self.train, self.test) for name in self.families]
+
+    def settle(self, found: "Sequence[list[Overlap]]") -> list[list[dict[str, Any]]]:
+        """Write the overlaps of all pairs of splits where that was asked for, then refuse them."""
+        from fastdual.evaluate.hygiene import refuse_overlaps, write_overlaps
+
+        listing = self.overlaps_file
+        if listing is not None:
+            write_overlaps(listing, [overlap for of in found for overlap in of])
+        return [refuse_overlaps(of, allowed=self.allow_overlap, listing=listing) for of in found]
 
 
-Pair = tuple[str, str, "FeatureSet", "FeatureSet", list[dict[str, Any]]]
-"""Names of the two splits, their features, and the overlaps that were allowed."""
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two splits that are measured, by name and features, and the overlaps that were allowed."""
+
+    train_name: str
+    test_name: str
+    train: "FeatureSet"
+    test: "FeatureSet"
+    overlaps: list[dict[str, Any]]
+
+    def entry(self) -> dict[str, Any]:
+        """What a result says of them before it comes to the numbers."""
+        return {
+            "train": self.train_name,
+            "test": self.test_name,
+            "num_train": len(self.train),
+            "num_test": len(self.test),
+            "left_out": {
+                side: missing(features.left_out)
+                for side, features in (("train", self.train), ("test", self.test))
+            },
+            "overlaps": self.overlaps,
+        }
 
 
-def load_pairs(request: Request) -> Iterator[Pair]:
-    """The features of each pair of splits, checked for overlaps.
+def missing(videos: "Iterable[LeftOut]") -> list[dict[str, str]]:
+    """Videos that were left out, as a result names them."""
+    return [{"path": video.path, "reason": video.reason} for video in videos]
+
+
+def load_pairs(
+    request: Request, *, names: tuple[str, str] = ("training videos", "test videos")
+) -> Iterator[Pair]:
+    """The features of each pair of splits, checked for overlaps; `names` is for errors.
 
     Raises:
         InputError: files, splits or weights that do not fit; overlaps that are not allowed.
     """
     from fastdual.evaluate import score
-    from fastdual.evaluate.features import FeatureSet
-    from fastdual.evaluate.hygiene import feature_overlaps, refuse_overlaps
 
     files = score.sort_inputs(request.source, request.data)
     if files is None:
-        yield from _pairs_of_run(request)
-        return
+        return _pairs_of_run(request)
+    return _pairs_of_files(request, files, names)
+
+
+def _pairs_of_files(request: Request, files: list[Path], names: tuple[str, str]) -> Iterator[Pair]:
+    from fastdual.evaluate.features import FeatureSet
+    from fastdual.evaluate.hygiene import feature_overlaps
+    from fastdual.evaluate.retrieval import check_sides
+    from fastdual.evaluate.score import take_split
+
+    pairs: list[tuple[str | None, str | None]] = [*request.split_pairs()]
     if len(files) == 2:
         if request.families:
             raise InputError("--split needs one file that holds all splits, or a run and an index")
-        names: list[tuple[str | None, str | None]] = [(request.train, request.test)]
-    else:
-        names = list(request.split_pairs())
+        pairs = [(request.train, request.test)]
     sets = [FeatureSet.load(path) for path in files]
-    for train_name, test_name in names:
-        train = score.take_split(sets[0], train_name)
-        test = score.take_split(sets[-1], test_name)
-        overlaps = refuse_overlaps(feature_overlaps(train, test), allowed=request.allow_overlap)
-        yield train_name or files[0].name, test_name or files[-1].name, train, test, overlaps
+    sides = [(take_split(sets[0], train), take_split(sets[-1], test)) for train, test in pairs]
+    for train_side, test_side in sides:
+        check_sides(train_side, test_side, names=names)
+    overlaps = request.settle([feature_overlaps(*side) for side in sides])
+    for (train, test), side, found in zip(pairs, sides, overlaps, strict=True):
+        yield Pair(
+            train_name=train or files[0].name,
+            test_name=test or files[-1].name,
+            train=side[0],
+            test=side[1],
+            overlaps=found,
+        )
 
 
 def _pairs_of_run(request: Request) -> Iterator[Pair]:
     from fastdual.evaluate import score
     from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-    from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+    from fastdual.evaluate.hygiene import index_overlaps
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
 
     assert request.data is not None
+    pairs = request.split_pairs()
     network = load_network(
         request.source,
         device=str(choose_device(request.device)),
@@ -170,12 +206,8 @@ def _pairs_of_run(request: Request) -> Iterator[Pair]:
     )
     index = open_index(request.data, root=request.root)
     decoding = {"decode": request.decode, "num_workers": request.workers}
-    pairs = request.split_pairs()
     # Everything that can be refused is, before hours are spent on features.
-    overlaps = [
-        refuse_overlaps(index_overlaps(index, *pair, **decoding), allowed=request.allow_overlap)
-        for pair in pairs
-    ]
+    overlaps = request.settle([index_overlaps(index, *pair, **decoding) for pair in pairs])
     options = EmbedOptions(
         clips_per_video=request.clips_per_video, frame_stride=request.stride, **decoding
     )
@@ -183,13 +215,18 @@ def _pairs_of_run(request: Request) -> Iterator[Pair]:
         if len(pairs) == 1:
             names = {"gallery": pairs[0][0], "queries": pairs[0][1]}
             sides = score.sides_of_run(network, index, **names, options=options, progress=progress)
-            yield *pairs[0], sides.gallery, sides.queries, overlaps[0]
-            return
-        # Splits of one data set hold the same videos: each is embedded once.
-        whole = embed(network, index, options=options, progress=progress)
-    for pair, found in zip(pairs, overlaps, strict=True):
-        train, test = (score.take_split(whole, name) for name in pair)
-        yield *pair, train, test, found
+            found = [(sides.gallery, sides.queries)]
+        else:
+            # Splits of one data set hold the same videos: each is embedded once.
+            whole = embed(network, index, options=options, progress=progress)
+            found = [
+                (score.take_split(whole, train), score.take_split(whole, test))
+                for train, test in pairs
+            ]
+    for (train_name, test_name), (train, test), allowed in zip(pairs, found, overlaps, strict=True):
+        yield Pair(
+            train_name=train_name, test_name=test_name, train=train, test=test, overlaps=allowed
+        )
 
 
 def finish(
@@ -197,10 +234,12 @@ def finish(
     request: Request,
     splits: list[dict[str, Any]],
     features: "FeatureSet",
+    *,
+    text: str | None = None,
     **settings: Any,
 ) -> None:
-    """Write the result of `splits` where it belongs and print it."""
-    from fastdual.evaluate.results import make_result, result_file, write_result
+    """Print the result of `splits`, for people as `text` where that is given, and write it."""
+    from fastdual.evaluate.results import make_result
     from fastdual.report.table import summary
 
     result = make_result(
@@ -211,11 +250,22 @@ def finish(
         settings={**features.settings, **settings},
         splits=splits,
     )
-    output = request.output
-    if output is None and request.source.is_dir():
-        output = result_file(request.source, result)
-    if output is not None:
-        write_result(output, result)
-    click.echo(json.dumps(result, indent=1) if request.as_json else summary(result))
-    if output is not None:
-        click.echo(f"result: {output}", err=True)
+    show_and_keep(
+        result,
+        text=summary(result) if text is None else text,
+        source=request.source,
+        output=request.output,
+        as_json=request.as_json,
+    )
+
+
+def show_and_keep(
+    result: dict[str, Any], *, text: str, source: Path, output: Path | None, as_json: bool
+) -> None:
+    """Print a result, then write it to `output`, or to where results of `source` are kept."""
+    from fastdual.evaluate.results import result_file, write_result
+
+    click.echo(json.dumps(result, indent=1) if as_json else text)
+    path = output or result_file(source, result)
+    write_result(path, result)
+    click.echo(f"result: {path}", err=True)

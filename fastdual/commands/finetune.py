@@ -8,8 +8,12 @@ from typing import Any
 import click
 
 from fastdual.commands.backbone import backbone_option
-from fastdual.commands.evaluation import RecordedCommand, typed_command
+from fastdual.commands.evaluation import RecordedCommand, missing, typed_command
 from fastdual.commands.launching import is_launching, launch_command, launch_options
+from fastdual.commands.options import (
+    overlap_options,
+    split_pair,
+)
 from fastdual.commands.progress import video_progress
 from fastdual.loaders.errors import FailureError, InputError
 
@@ -34,7 +38,8 @@ _KEYS = {
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--train", help="Split that is trained on.  [default: train]")
 @click.option("--test", help="Split that is measured on at the end.  [default: test]")
-@click.option("--allow-overlap", is_flag=True, help="Measure although train and test overlap.")
+@click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
+@overlap_options
 @click.option("--random-weights", is_flag=True, help="Start from untrained weights: a baseline.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [default: a GPU if there is one]")
 @click.option("--epochs", type=int, help="Passes over the videos.")
@@ -52,7 +57,7 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     torchrun or srun it joins the given ones.
 
     \b
-      fastdual finetune runs/k400 x.h5 --run runs/ucf --train ucf101-1/train --test ucf101-1/test
+      fastdual finetune runs/k400 ucf101.h5 --run runs/ucf1 --split ucf101-1
       fastdual finetune k400.safetensors data.h5 --run runs/linear --freeze
     """
     # torch takes seconds to import; --help does not wait for it.
@@ -61,6 +66,9 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     from fastdual.runfolder import RunFolder
     from fastdual.weights import load, load_random
 
+    if options["family"] is not None:
+        pair = split_pair(options["family"], options["train"], options["test"])
+        options["train"], options["test"] = pair
     given = {
         f"--{name.replace('_', '-')}": (key, options[name])
         for name, key in _KEYS.items()
@@ -115,6 +123,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
             world=world,
             announce=functools.partial(click.echo, err=True) if world.is_main else lambda _: None,
             allow_overlap=options["allow_overlap"],
+            overlaps_file=options["overlaps_file"],
             progress=progress,
         )
     stopped = result.training.signal_number
@@ -147,6 +156,7 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
                 "num_train": result.num_train,
                 "num_test": len(result.classification.labels),
                 **result.classification.report(),
+                "left_out": {"test": missing(result.left_out)},
                 "overlaps": result.overlaps,
             }
         ],

@@ -14,7 +14,7 @@ from fastdual.commands.evaluation import (
 
 
 @click.command(cls=RecordedCommand)
-@evaluation_options
+@evaluation_options()
 @click.option("--k", type=click.IntRange(min=1), default=20, show_default=True, help="Votes.")
 @click.option(
     "--temperature",
@@ -36,16 +36,8 @@ def command(k: int, temperature: float, **values: Any) -> None:
     from fastdual.evaluate.knn import knn
 
     request, splits = Request(**values), []
-    for train_name, test_name, train, test, overlaps in load_pairs(request):
-        result = knn(train, test, k=min(k, len(train)), temperature=temperature)
-        splits.append(
-            {
-                "train": train_name,
-                "test": test_name,
-                "num_train": len(train),
-                "num_test": len(test),
-                **result.report(),
-                "overlaps": overlaps,
-            }
-        )
-    finish("knn", request, splits, train, k=k, temperature=temperature)
+    for pair in load_pairs(request):
+        votes = min(k, len(pair.train))
+        result = knn(pair.train, pair.test, k=votes, temperature=temperature)
+        splits.append({**pair.entry(), **result.report()})
+    finish("knn", request, splits, pair.train, k=k, temperature=temperature)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import clips_option, embedding_options
+from fastdual.commands.options import clips_option, embedding_options
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)

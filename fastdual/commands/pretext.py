@@ -1,14 +1,21 @@
 """`fastdual pretext`: how well a run solves its own task on videos that it was not trained on."""
 
-import json
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdual.commands.evaluation import embedding_options
+from fastdual.commands.evaluation import RecordedCommand, missing, show_and_keep, typed_command
+from fastdual.commands.options import (
+    embedding_options,
+    json_option,
+    random_weights_option,
+    result_option,
+)
+
+if TYPE_CHECKING:
+    from fastdual.evaluate.pretext import HeldOutMetrics
 
 _PATH = click.Path(path_type=Path)
 _MEASURES = {
@@ -19,13 +26,14 @@ _MEASURES = {
 }
 
 
-@click.command()
+@click.command(cls=RecordedCommand)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
-@click.option("--split", default="test", show_default=True, help="Held-out videos.")
+@click.option("--split", default="test", show_default=True, help="Held-out, as ucf101-1/test.")
 @embedding_options
-@click.option("--random-weights", is_flag=True, help="Untrained weights: a baseline.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@random_weights_option
+@result_option
+@json_option
 def command(
     run: Path,
     data: Path,
@@ -35,6 +43,7 @@ def command(
     workers: int | None,
     root: Path | None,
     random_weights: bool,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Measure the pretext task of RUN on a split of DATA that was held out: does a segment find its
@@ -48,31 +57,54 @@ def command(
     the match wherever the shuffle left the segments in place (1 in S! videos); "segments moved"
     leaves those out.
     """
-    from fastdual.evaluate.embed import load_network
-    from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
+    from fastdual.evaluate.embed import left_out, load_network
+    from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, intervals, measure
+    from fastdual.evaluate.results import make_result
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
 
     where = str(choose_device(device))
     network = load_network(run, device=where, random_weights=random_weights)
+    index, config = open_index(data, root=root), network.config
     loader = held_out_loader(
-        open_index(data, root=root),
-        network.config,
-        split=split,
-        device=where,
-        decode=decode,
-        num_workers=workers,
+        index, config, split=split, device=where, decode=decode, num_workers=workers
     )
     with closing(loader):
-        metrics = asdict(held_out_metrics(network.model, loader))
-    if as_json:
-        click.echo(json.dumps(metrics, indent=2))
-        return
-    chances = dict.fromkeys(("rank_accuracy", "shuffled_rank_accuracy"), metrics["rank_chance"])
-    click.echo(f"{metrics['num_videos']} videos of the split {split}, per cent")
-    click.echo(f"{'':<32}{'chance':>9}{'found':>9}")
+        held_out = held_out_embeddings(network.model, loader)
+    metrics = measure(held_out)
+    result = make_result(
+        task="pretext",
+        command=typed_command(),
+        checkpoint=network.identity,
+        data_fingerprint=index.fingerprint,
+        settings={"backbone": config.model.backbone, "frame_stride": config.clip.frame_stride},
+        splits=[
+            {
+                "train": config.data.split or "train",
+                "test": split,
+                "num_test": metrics.num_videos,
+                "metrics": intervals(held_out, index.groups),
+                "rank_chance": metrics.rank_chance,
+                "left_out": {
+                    "test": missing(
+                        left_out(index, index.split(split), held_out.video_ids.tolist())
+                    )
+                },
+                "overlaps": [],
+            }
+        ],
+    )
+    text = _table(metrics, split)
+    show_and_keep(result, text=text, source=run, output=output, as_json=as_json)
+
+
+def _table(metrics: "HeldOutMetrics", split: str) -> str:
+    chances = dict.fromkeys(("rank_accuracy", "shuffled_rank_accuracy"), metrics.rank_chance)
+    lines = [f"{metrics.num_videos} videos of the split {split}, per cent"]
+    lines.append(f"{'':<32}{'chance':>9}{'found':>9}")
     for name, title in _MEASURES.items():
-        chance = chances.get(name, 1 / metrics["num_videos"])
-        found = metrics[name]
+        chance = chances.get(name, 1 / metrics.num_videos)
+        found = getattr(metrics, name)
         shown = "-" if found is None else f"{100 * found:.1f}"
-        click.echo(f"{title:<32}{100 * chance:>9.1f}{shown:>9}")
+        lines.append(f"{title:<32}{100 * chance:>9.1f}{shown:>9}")
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from fastdual.commands.evaluation import (
 
 
 @click.command(cls=RecordedCommand)
-@evaluation_options
+@evaluation_options()
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -38,17 +38,7 @@ def command(seed: int, **values: Any) -> None:
     from fastdual.evaluate.probe import probe
 
     request, splits = Request(**values), []
-    for train_name, test_name, train, test, overlaps in load_pairs(request):
-        result = probe(train, test, seed=seed)
-        splits.append(
-            {
-                "train": train_name,
-                "test": test_name,
-                "num_train": len(train),
-                "num_test": len(test),
-                **result.classification.report(),
-                **result.details(),
-                "overlaps": overlaps,
-            }
-        )
-    finish("probe", request, splits, train, seed=seed)
+    for pair in load_pairs(request):
+        result = probe(pair.train, pair.test, seed=seed)
+        splits.append({**pair.entry(), **result.classification.report(), **result.details()})
+    finish("probe", request, splits, pair.train, seed=seed)

@@ -5,7 +5,12 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import clips_option, embedding_options
+from fastdual.commands.options import (
+    clips_option,
+    embedding_options,
+    overlap_options,
+    split_pair,
+)
 from fastdual.commands.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -15,18 +20,21 @@ _PATH = click.Path(path_type=Path)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH, required=False)
 @click.option("-o", "--output", type=_PATH, help="Page [default: RUN/report.html].")
-@click.option("--gallery", default="train", show_default=True, help="Split that is searched.")
-@click.option("--queries", default="test", show_default=True, help="Split that is looked up.")
-@click.option("--allow-overlap", is_flag=True, help="Go on although the two splits overlap.")
+@click.option("--gallery", help="Split that is searched [default: train].")
+@click.option("--queries", help="Split that is looked up [default: test].")
+@click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
+@overlap_options
 @clips_option(4)
 @embedding_options
 def command(
     run: Path,
     data: Path | None,
     output: Path | None,
-    gallery: str,
-    queries: str,
+    gallery: str | None,
+    queries: str | None,
+    family: str | None,
     allow_overlap: bool,
+    overlaps_file: Path | None,
     clips_per_video: int,
     device: str,
     decode: Any,
@@ -41,7 +49,7 @@ def command(
 
     \b
       fastdual report runs/first
-      fastdual report runs/ucf ucf101.h5 --gallery ucf101-1/train --queries ucf101-1/test
+      fastdual report runs/ucf ucf101.h5 --split ucf101-1
     """
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions, load_network
@@ -51,6 +59,9 @@ def command(
     from fastdual.report.collect import collect
     from fastdual.report.page import read_facts, render, write_page
 
+    splits = (gallery or "train", queries or "test")
+    if family is not None:
+        splits = split_pair(family, gallery, queries)
     facts = read_facts(run)
     evidence = None
     if data is not None:
@@ -59,15 +70,15 @@ def command(
         untrained = load_network(run, device=where, random_weights=True)
         index = open_index(data, root=root)
         decoding: dict[str, Any] = {"decode": decode, "num_workers": workers}
-        found = index_overlaps(index, gallery, queries, **decoding)
+        found = index_overlaps(index, *splits, **decoding)
         options = EmbedOptions(clips_per_video=clips_per_video, **decoding)
-        overlaps = refuse_overlaps(found, allowed=allow_overlap)
+        overlaps = refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
         with video_progress("embedding") as progress:
             evidence = collect(
                 trained,
                 untrained,
                 index,
-                splits=(gallery, queries),
+                splits=splits,
                 options=options,
                 overlaps=overlaps,
                 progress=progress,

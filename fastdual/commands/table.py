@@ -10,18 +10,29 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("sources", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--output", type=_PATH, help="Write the table here instead of printing it.")
-def command(sources: tuple[Path, ...], output: Path | None) -> None:
+@click.option(
+    "--mean", "with_mean", is_flag=True, help="Add the mean over the splits of one method."
+)
+def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> None:
     """Make a Markdown table of results. SOURCES: run folders (all their results), result files.
+
+    --mean takes results of one method, each on another split: runs of other weights, settings or
+    data are refused, and so is a split that comes twice.
 
     \b
       fastdual table runs/a runs/b baseline.json -o table.md
+      fastdual table --mean runs/ft1 runs/ft2 runs/ft3
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.checkpoint import write_atomically
+    from fastdual.evaluate.average import check_one_method
     from fastdual.evaluate.results import find_results
     from fastdual.report.table import markdown_table
 
-    table = markdown_table(find_results(sources))
+    found = find_results(sources)
+    if with_mean:
+        check_one_method(found)
+    table = markdown_table(found, with_mean=with_mean)
     if output is None:
         click.echo(table)
     else:

@@ -66,14 +66,14 @@ class Classification:
         }
 
 
-def interval(hits: NDArray[np.bool_], groups: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+def interval(hits: NDArray[Any], groups: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     """Share of hits with its bootstrap interval (percentiles of 1000 resamples).
 
     Videos of one group (film, signer) succeed and fail together, so whole groups are drawn where
     there are enough of them; `resampled` says which it was.
 
     Args:
-        hits: [Q].
+        hits: [Q] right or wrong, or a share of right answers.
         groups: [Q], "" where unknown.
         seed: of the resampling.
     """

@@ -5,19 +5,21 @@ Shapes: B videos of a batch, K clips a video, N videos, F features.
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.backbones.custom import check_named
 from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_model
 from fastdual.config import PretrainConfig
 from fastdual.encoder import VideoEncoder
-from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.features import FeatureSet, LeftOut
+from fastdual.evaluate.frozen import kept_frozen
 from fastdual.loaders.decode import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
@@ -114,7 +116,7 @@ def embed(
 ) -> FeatureSet:
     """Compute the features of every video of a split.
 
-    A video that cannot be decoded is left out (the loader warns and names it).
+    A video that cannot be decoded is left out (the loader warns and names it) and noted.
 
     Args:
         network: its device is where the work is done.
@@ -125,18 +127,19 @@ def embed(
 
     Raises:
         InputError: no such split, or features that are not finite.
-        FailureError: too many videos cannot be decoded.
+        FailureError: too many videos cannot be decoded, or a weight or statistic moved.
     """
     wanted = index.split(split)
     rows: dict[int, Tensor] = {}
     shown = 0
-    for videos, features in embed_clips(network, index, split=split, options=options):
+    for videos, clips in embed_clips(network, index, split=split, options=options):
         # A substitute stands in for a video that failed; it has its own row already or to come.
-        rows.update(zip(videos, features.mean(dim=1), strict=True))
-        shown += len(features)
+        rows.update(zip(videos, clips.mean(dim=1), strict=True))
+        shown += len(videos)
         if progress is not None:
             progress(shown, len(wanted), shown - len(rows))
-    return feature_set(network, index, options.spec(network.config), rows)
+    features = feature_set(network, index, options.spec(network.config), rows)
+    return replace(features, left_out=left_out(index, wanted, rows))
 
 
 def embed_clips(
@@ -144,7 +147,8 @@ def embed_clips(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Numbers of the videos of each batch, and the features [B, K, F] of their clips, on the CPU.
 
-    A video may come twice, in place of one that could not be decoded. Arguments as `embed`.
+    A video may come twice, in place of one that could not be decoded. Arguments and errors as
+    `embed`; whether a weight moved is checked after the last batch.
     """
     loader = ClipLoader(
         index,
@@ -157,7 +161,7 @@ def embed_clips(
         shuffle=False,
         drop_last=False,
     )
-    with loader:
+    with loader, kept_frozen(network.model):
         for batch in loader:
             yield batch.video_ids.tolist(), _pooled(network.model, batch.clips)
 
@@ -195,6 +199,26 @@ def feature_set(
         data_fingerprint=index.fingerprint,
         settings=settings,
     )
+
+
+def left_out(
+    index: VideoIndex, wanted: NDArray[np.int64], shown: Container[int]
+) -> tuple[LeftOut, ...]:
+    """The wanted videos that were not shown, and those that the index has in quarantine."""
+    failed = (
+        LeftOut(
+            index.paths[video],
+            "could not be decoded",
+            tuple(name for name, of in index.splits.items() if video in of),
+        )
+        for video in wanted.tolist()
+        if video not in shown
+    )
+    quarantined = (
+        LeftOut(path, f"in the index's quarantine: {reason}", ())
+        for path, reason in index.quarantine
+    )
+    return (*failed, *quarantined)
 
 
 def _sha256(path: Path) -> str:

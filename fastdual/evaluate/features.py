@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,23 @@ from fastdual.loaders.errors import FailureError, InputError, why_not_written
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
 _MAGIC = b"fastdual-features "
-_VERSION = 2
+_VERSION = 3
 _USER_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A video that was wanted and has no features.
+
+    Attributes:
+        path: relative to the root of the index.
+        reason: why.
+        splits: that it belongs to; none where that is not known, as of what could not be indexed.
+    """
+
+    path: str
+    reason: str
+    splits: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +55,7 @@ class FeatureSet:
         checkpoint: sha256 of the checkpoint file, or "random weights, seed N".
         data_fingerprint: fingerprint of the index.
         settings: how the features were made (backbone, clip size, stride, clips a video).
+        left_out: videos that were wanted and are not here.
     """
 
     features: NDArray[np.float32]
@@ -51,6 +67,7 @@ class FeatureSet:
     checkpoint: str
     data_fingerprint: str
     settings: Mapping[str, Any]
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.paths)
@@ -99,6 +116,10 @@ class FeatureSet:
             groups=tuple(self.groups[row] for row in rows),
             splits={},
         )
+
+    def left_out_of(self, name: str | None) -> tuple[LeftOut, ...]:
+        """What is missing in a split, or may be; None: all that is missing."""
+        return tuple(v for v in self.left_out if name is None or not v.splits or name in v.splits)
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all.
@@ -154,6 +175,7 @@ def _encode(feature_set: FeatureSet) -> bytes:
         _write_texts(file, "split_names", names)
         for number, name in enumerate(names):
             file[f"splits/{number}"] = feature_set.splits[name]
+        file["left_out"] = json.dumps([asdict(video) for video in feature_set.left_out])
     body = stream.getvalue()[_USER_BLOCK:]
     digest = hashlib.sha256(body).hexdigest()
     header = _MAGIC + f"{_VERSION}\nsha256 {digest}\n".encode()
@@ -180,12 +202,12 @@ def _read_checked(path: Path) -> bytes:
 
 def _decode(file: Any) -> dict[str, Any]:
     splits = {
-        name: file[f"splits/{number}"][:]
+        name: _read_array(file, f"splits/{number}")
         for number, name in enumerate(_read_texts(file, "split_names"))
     }
     return {
-        "features": file["features"][:],
-        "labels": file["labels"][:],
+        "features": _read_array(file, "features"),
+        "labels": _read_array(file, "labels"),
         "paths": _read_texts(file, "paths"),
         "class_names": _read_texts(file, "class_names"),
         "groups": _read_texts(file, "groups"),
@@ -193,6 +215,10 @@ def _decode(file: Any) -> dict[str, Any]:
         "checkpoint": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
+        "left_out": tuple(
+            LeftOut(video["path"], video["reason"], tuple(video["splits"]))
+            for video in json.loads(file["left_out"][()])
+        ),
     }
 
 

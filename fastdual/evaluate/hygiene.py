@@ -3,9 +3,13 @@
 Shapes: N training videos, Q test videos, K thumbnails a video, P pixels of them all.
 """
 
+import csv
+import io
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.checkpoint import write_atomically
 from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.decode import Requested
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
@@ -49,21 +54,48 @@ class Overlap:
     test: str
 
 
-def refuse_overlaps(overlaps: Sequence[Overlap], *, allowed: bool) -> list[dict[str, Any]]:
+def refuse_overlaps(
+    overlaps: Sequence[Overlap], *, allowed: bool, listing: Path | None = None
+) -> list[dict[str, Any]]:
     """The overlaps as plain values, where they are allowed.
 
+    Args:
+        overlaps: of one training and one test split.
+        allowed: go on all the same.
+        listing: every pair is written here, as a CSV file, refused or not.
+
     Raises:
-        InputError: there are some, and they are not; lists the first pairs.
+        InputError: there are some, and they are not allowed; names the first pairs.
+        FailureError: the listing cannot be written.
     """
+    if listing is not None:
+        write_overlaps(listing, overlaps)
     if overlaps and not allowed:
         pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
         more = f"; and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
+        every = "--overlaps FILE writes every pair" if listing is None else f"all are in {listing}"
         raise InputError(
             f"the two splits overlap in {len(overlaps)} pairs, so a test would see what is known "
-            f"already: {pairs}{more}. Choose other splits; --allow-overlap measures all "
-            "the same and lists every pair in the result"
+            f"already: {pairs}{more}. Choose other splits; {every}, --allow-overlap measures all "
+            "the same"
         )
     return [asdict(overlap) for overlap in overlaps]
+
+
+def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
+    """Write pairs as a CSV file: kind, training video, test video.
+
+    Raises:
+        FailureError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", "train", "test"])
+    writer.writerows((overlap.kind, overlap.train, overlap.test) for overlap in overlaps)
+    try:
+        write_atomically(path, os.fsencode(text.getvalue()))
+    except OSError as error:
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
 
 
 def index_overlaps(
@@ -127,11 +159,10 @@ def _same_group_pairs(
 
 
 def _equal_pairs(keys: Sequence[bytes], num_train: int) -> list[tuple[int, int]]:
-    first: dict[bytes, int] = {}
+    rows: defaultdict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(keys[:num_train]):
-        first.setdefault(key, row)
-    later = enumerate(keys[num_train:], start=num_train)
-    return [(first[key], row) for row, key in later if key in first]
+        rows[key].append(row)
+    return [(a, row) for row, key in enumerate(keys[num_train:], num_train) for a in rows[key]]
 
 
 def _same_bytes_pairs(

@@ -3,15 +3,18 @@
 Shapes: B videos of a batch, N videos, V = 4 views, S segments, D embedding size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
 from fastdual.encoder import VideoEncoder
+from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import CLIPS_AT_ONCE
+from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
 from fastdual.loaders.decode import Requested
@@ -81,12 +84,14 @@ class HeldOutEmbeddings:
         features: [N, 2, F] pooled backbone features of views 0 and 1.
         segments: [N, 4, S, D'] segment embeddings; those of view 3 as the network saw them.
         permutation: [N, S]; segment i of view 3 is segment permutation[i] of view 2.
+        video_ids: [N] numbers of the videos in their index.
     """
 
     clips: Tensor
     features: Tensor
     segments: Tensor
     permutation: Tensor
+    video_ids: Tensor
 
     @property
     def moved(self) -> Tensor:
@@ -112,11 +117,13 @@ def held_out_embeddings(
 
     Raises:
         InputError: a backbone without heads.
+        FailureError: a weight or statistic moved.
     """
     if not isinstance(model, DualModel):
         raise InputError("an exported or fine-tuned backbone has no heads: name its run instead")
     was_training = model.training
     model.eval()
+    before = snapshot(model)
     parts = []
     seen: set[int] = set()
     for batch in loader:
@@ -125,8 +132,10 @@ def held_out_embeddings(
             continue
         assert batch.permutation is not None, "the loader must yield the pretraining views"
         clips, segments, pooled = _embed_views(model, batch.clips[fresh])
-        part = (clips[:, :2], pooled[:, :2], segments, batch.permutation[fresh])
+        ids = batch.video_ids[fresh]
+        part = (clips[:, :2], pooled[:, :2], segments, batch.permutation[fresh], ids)
         parts.append([tensor.cpu() for tensor in part])
+    check_frozen(model, before)
     model.train(was_training)
     return HeldOutEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
@@ -140,15 +149,42 @@ def held_out_metrics(
 
 def measure(held_out: HeldOutEmbeddings) -> HeldOutMetrics:
     """The metrics of embeddings that are there already."""
-    segments, permutation, moved = held_out.segments, held_out.permutation, held_out.moved
+    means = {name: float(right.mean()) for name, (_, right) in answers(held_out).items()}
     return HeldOutMetrics(
-        rank_accuracy=_rank_accuracy(segments, permutation),
-        shuffled_rank_accuracy=_rank_accuracy(segments[moved], permutation[moved]),
-        rank_chance=1 / (2 * segments.shape[2] - 1),
-        clip_top1=_two_view_top1(held_out.clips),
-        same_video_recall=_same_video_recall(held_out.features),
-        num_videos=len(permutation),
+        rank_accuracy=means.get("rank_accuracy"),
+        shuffled_rank_accuracy=means.get("shuffled_rank_accuracy"),
+        rank_chance=1 / (2 * held_out.segments.shape[2] - 1),
+        clip_top1=means["clip_top1"],
+        same_video_recall=means["same_video_recall"],
+        num_videos=len(held_out.permutation),
     )
+
+
+def answers(held_out: HeldOutEmbeddings) -> dict[str, tuple[Tensor, Tensor]]:
+    """By metric: the rows [M] of the videos that it is asked of, and how much of each is right [M].
+
+    A metric of `HeldOutMetrics` that is asked of no video is not there.
+    """
+    every = torch.arange(len(held_out.permutation))
+    found = {
+        "clip_top1": (every, _two_view_top1(held_out.clips)),
+        "same_video_recall": (every, _same_video_recall(held_out.features)),
+    }
+    if held_out.permutation.shape[1] > 1:
+        right, moved = _rank_accuracy(held_out.segments, held_out.permutation), held_out.moved
+        found["rank_accuracy"] = (every, right)
+        if moved.any():
+            found["shuffled_rank_accuracy"] = (every[moved], right[moved])
+    return found
+
+
+def intervals(held_out: HeldOutEmbeddings, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each metric with its bootstrap interval; groups: of all videos of the index."""
+    found = {}
+    for name, (rows, right) in answers(held_out).items():
+        asked = held_out.video_ids[rows].tolist()
+        found[name] = interval(right.numpy(), [groups[video] for video in asked])
+    return found
 
 
 def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
@@ -182,30 +218,34 @@ def _embed_views(model: DualModel, views: Tensor) -> tuple[Tensor, Tensor, Tenso
     )
 
 
-def _rank_accuracy(segments: Tensor, permutation: Tensor) -> float | None:
-    """Views 0 and 2 against the shuffled one; segments [N, V, S, D], permutation [N, S]."""
-    if not len(permutation) or permutation.shape[1] < 2:
-        return None
-    shuffled = segments[:, 3]
-    results = [
-        shuffle_rank_loss_with_metrics(segments[:, view], shuffled, permutation) for view in (0, 2)
+def _rank_accuracy(segments: Tensor, permutation: Tensor) -> Tensor:
+    """Share of right segments of each video [N], in views 0 and 2 against the shuffled one.
+
+    Args:
+        segments: [N, V, S, D].
+        permutation: [N, S].
+    """
+    shares = [
+        shuffle_rank_loss_with_metrics(of[[0, 2]], of[[3, 3]], order.expand(2, -1)).accuracy
+        for of, order in zip(segments, permutation, strict=True)
     ]
-    return sum(result.accuracy.item() for result in results) / len(results)
+    return torch.stack(shares).double()
 
 
-def _two_view_top1(clips: Tensor) -> float:
-    """Share of the 2N rows of [N, 2, D] whose other view is nearer than all other rows."""
+def _two_view_top1(clips: Tensor) -> Tensor:
+    """Share of the two views of [N, 2, D] that are nearer to each other than to all else, [N]."""
     rows = clips.flatten(0, 1)
     similarity = rows @ rows.T
     similarity.fill_diagonal_(-torch.inf)
     numbers = torch.arange(len(rows))
     match = similarity[numbers, numbers ^ 1]
     # A tie is not a win: a network that maps all clips to one point knows none of them.
-    return float(((similarity >= match[:, None]).sum(dim=1) == 1).double().mean())
+    wins = (similarity >= match[:, None]).sum(dim=1) == 1
+    return wins.double().view(-1, 2).mean(dim=1)
 
 
-def _same_video_recall(features: Tensor) -> float:
-    """R@1 of view 0 of each video among all views 1; features [N, 2, F]."""
+def _same_video_recall(features: Tensor) -> Tensor:
+    """R@1 of view 0 of each video among all views 1, [N]; features [N, 2, F]."""
     numbers = torch.arange(len(features))
     ranks = first_match_ranks(features[:, 1], numbers, features[:, 0], numbers)
-    return float((ranks == 1).double().mean())
+    return (ranks == 1).double()

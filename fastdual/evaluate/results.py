@@ -1,6 +1,6 @@
 """Results of evaluations as JSON files: numbers, and everything that says what they are numbers of.
 
-A run keeps its results in RUN/results/, one file an evaluation.
+A run keeps its results in RUN/results/, a file NAME.* in NAME-results/, one file an evaluation.
 """
 
 import json
@@ -14,11 +14,19 @@ import torch
 
 from fastdual import __version__
 from fastdual.checkpoint import write_atomically
+from fastdual.evaluate.average import mean_and_spread
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
 
 FORMAT = "fastdual result"
 FORMAT_VERSION = 1
 _MAX_RESULT_BYTES = 1 << 28
+_LABELS = {
+    "clips_per_video": "clips",
+    "frame_stride": "stride",
+    "k": "k",
+    "temperature": "temperature",
+    "seed": "seed",
+}
 
 
 def make_result(
@@ -33,19 +41,14 @@ def make_result(
     """One result as plain values.
 
     Args:
-        task: "probe", "knn", "retrieve" or "finetune".
+        task: "probe", "knn", "retrieve", "pretext", "finetune" or "linear".
         command: the command line that makes it again.
         checkpoint: sha256 of the checkpoint, or "random weights, seed N".
         data_fingerprint: of the index.
         settings: backbone, clips and whatever else decides the numbers.
-        splits: for each pair of splits its "train", "test", "metrics" and the rest; with several,
-            the means of their metrics are added.
+        splits: for each pair of splits its "train", "test", "metrics" and the rest; the means of
+            their metrics are added.
     """
-    names = [name for name in splits[0]["metrics"] if all(name in s["metrics"] for s in splits)]
-    means = {
-        name: sum(split["metrics"][name]["value"] for split in splits) / len(splits)
-        for name in names
-    }
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -56,7 +59,7 @@ def make_result(
         "data_fingerprint": data_fingerprint,
         "settings": dict(settings),
         "splits": list(splits),
-        "mean": means,
+        "mean": {name: mean for name, (mean, _) in mean_and_spread(splits).items()},
         "versions": {
             "fastdual": __version__,
             "torch": str(torch.__version__),
@@ -80,11 +83,36 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
         ) from error
 
 
-def result_file(run: Path, result: Mapping[str, Any]) -> Path:
-    """Where a run keeps a result: named by task, test splits and, for a baseline, its weights."""
-    tests = "+".join(split["test"].replace("/", "-") for split in result["splits"])
-    weights = "-random" if is_baseline(result) else ""
-    return run / "results" / f"{result['task']}{weights}-{tests}.json"
+def result_file(source: Path, result: Mapping[str, Any]) -> Path:
+    """Where a result is kept: in the run's folder, or beside the file that was evaluated.
+
+    Named by all that may differ between results of one network, so that only the same evaluation
+    takes its place.
+    """
+    folder = source / "results"
+    if not source.is_dir():
+        folder = source.with_name(f"{source.stem}-results")
+    parts = [str(result["task"]), "+".join(_pair_name(split) for split in result["splits"])]
+    if is_baseline(result):
+        parts.insert(1, "random")
+    # A fine-tuning run has one config and one data set.
+    if "config" not in result["settings"]:
+        parts += [label.replace(" ", "") for label in setting_labels(result)]
+        parts.append(f"data{result['data_fingerprint'][:8]}")
+    return folder / f"{'-'.join(parts)}.json"
+
+
+def _pair_name(split: Mapping[str, Any]) -> str:
+    """The test split, and the training split where it is not the other half of the same."""
+    train, test = str(split["train"]), str(split["test"])
+    name = test if train == f"{test.removesuffix('test')}train" else f"{test}-after-{train}"
+    return name.replace("/", "-")
+
+
+def setting_labels(result: Mapping[str, Any]) -> list[str]:
+    """The settings that a user chooses between, for people: `clips 10`, `k 20`."""
+    settings = result["settings"]
+    return [f"{label} {settings[key]}" for key, label in _LABELS.items() if key in settings]
 
 
 def is_baseline(result: Mapping[str, Any]) -> bool:

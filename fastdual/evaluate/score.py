@@ -1,17 +1,14 @@
 """A retrieval score with its origin: from a run and videos, or from files of features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fastdual import __version__
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file
-from fastdual.evaluate.results import make_result
 from fastdual.evaluate.retrieval import PAPER_KS, RetrievalResult, retrieve
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
@@ -74,8 +71,8 @@ def sides_of_run(
 
 
 def take_split(features: FeatureSet, name: str | None) -> FeatureSet:
-    """The rows of a split, without their other splits; None: all."""
-    return features.take(features.split(name))
+    """The rows of a split and what is missing there, without their other splits; None: all."""
+    return replace(features.take(features.split(name)), left_out=features.left_out_of(name))
 
 
 def retrieval_report(sides: Sides) -> dict[str, Any]:
@@ -99,33 +96,7 @@ def retrieval_report(sides: Sides) -> dict[str, Any]:
         },
         "chance": _chance(sides.gallery, result),
         "checkpoint": sides.gallery.checkpoint,
-        "data_fingerprint": sides.gallery.data_fingerprint,
-        "settings": dict(sides.gallery.settings),
-        "versions": {"fastdual": __version__, "torch": torch.__version__},
     }
-
-
-def retrieval_result(
-    report: dict[str, Any], *, command: str, overlaps: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """A report of retrieval, and what was allowed to overlap, as `fastdual table` reads it."""
-    split = {
-        "train": report["gallery"],
-        "test": report["queries"],
-        "num_train": report["num_gallery"],
-        "num_test": report["num_queries"],
-        "metrics": report["metrics"],
-        "chance": report["chance"],
-        "overlaps": overlaps,
-    }
-    return make_result(
-        task="retrieve",
-        command=command,
-        checkpoint=report["checkpoint"],
-        data_fingerprint=report["data_fingerprint"],
-        settings=report["settings"],
-        splits=[split],
-    )
 
 
 def retrieval_table(report: dict[str, Any]) -> str:

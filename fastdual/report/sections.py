@@ -9,7 +9,7 @@ from fastdual.report.collect import Evidence, Learned, Lookup, classes_of
 from fastdual.report.markup import note, picture, share_cell
 from fastdual.report.plots import training_curves
 from fastdual.report.runs import RunCurves
-from fastdual.report.table import METRICS
+from fastdual.report.table import METRICS, task_label
 
 
 def curves(of: RunCurves | None) -> str:
@@ -103,7 +103,7 @@ def results(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             mark = " (overlaps with train)" if split["overlaps"] else ""
             metrics = split["metrics"]
             cells = "".join(share_cell(metrics[n]) if n in metrics else "<td></td>" for n in names)
-            texts = (str(result["task"]), str(split["test"]) + mark, weights)
+            texts = (task_label(result), str(split["test"]) + mark, weights)
             start = "".join(f"<td>{escape(text)}</td>" for text in texts)
             rows.append(f"<tr>{start}{cells}</tr>")
     return f'<table class="numbers"><tr>{head}</tr>{"".join(rows)}</table>'

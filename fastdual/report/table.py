@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastdual.evaluate.results import is_baseline
+from fastdual.evaluate.average import mean_and_spread
+from fastdual.evaluate.results import is_baseline, setting_labels
 
-METRICS = ("top1", "top5", "R@1", "R@5", "R@10", "R@20", "R@50")
+METRICS = (
+    *("top1", "top5", "R@1", "R@5", "R@10", "R@20", "R@50"),
+    *("rank_accuracy", "shuffled_rank_accuracy", "clip_top1", "same_video_recall"),
+)
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -21,11 +25,7 @@ def summary(result: Mapping[str, Any]) -> str:
             f"{result['task']}  {', '.join(cells)}; {split['num_train']} training videos "
             f"({split['train']}), {split['num_test']} test videos ({split['test']})"
         )
-        if split["overlaps"]:
-            lines.append(f"warning: {len(split['overlaps'])} overlaps of train and test allowed")
-    if len(result["splits"]) > 1:
-        cells = [f"{name} {100 * value:.1f} %" for name, value in result["mean"].items()]
-        lines.append(f"mean of {len(result['splits'])} splits  {', '.join(cells)}")
+    lines += remarks(result["task"], result["splits"])
     first = result["splits"][0]
     if "commonest_class" in first:
         guess = 100 * first["commonest_class"]
@@ -33,10 +33,37 @@ def summary(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The mean of several splits, and what has to be known of the videos."""
+    lines = []
+    if len(splits) > 1:
+        cells = (f"{name} {_mean_cell(found)} %" for name, found in mean_and_spread(splits).items())
+        lines.append(f"{task}  mean of {len(splits)} splits ± deviation  {', '.join(cells)}")
+    for split in splits:
+        if split["overlaps"]:
+            lines.append(
+                f"warning: {len(split['overlaps'])} overlaps of {split['train']} and "
+                f"{split['test']} allowed"
+            )
+        if missing := split["left_out"]["test"]:
+            lines.append(
+                f"warning: {len(missing)} videos left out of {split['test']}, first "
+                f"{missing[0]['path']} ({missing[0]['reason']})"
+            )
+    return lines
+
+
+def markdown_table(
+    results: Sequence[tuple[str, Mapping[str, Any]]], *, with_mean: bool = False
+) -> str:
     """A Markdown table of (source, result), one row for each pair of splits and each mean.
 
-    Cells are per cent; brackets hold the 95 % interval, where there is one.
+    Cells are per cent; brackets hold the 95 % interval, where there is one, and a mean comes with
+    the standard deviation between the splits.
+
+    Args:
+        results: each with its source.
+        with_mean: add a row for the mean over the splits of all; they are of one method.
     """
     present = {name for _, result in results for name in result["mean"]}
     columns = [name for name in METRICS if name in present]
@@ -44,23 +71,50 @@ def markdown_table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     rows = [header, ["---"] * len(header)]
     for source, result in results:
         rows += _rows(source, result, columns)
+    if with_mean:
+        splits = [split for _, result in results for split in result["splits"]]
+        rows.append(_mean_row("all", results[0][1], splits, columns))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _rows(source: str, result: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
-    weights = "random" if is_baseline(result) else str(result["checkpoint"])[:8]
-    backbone = str(result["settings"].get("backbone", ""))
-    start = [_escape(source), weights, result["task"], _escape(backbone)]
     rows = []
     for split in result["splits"]:
         mark = " (overlaps with train)" if split["overlaps"] else ""
         cells = [_cell(split["metrics"].get(name)) for name in columns]
-        rows.append([*start, _escape(split["test"]) + mark, str(split["num_test"]), *cells])
+        where = [_escape(split["test"]) + mark, str(split["num_test"])]
+        rows.append([*_start(source, result), *where, *cells])
     if len(rows) > 1:
-        means = [f"{100 * result['mean'][n]:.1f}" if n in result["mean"] else "" for n in columns]
-        count = str(sum(split["num_test"] for split in result["splits"]))
-        rows.append([*start, f"mean of {len(result['splits'])}", count, *means])
+        rows.append(_mean_row(source, result, result["splits"], columns))
     return rows
+
+
+def _mean_row(
+    source: str,
+    result: Mapping[str, Any],
+    splits: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+) -> list[str]:
+    means = mean_and_spread(splits)
+    cells = [_mean_cell(means[name]) if name in means else "" for name in columns]
+    count = str(sum(split["num_test"] for split in splits))
+    return [*_start(source, result), f"mean of {len(splits)}", count, *cells]
+
+
+def _start(source: str, result: Mapping[str, Any]) -> list[str]:
+    weights = "random" if is_baseline(result) else str(result["checkpoint"])[:8]
+    backbone = str(result["settings"].get("backbone", ""))
+    return [_escape(source), weights, task_label(result), _escape(backbone)]
+
+
+def task_label(result: Mapping[str, Any]) -> str:
+    """The task and the settings that a user chooses between."""
+    return ", ".join([str(result["task"]), *setting_labels(result)])
+
+
+def _mean_cell(found: tuple[float, float]) -> str:
+    mean, deviation = found
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def _cell(metric: Mapping[str, Any] | None) -> str:

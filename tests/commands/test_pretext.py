@@ -2,13 +2,14 @@
 
 import json
 from contextlib import closing
-from dataclasses import asdict
+from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.evaluate.embed import load_network
 from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
+from fastdual.evaluate.results import read_result
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--workers", "1", "--device", "cpu"]
@@ -18,13 +19,28 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["pretext", *map(str, arguments), *QUICK])
 
 
-def test_json_is_the_measurement_of_the_held_out_split() -> None:
-    done = run(small_checkpoint(), small_index_file(), "--json")
+def test_result_is_the_measurement_of_the_held_out_split(tmp_path: Path) -> None:
+    output = tmp_path / "r.json"
+    done = run(small_checkpoint(), small_index_file(), "--json", "-o", output)
     assert done.exit_code == 0, done.output
+    result = read_result(output)
+    assert json.loads(done.stdout) == result
     network = load_network(small_checkpoint())
-    loader = held_out_loader(small_index(), network.config, split="test", num_workers=1)
-    with closing(loader):
-        assert json.loads(done.stdout) == asdict(held_out_metrics(network.model, loader))
+    with closing(held_out_loader(small_index(), network.config, split="test")) as loader:
+        metrics = held_out_metrics(network.model, loader)
+    (split,) = result["splits"]
+    assert split["num_test"] == metrics.num_videos == 8
+    assert split["left_out"] == {"test": []}
+    for name, metric in split["metrics"].items():
+        assert metric["value"] == getattr(metrics, name)
+        assert metric["low"] <= metric["value"] <= metric["high"]
+    assert split["metrics"].keys() >= {"rank_accuracy", "clip_top1", "same_video_recall"}
+    assert result["checkpoint"] == network.identity
+    assert result["data_fingerprint"] == small_index().fingerprint
+    assert result["command"].startswith("fastdual pretext ")
+    table = CliRunner().invoke(cli, ["table", str(output)])
+    assert table.exit_code == 0, table.output
+    assert "| rank_accuracy | shuffled_rank_accuracy | clip_top1 |" in table.stdout
 
 
 def test_table_and_untrained_baseline() -> None:

@@ -40,7 +40,9 @@ def test_run_leaves_a_result_that_says_what_it_is(run_folder: Path, features: Fe
     done = run("probe", run_folder, small_index_file(), *QUICK)
     assert done.exit_code == 0, done.output
     assert "16 training videos (train), 8 test videos (test)" in done.stdout
-    result = read_result(run_folder / "results" / "probe-test.json")
+    (file,) = (run_folder / "results").iterdir()
+    assert file.name.startswith("probe-test-clips2-stride4-seed0-data")
+    result = read_result(file)
     assert result["command"].startswith(f"fastdual probe {run_folder} ")
     assert result["checkpoint"] == features.checkpoint
     assert result["data_fingerprint"] == small_index().fingerprint
@@ -120,7 +122,7 @@ def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) 
     cases = {
         "no split 'val' among these features": ["probe", file, "--test", "val"],
         "no split 'x/train' among these": ["knn", file, "--split", "x"],
-        "--split names both splits": ["knn", file, "--split", "x", "--test", "test"],
+        "--split x names both splits": ["knn", file, "--split", "x", "--test", "test"],
         "of the training videos have no label": ["probe", tmp_path / "unlabelled.h5"],
         "name its videos too": ["probe", small_checkpoint()],
         "no such run folder": ["probe", tmp_path / "none", small_index_file()],

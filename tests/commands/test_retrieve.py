@@ -35,7 +35,7 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
     features.save(tmp_path / "both.h5")
     take_split(features, "train").save(tmp_path / "train.h5")
     take_split(features, "test").save(tmp_path / "test.h5")
-    reports = []
+    splits = []
     for arguments in (
         [small_checkpoint(), small_index_file(), *QUICK],
         [tmp_path / "both.h5"],
@@ -43,13 +43,14 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
     ):
         done = run(*arguments, "--json")
         assert done.exit_code == 0, done.output
-        reports.append(json.loads(done.stdout))
-    assert reports[0] == reports[1]
-    assert reports[0]["recall"] == reports[2]["recall"]
-    assert (reports[0]["num_gallery"], reports[0]["num_queries"]) == (16, 8)
-    assert reports[0]["chance"] == 1 / 8
-    assert reports[0]["recall"]["10"] is not None
-    assert reports[0]["recall"]["20"] is None
+        (split,) = json.loads(done.stdout)["splits"]
+        splits.append(split)
+    assert splits[0] == splits[1]
+    assert splits[0]["recall"] == splits[2]["recall"]
+    assert (splits[0]["num_train"], splits[0]["num_test"]) == (16, 8)
+    assert splits[0]["chance"] == 1 / 8
+    assert splits[0]["recall"]["10"] is not None
+    assert splits[0]["recall"]["20"] is None
 
 
 def test_progress_goes_through_both_splits_to_the_end() -> None:
@@ -82,7 +83,7 @@ def test_splits_can_be_named(features: FeatureSet, tmp_path: Path) -> None:
     features.save(tmp_path / "both.h5")
     done = run(tmp_path / "both.h5", "--gallery", "test", "--queries", "train", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["num_gallery"] == 8
+    assert json.loads(done.stdout)["splits"][0]["num_train"] == 8
 
 
 def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) -> None:
@@ -116,9 +117,10 @@ def test_result_file_holds_intervals_and_can_be_tabled(
     features.save(tmp_path / "both.h5")
     done = run(tmp_path / "both.h5", "-o", tmp_path / "r.json", "--json")
     assert done.exit_code == 0, done.output
-    recall, result = json.loads(done.stdout)["recall"], read_result(tmp_path / "r.json")
+    result = read_result(tmp_path / "r.json")
+    assert result == json.loads(done.stdout)
     assert result["command"].startswith("fastdual retrieve ")
-    metrics = result["splits"][0]["metrics"]
+    metrics, recall = (result["splits"][0][name] for name in ("metrics", "recall"))
     assert {name: m["value"] for name, m in metrics.items()} == {
         f"R@{k}": recall[str(k)] for k in (1, 5, 10)
     }
@@ -147,7 +149,7 @@ def test_overlapping_splits_are_refused_unless_told_otherwise(
         output = tmp_path / "r.json"
         done = run(*arguments, "--allow-overlap", "-o", output)
         assert done.exit_code == 0, done.output
-        assert "warning: 1 overlaps" in done.stderr
+        assert "warning: 1 overlaps" in done.stdout
         (overlap,) = read_result(output)["splits"][0]["overlaps"]
         assert overlap["kind"] == "same group"
         table = CliRunner().invoke(cli, ["table", str(output)])

@@ -109,8 +109,8 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "f.h5")
     content = (tmp_path / "f.h5").read_bytes()
-    (tmp_path / "f.h5").write_bytes(content.replace(b"features 2\n", b"features 3\n", 1))
-    with pytest.raises(InputError, match="features format 3, this fastdual reads 2"):
+    (tmp_path / "f.h5").write_bytes(content.replace(b"features 3\n", b"features 4\n", 1))
+    with pytest.raises(InputError, match="features format 4, this fastdual reads 3"):
         FeatureSet.load(tmp_path / "f.h5")
 
 

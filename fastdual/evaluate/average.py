@@ -1,0 +1,77 @@
+"""The mean over the splits of one method, and whether results are of one method at all."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastdual.config import RESUME_KEYS
+from fastdual.loaders.errors import InputError
+
+# The splits are what may differ; the other keys say how the work is done, not what is computed.
+_FREE_KEYS = RESUME_KEYS | {"data.split", "test.split"}
+
+
+def mean_and_spread(splits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Mean of each metric that all splits have, and the standard deviation between the splits.
+
+    The deviation of a single split is nan.
+    """
+    found = {}
+    for name in splits[0]["metrics"]:
+        if all(name in split["metrics"] for split in splits):
+            values = [split["metrics"][name]["value"] for split in splits]
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+            found[name] = (float(np.mean(values)), deviation)
+    return found
+
+
+def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Make sure that results, each with its source, differ in nothing but their splits.
+
+    Raises:
+        InputError: they differ in something else, have a split in common, or are of one split;
+            names the sources and the values.
+    """
+    owner: dict[str, str] = {}
+    (first_source, first), *_ = found
+    for source, result in found:
+        here = f"{source} ({result['task']} on {result['splits'][0]['test']})"
+        for split in result["splits"]:
+            if split["test"] in owner:
+                raise InputError(
+                    f"--mean: the split {split['test']!r} is in {owner[split['test']]} and in "
+                    f"{here}: name one result a split"
+                )
+        owner |= {split["test"]: here for split in result["splits"]}
+        for key, ours, theirs in _differences(first, result):
+            there = f"{first_source} ({first['task']} on {first['splits'][0]['test']})"
+            raise InputError(
+                f"--mean: {key} is {ours!r} in {there} and {theirs!r} in {here}: name results "
+                "that differ in their split alone"
+            )
+    if len(owner) < 2:
+        raise InputError(
+            f"--mean: only the split {next(iter(owner))!r} is there; name more results"
+        )
+
+
+def _differences(
+    first: Mapping[str, Any], other: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    ours, theirs = _method(first), _method(other)
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        if ours.get(key) != theirs.get(key):
+            yield key, ours.get(key), theirs.get(key)
+
+
+def _method(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides the numbers of a result, but for its splits."""
+    settings = dict(result["settings"])
+    config = settings.pop("config", {})
+    return {
+        **{key: result[key] for key in ("task", "checkpoint", "data_fingerprint")},
+        **settings,
+        **{key: value for key, value in config.items() if key not in _FREE_KEYS},
+    }
