@@ -62,7 +62,8 @@ def open_index(
         return index
     listing = list_videos(data, root=root)
     refuse_shared_groups(listing)
-    key = hashlib.sha256(os.fsencode(f"{data.absolute()}\0{listing.root}")).hexdigest()[:24]
+    place = f"{os.path.realpath(data)}\0{os.path.realpath(listing.root)}"
+    key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
     cached = _cache_folder() / f"{key}.h5"
     with _locked(cached.with_suffix(".lock")):
         return build_from_listing(listing, cached, num_workers, timeout_seconds, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdual.loaders import index_file
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.probe import PROBED_BY, Probe
@@ -82,8 +84,7 @@ def build_from_listing(
 ) -> VideoIndex:
     """`build_index` for a data set that has been listed already."""
     output = Path(output)
-    if output.is_dir():
-        raise InputError(f"{output} is a folder: name a file, such as {output / 'videos.h5'}")
+    _refuse_to_overwrite(output)
     partial = output.with_name(f"{output.name}.partial")
     known = _known_from_index(output, listing.root) | _known_from_partial(partial, listing.root)
     outcomes: dict[str, _Outcome] = {}
@@ -109,6 +110,14 @@ def build_from_listing(
     index.save(output)
     partial.unlink(missing_ok=True)
     return index
+
+
+def _refuse_to_overwrite(output: Path) -> None:
+    """An index may take the place of an index, but not of a pack, a video or whatever else."""
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file, such as {output / 'videos.h5'}")
+    if output.exists() and output.stat().st_size and not index_file.is_index(output):
+        raise InputError(f"{output} exists and is no index: delete it, or choose another name")
 
 
 def _probe_all(
@@ -206,9 +215,17 @@ def _known_from_index(output: Path, root: Path) -> dict[str, _Outcome]:
         index = VideoIndex.load(output)
     except InputError:
         return {}  # it is about to be replaced
-    if index.root != root or index.probed_by != PROBED_BY:
+    if not _is_same(index.root, root) or index.probed_by != PROBED_BY:
         return {}
     return known_outcomes(index)
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    """Say whether two paths lead to one folder, such as "videos" and "runs/../videos"."""
+    try:
+        return folder == other or folder.samefile(other)
+    except OSError:
+        return False
 
 
 def known_outcomes(index: VideoIndex) -> dict[str, _Outcome]:
@@ -255,10 +272,11 @@ def _known_from_partial(partial: Path, root: Path) -> dict[str, _Outcome]:
     known: dict[str, _Outcome] = {}
     if not partial.exists():
         return known
+    is_ours = functools.cache(lambda folder: _is_same(Path(folder), root))
     for line in partial.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
         try:
             record = json.loads(line)
-            if record["by"] == PROBED_BY and record["root"] == str(root):
+            if record["by"] == PROBED_BY and is_ours(record["root"]):
                 known[record["path"]] = _from_record(record)
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a build that was killed may be torn

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from fastdual.loaders.errors import InputError
+from fastdual.loaders.tables import Tables, write_texts
 
 if TYPE_CHECKING:
     from fastdual.loaders.video_index import VideoIndex
@@ -42,6 +43,15 @@ ARRAYS: dict[str, tuple[str, int]] = {  # dtype, values per video
 KEYFRAMES = ("keyframe_frames", "keyframe_pts", "keyframe_bytes")
 
 
+def is_index(path: Path) -> bool:
+    """Say whether a file claims to be an index, of whatever version."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def read(path: Path, root: Path | None) -> dict[str, Any]:
     """Return the fields of the VideoIndex in a file; `root` replaces the folder stored in it.
 
@@ -51,7 +61,7 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
     body = _read_checked(path)
     try:
         with h5py.File(io.BytesIO(body), "r") as file:
-            fields = read_fields(file)
+            fields = read_fields(file, Tables(file, len(body)))
             fields["root"] = _root(file, path.absolute().parent) if root is None else root
             fields["root"] = fields["root"].absolute()
             return fields
@@ -144,18 +154,16 @@ def write_fields(file: Any, index: VideoIndex) -> None:
     file["quarantine/stamps"] = index.quarantine_stamps
 
 
-def read_fields(file: Any) -> dict[str, Any]:
+def read_fields(file: Any, tables: Tables) -> dict[str, Any]:
     """Return what `write_fields` wrote: the fields of the VideoIndex but `root`."""
-    values: dict[str, Any] = {name: read_texts(file, name) for name in TEXTS}
+    values: dict[str, Any] = {name: tables.texts(name) for name in TEXTS}
     for name in (*ARRAYS, "keyframe_offsets", *KEYFRAMES):
-        values[name] = file[name][()]
-    names = read_texts(file, "splits")
-    values["splits"] = {name: file[f"splits/{n}"][()] for n, name in enumerate(names)}
-    pairs = zip(
-        read_texts(file, "quarantine/paths"), read_texts(file, "quarantine/reasons"), strict=True
-    )
-    values["quarantine"] = tuple(pairs)
-    values["quarantine_stamps"] = file["quarantine/stamps"][()]
+        values[name] = tables.array(name)
+    names = tables.texts("splits")
+    values["splits"] = {name: tables.array(f"splits/{n}") for n, name in enumerate(names)}
+    paths, reasons = tables.texts("quarantine/paths"), tables.texts("quarantine/reasons")
+    values["quarantine"] = tuple(zip(paths, reasons, strict=True))
+    values["quarantine_stamps"] = tables.array("quarantine/stamps")
     values["probed_by"] = str(file.attrs["probed_by"])
     return values
 
@@ -163,16 +171,3 @@ def read_fields(file: Any) -> dict[str, Any]:
 def _root(file: Any, folder: Path) -> Path:
     root = Path(os.path.normpath(folder / os.fsdecode(bytes(file.attrs["root_relative"]))))
     return root if root.is_dir() else Path(os.fsdecode(bytes(file.attrs["root"])))
-
-
-def write_texts(file: Any, name: str, texts: tuple[str, ...] | list[str]) -> None:
-    """Store texts as bytes and offsets."""
-    parts = [os.fsencode(text) for text in texts]  # file names need not be UTF-8
-    file[f"{name}/bytes"] = np.frombuffer(b"".join(parts), np.uint8)
-    file[f"{name}/offsets"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-
-
-def read_texts(file: Any, name: str) -> tuple[str, ...]:
-    """Return what `write_texts` stored."""
-    blob, offsets = file[f"{name}/bytes"][()].tobytes(), file[f"{name}/offsets"][()].tolist()
-    return tuple(os.fsdecode(blob[a:b]) for a, b in zip(offsets, offsets[1:], strict=False))

@@ -11,6 +11,7 @@ A manifest is a pack without `data`: its videos lie in shards, each a pack on it
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import numpy as np
 from fastdual.loaders import index_file
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.packed import Packed, Shard
+from fastdual.loaders.tables import Tables, write_texts
 
 if TYPE_CHECKING:
     from fastdual.loaders.video_index import VideoIndex
@@ -119,8 +121,9 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
                 raise InputError(f"the tables of the pack {path} were altered; pack again")
             raw.seek(0)
             with h5py.File(raw, "r") as file:
-                fields = index_file.read_fields(file)
-                fields["packed"] = _read_places(file, path, header, root)
+                tables = Tables(file, header.end - header.length)
+                fields = index_file.read_fields(file, tables)
+                fields["packed"] = _read_places(file, tables, path, header, root)
     except InputError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -129,28 +132,36 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
     return fields
 
 
-def _read_places(file: Any, path: Path, header: Header, root: Path | None) -> Packed:
-    group = file["pack"]
+def _read_places(
+    file: Any, tables: Tables, path: Path, header: Header, root: Path | None
+) -> Packed:
     if header.length:
         shards = [Shard(path, header.start, header.length, header.digest)]
     else:
-        names = index_file.read_texts(group, "shards")
+        names = tables.texts("pack/shards")
         if any(Path(name).name != name or name in ("", ".", "..") for name in names):
             raise InputError(f"a shard of the pack {path} leads out of its folder")
         folder = path.parent if root is None else root.absolute()
-        digests = index_file.read_texts(group, "digests")
-        places = group["places"][()].tolist()
+        digests = tables.texts("pack/digests")
+        places = tables.array("pack/places").tolist()
         shards = [
             Shard(folder / name, start, length, digest)
             for name, (start, length), digest in zip(names, places, digests, strict=True)
         ]
     return Packed(
         shards=tuple(shards),
-        shard_numbers=group["shard_numbers"][()],
-        offsets=group["offsets"][()],
-        source=str(group.attrs["source"]),
-        settings=str(group.attrs["settings"]),
+        shard_numbers=tables.array("pack/shard_numbers"),
+        offsets=tables.array("pack/offsets"),
+        source=str(file["pack"].attrs["source"]),
+        settings=_checked_settings(str(file["pack"].attrs["settings"])),
     )
+
+
+def _checked_settings(text: str) -> str:
+    settings = json.loads(text)
+    if not isinstance(settings, dict) or not isinstance(settings["transcoding"], dict | None):
+        raise ValueError("its settings are wrong")
+    return text
 
 
 def _digest_tables(file: BinaryIO | Any, header: Header) -> str:
@@ -258,7 +269,7 @@ def _write_places(file: Any, packed: Packed | None, *, is_manifest: bool) -> Non
     group.attrs["source"], group.attrs["settings"] = packed.source, packed.settings
     group["shard_numbers"], group["offsets"] = packed.shard_numbers, packed.offsets
     if is_manifest:
-        index_file.write_texts(group, "shards", [shard.file.name for shard in packed.shards])
-        index_file.write_texts(group, "digests", [shard.digest for shard in packed.shards])
+        write_texts(group, "shards", [shard.file.name for shard in packed.shards])
+        write_texts(group, "digests", [shard.digest for shard in packed.shards])
         places = [(shard.start, shard.length) for shard in packed.shards]
         group["places"] = np.array(places, np.int64).reshape(-1, 2)

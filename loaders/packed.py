@@ -81,7 +81,9 @@ class Packed:
                     f"the shard {shard.file.name} of the pack is not in {shard.file.parent}: if "
                     "the shards were moved, name their folder with --root"
                 )
-            if pack_file.read_header(shard.file).digest != shard.digest:
+            header = pack_file.read_header(shard.file)
+            stated = (shard.start, shard.length, shard.digest)
+            if (header.start, header.length, header.digest) != stated:
                 raise InputError(
                     f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
                     "right one, or pack again"

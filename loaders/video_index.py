@@ -27,7 +27,7 @@ _CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
 _NOT_CONTENTS |= {"packed"}  # a copy of the same bytes: a run may go on with the pack of its index
 # In the paths joined by NUL: an empty one, an absolute one, or one with a part "." or "..".
-_ESCAPES = re.compile(r"(^|\0)(/|\0|$)|(^|[\0/])\.\.?([\0/]|$)")
+_ESCAPES = re.compile(r"(^|\0)(/|\0|\Z)|(^|[\0/])\.\.?([\0/]|\Z)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +195,12 @@ class VideoIndex:
         Raises:
             InputError: It is missing, foreign, truncated, altered or of another version.
         """
-        if pack_file.is_pack(Path(path)):
-            return cls(**pack_file.read(Path(path), root))
-        return cls(**index_file.read(Path(path), root))
+        kind = pack_file if pack_file.is_pack(Path(path)) else index_file
+        contents = kind.read(Path(path), root)
+        try:
+            return cls(**contents)
+        except InputError as error:
+            raise InputError(f"{path} contradicts itself ({error}); make it again") from error
 
 
 def _to_bytes(value: Any) -> bytes:
@@ -220,6 +223,7 @@ def _check(index: VideoIndex) -> None:
         array = getattr(index, name)
         shape = (count,) if width == 1 else (count, width)
         require(array.shape == shape and array.dtype == dtype, f"{name} has the wrong shape")
+    require(count > 0, "it holds no video")
     require(len(index.codecs) == count and len(index.groups) == count, "lists differ in length")
     require(np.all(index.num_frames > 0), "a video has no frames")
     require(np.all(index.size > 0) and np.all(index.size <= 1 << 16), "a frame size is absurd")
@@ -236,6 +240,8 @@ def _check(index: VideoIndex) -> None:
         require(videos.ndim == 1 and videos.dtype == "i8", f"the split {name!r} is wrong")
         inside = len(videos) == 0 or (videos[0] >= 0 and videos[-1] < count)
         require(inside and np.all(np.diff(videos) > 0), f"the split {name!r} is not sorted")
+    stamps = index.quarantine_stamps
+    require(stamps.shape == (len(index.quarantine), 2), "quarantine_stamps are wrong")
     if index.packed is not None:
         require(index.packed.fits(index.file_bytes), "the places of the packed videos are wrong")
     require(not _ESCAPES.search("\0".join(index.paths)), "a path leads out of the root")

@@ -19,6 +19,7 @@ import pytest
 from fastdual.loaders import index_build
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex, build_index, open_index, summary, verify_index
+from fastdual.loaders.pack import PackOptions, pack
 from tests.loaders.clips import encode
 
 
@@ -234,6 +235,24 @@ def test_building_again_probes_only_what_changed(
     assert [path for path, _ in again.quarantine] == ["run/text.mp4"]
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_another_way_to_write_the_folder_is_the_same_folder(
+    index: VideoIndex, videos: Path, tmp_path: Path, stopped: bool
+) -> None:
+    planted = dataclasses.replace(index, num_frames=index.num_frames + 100)
+    outcomes = index_build.known_outcomes(planted)
+    if stopped:
+        (tmp_path / "x.h5").unlink()
+        lines = [index_build._to_line(videos, path, known) for path, known in outcomes.items()]
+        (tmp_path / "x.h5.partial").write_text("".join(lines))
+    else:
+        planted.save(tmp_path / "x.h5")
+    (tmp_path / "link").symlink_to(videos)
+    for way in (videos / ".." / "videos", tmp_path / "link"):
+        again = build_index(way, tmp_path / "x.h5", num_workers=1)
+        assert again.num_frames.tolist() == planted.num_frames.tolist()
+
+
 def test_findings_of_another_prober_are_not_taken_over(
     index: VideoIndex, videos: Path, tmp_path: Path
 ) -> None:
@@ -336,6 +355,20 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_else(
     assert not list(tmp_path.glob(".x.h5*"))
 
 
+def test_nothing_but_an_index_is_overwritten(
+    index: VideoIndex, videos: Path, tmp_path: Path
+) -> None:
+    pack(index, tmp_path / "p.h5", PackOptions(num_workers=1))
+    for precious in (tmp_path / "p.h5", videos / "run" / "0.mp4"):
+        before = precious.read_bytes()
+        with pytest.raises(InputError, match=rf"{precious.name} exists and is no index: delete it"):
+            build_index(videos, precious, num_workers=1)
+        assert precious.read_bytes() == before
+        assert not precious.with_name(f"{precious.name}.partial").exists()
+    (tmp_path / "empty.h5").touch()
+    assert len(build_index(videos, tmp_path / "empty.h5", num_workers=1)) == 6
+
+
 # ---- moved, changed, opened by folder
 
 
@@ -379,6 +412,15 @@ def test_a_folder_is_indexed_once_and_kept_up_to_date(videos: Path, tmp_path: Pa
     second = open_index(videos)
     assert second.num_frames.tolist() == [55, 56, 57, 4, 58, 59, 60]
     assert list(videos.rglob("*.h5")) == []
+
+
+def test_a_folder_named_in_other_ways_is_indexed_once(videos: Path, tmp_path: Path) -> None:
+    first = open_index(videos)
+    (cached,) = (tmp_path / "cache" / "fastdual" / "indexes").glob("*.h5")
+    dataclasses.replace(first, num_frames=first.num_frames + 50).save(cached)
+    (tmp_path / "link").symlink_to(videos)
+    for way in (videos / "run" / "..", tmp_path / "link"):
+        assert open_index(way).num_frames.tolist() == (first.num_frames + 50).tolist()
 
 
 def test_a_home_that_cannot_be_written_does_not_stop_us(
