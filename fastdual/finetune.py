@@ -21,7 +21,7 @@ from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import Progress
 from fastdual.evaluate.features import LeftOut
 from fastdual.evaluate.frozen import check_frozen, snapshot
-from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
 from fastdual.execution import Execution, choose_execution
 from fastdual.finetune_config import FinetuneConfig
 from fastdual.loaders.errors import InputError
@@ -107,17 +107,7 @@ def finetune(
     ):
         team.check_equal("config or data set", constants)
         overlaps = team.from_main(
-            lambda: refuse_overlaps(
-                index_overlaps(
-                    index,
-                    split,
-                    config.test.split,
-                    decode=config.data.decode,
-                    num_workers=config.data.num_workers,
-                ),
-                allowed=allow_overlap,
-                listing=overlaps_file,
-            )
+            lambda: _settle_overlaps(index, config, split, allow_overlap, overlaps_file)
         )
         team.from_main(lambda: claim.enter_context(folder.claimed(cast(Any, resolved))))
         training = create_training(model, loader, config, execution, team)
@@ -132,6 +122,24 @@ def finetune(
     if result.signal_number is None and world.is_main:
         classification, missing = classify(model, index, config, execution, progress=progress)
     return FinetuneResult(result, classification, missing, overlaps, num_videos)
+
+
+def _settle_overlaps(
+    index: VideoIndex,
+    config: FinetuneConfig,
+    split: str | None,
+    allowed: bool,
+    listing: Path | None,
+) -> list[dict[str, Any]]:
+    found = index_overlaps(
+        index,
+        split,
+        config.test.split,
+        decode=config.data.decode,
+        num_workers=config.data.num_workers,
+    )
+    write_overlaps(listing, found)
+    return refuse_overlaps(found, allowed=allowed, listing=listing)
 
 
 def check_labels(index: VideoIndex, split: str | None, config: FinetuneConfig) -> None:

@@ -1,6 +1,7 @@
 """Fine-tuning and the linear probe: real runs on real videos, resume, freezing, refusals."""
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -22,7 +23,13 @@ from fastdual.loaders.errors import FailureError, InputError
 from fastdual.recipe import read_recipe
 from fastdual.runfolder import RunFolder
 from fastdual.weights import load
-from tests.evaluate.small import small_checkpoint, small_config, small_index, small_index_file
+from tests.evaluate.small import (
+    damage,
+    small_checkpoint,
+    small_config,
+    small_index,
+    small_index_file,
+)
 from tests.runs import differences, invoke, read_log, start
 
 QUICK = {
@@ -158,6 +165,43 @@ def test_random_weights_are_marked(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "run" / "results" / "finetune-random-test.json").read_text())
     assert result["checkpoint"] == "random weights, seed 0"
+
+
+def test_splits_of_a_family_are_measured_one_by_one_and_averaged_by_the_table(
+    tmp_path: Path,
+) -> None:
+    index = small_index()
+    shutil.copytree(index.root, tmp_path / "videos")
+    train, test = index.split("train"), index.split("test")
+    splits = {"u-1/train": train, "u-1/test": test, "u-2/train": test, "u-2/test": train[:8]}
+    index = replace(index, root=tmp_path / "videos", splits=splits)
+    index.save(tmp_path / "u.h5")
+    damage(index.path(test[3]))
+    once = {"schedule__epochs": 1, "schedule__milestones": "[]"}
+    for number in (1, 2):
+        words = arguments(tmp_path / f"ft{number}", "--split", f"u-{number}", **once)
+        done = invoke([*words[:2], str(tmp_path / "u.h5"), *words[3:]])
+        assert done.exit_code == 0, done.output
+    results = [
+        read_result(tmp_path / "ft1" / "results" / "finetune-u-1-test.json"),
+        read_result(tmp_path / "ft2" / "results" / "finetune-u-2-test.json"),
+    ]
+    firsts = [result["splits"][0] for result in results]
+    assert [split["train"] for split in firsts] == ["u-1/train", "u-2/train"]
+    assert [split["num_test"] for split in firsts] == [7, 8]
+    assert firsts[0]["left_out"]["test"] == [
+        {"path": index.paths[test[3]], "reason": "could not be decoded"}
+    ]
+    assert firsts[1]["left_out"]["test"] == []
+    table = invoke(["table", "--mean", str(tmp_path / "ft1"), str(tmp_path / "ft2")])
+    assert table.exit_code == 0, table.output
+    values = [100 * split["metrics"]["top1"]["value"] for split in firsts]
+    mean = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+    assert f"| mean of 2 | 15 | {mean} |" in table.stdout.splitlines()[-1]
+    both = invoke(arguments(tmp_path / "no", "--split", "u-1", "--test", "u-2/test"))
+    assert both.exit_code == 2 and "--split u-1 names both splits" in both.stderr
+    again = invoke(["table", "--mean", str(tmp_path / "ft1"), str(tmp_path / "ft1")])
+    assert again.exit_code == 2 and "name one result a split" in again.stderr
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(

@@ -113,8 +113,8 @@ class Request:
         from fastdual.evaluate.hygiene import refuse_overlaps, write_overlaps
 
         listing = self.overlaps_file
-        if listing is not None:
-            write_overlaps(listing, [overlap for of in found for overlap in of])
+        # Splits of one data set share videos, and so pairs: each is written once.
+        write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
         return [refuse_overlaps(of, allowed=self.allow_overlap, listing=listing) for of in found]
 
 

@@ -53,7 +53,7 @@ def command(
     """
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions, load_network
-    from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+    from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
     from fastdual.execution import choose_device
     from fastdual.loaders.index import open_index
     from fastdual.report.collect import collect
@@ -72,6 +72,7 @@ def command(
         decoding: dict[str, Any] = {"decode": decode, "num_workers": workers}
         found = index_overlaps(index, *splits, **decoding)
         options = EmbedOptions(clips_per_video=clips_per_video, **decoding)
+        write_overlaps(overlaps_file, found)
         overlaps = refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
         with video_progress("embedding") as progress:
             evidence = collect(

@@ -62,14 +62,11 @@ def refuse_overlaps(
     Args:
         overlaps: of one training and one test split.
         allowed: go on all the same.
-        listing: every pair is written here, as a CSV file, refused or not.
+        listing: where `write_overlaps` wrote them all, for the error.
 
     Raises:
         InputError: there are some, and they are not allowed; names the first pairs.
-        FailureError: the listing cannot be written.
     """
-    if listing is not None:
-        write_overlaps(listing, overlaps)
     if overlaps and not allowed:
         pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
         more = f"; and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
@@ -82,12 +79,14 @@ def refuse_overlaps(
     return [asdict(overlap) for overlap in overlaps]
 
 
-def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
-    """Write pairs as a CSV file: kind, training video, test video.
+def write_overlaps(path: Path | None, overlaps: Sequence[Overlap]) -> None:
+    """Write pairs as a CSV file, where one is named: kind, training video, test video.
 
     Raises:
         FailureError: it cannot be written.
     """
+    if path is None:
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", "train", "test"])

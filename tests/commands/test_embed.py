@@ -1,5 +1,6 @@
 """`fastdual embed` as it is typed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.evaluate.features import FeatureSet
-from tests.evaluate.small import small_checkpoint, small_index_file
+from fastdual.loaders.index import build_index
+from tests.evaluate.small import damage, small_checkpoint, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
 
@@ -39,6 +41,22 @@ def test_folder_of_videos_and_stride_and_random_weights(
     assert features.settings["frame_stride"] == 1
     assert features.checkpoint == "random weights, seed 0"
     assert "(random weights, seed 0)" in done.stdout
+
+
+def test_what_could_not_be_decoded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, videos = small_index_file().parent / "videos", tmp_path / "videos"
+    for folder in ("disc-orbits", "ring-hops"):
+        shutil.copytree(source / folder, videos / folder)
+    index = build_index(videos, tmp_path / "x.h5", num_workers=1)
+    damage(index.path(2))
+    done = run(small_checkpoint(), tmp_path / "x.h5", "-o", tmp_path / "f.h5", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert f"left out: {index.paths[2]} (could not be decoded)" in done.stdout
+    (video,) = FeatureSet.load(tmp_path / "f.h5").left_out
+    assert video.path == index.paths[2]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,21 @@ def test_several_splits_are_averaged(features: FeatureSet, tmp_path: Path) -> No
     assert [line.split(" | ")[4] for line in lines[2:]] == ["a/test", "b/test", "mean of 2"]
 
 
+def test_other_settings_leave_an_earlier_result_alone(run_folder: Path) -> None:
+    kept = {}
+    for more in (["--k", 1], ["--k", 3], ["--k", 1, "--temperature", 1], ["--k", 1, "--stride", 1]):
+        done = run("knn", run_folder, small_index_file(), *QUICK, *more)
+        assert done.exit_code == 0, done.output
+        files = {path: path.read_bytes() for path in (run_folder / "results").iterdir()}
+        assert kept.items() < files.items() and len(files) == len(kept) + 1
+        kept = files
+    assert run("knn", run_folder, small_index_file(), *QUICK, "--k", 3).exit_code == 0
+    assert {*(run_folder / "results").iterdir()} == kept.keys()
+    rows = run("table", run_folder).stdout.splitlines()[2:]
+    tasks = [row.split(" | ")[2] for row in rows]
+    assert len(set(tasks)) == 4 and "knn, clips 2, stride 4, k 3, temperature 0.07" in tasks
+
+
 def test_table_lists_every_result_of_a_run(run_folder: Path) -> None:
     for more in ([], ["--random-weights"]):
         assert run("knn", run_folder, small_index_file(), *QUICK, "--k", 1, *more).exit_code == 0

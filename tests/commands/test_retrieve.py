@@ -86,6 +86,45 @@ def test_splits_can_be_named(features: FeatureSet, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["splits"][0]["num_train"] == 8
 
 
+def test_several_splits_are_measured_and_averaged(features: FeatureSet, tmp_path: Path) -> None:
+    train, test = features.splits["train"], features.splits["test"]
+    splits = {"a/train": train, "a/test": test, "b/train": train, "b/test": test[:4]}
+    replace(small_index(), splits=splits).save(tmp_path / "ab.h5")
+    replace(features, splits=splits).save(tmp_path / "f.h5")
+    families = ["--split", "a", "--split", "b", "--json"]
+    index = [tmp_path / "ab.h5", "--root", small_index().root, *QUICK]
+    results = []
+    for arguments in ([small_checkpoint(), *index], [tmp_path / "f.h5"]):
+        done = run(*arguments, *families)
+        assert done.exit_code == 0, done.output
+        results.append(json.loads(done.stdout))
+    for result in results:
+        assert [split["test"] for split in result["splits"]] == ["a/test", "b/test"]
+        values = [split["metrics"]["R@1"]["value"] for split in result["splits"]]
+        assert result["mean"]["R@1"] == pytest.approx(np.mean(values))
+        assert result["splits"] == results[0]["splits"]
+    alone = run(tmp_path / "f.h5", "--split", "b", "--json")
+    assert json.loads(alone.stdout)["splits"] == results[0]["splits"][1:]
+    shown = run(tmp_path / "f.h5", *families[:-1])
+    assert "mean of 2 splits ± deviation  R@1 " in shown.stdout
+
+
+def test_every_overlap_of_every_pair_of_splits_is_written(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    train, test = features.splits["train"], features.splits["test"]
+    splits = {"a/train": train, "a/test": test[:4], "b/train": train, "b/test": test[4:]}
+    groups = ["film" if row in (train[0], test[3], test[7]) else "" for row in range(24)]
+    replace(features, splits=splits, groups=tuple(groups)).save(tmp_path / "f.h5")
+    pairs = tmp_path / "pairs.csv"
+    done = run(tmp_path / "f.h5", "--split", "a", "--split", "b", "--overlaps", pairs)
+    assert done.exit_code == 2 and f"all are in {pairs}" in done.stderr
+    assert pairs.read_text().splitlines() == [
+        "kind,train,test",
+        *(f"same group,{features.paths[train[0]]},{features.paths[test[b]]}" for b in (3, 7)),
+    ]
+
+
 def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) -> None:
     features.save(tmp_path / "both.h5")
     replace(features, labels=np.full(24, -1, np.int32)).save(tmp_path / "unlabelled.h5")

@@ -1,6 +1,7 @@
 """A small set of real encoded videos, its index, and a checkpoint, made once in a test process."""
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def small_index_file() -> Path:
 def small_index() -> VideoIndex:
     """The index of `small_index_file`."""
     return VideoIndex.load(small_index_file())
+
+
+def damage(video: Path) -> None:
+    """Spoil a file behind the back of its index: same size, same time."""
+    state = video.stat()
+    video.write_bytes(bytes(state.st_size))
+    os.utime(video, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def small_config(seed: int = 0) -> PretrainConfig:

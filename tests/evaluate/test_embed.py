@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.embed import EmbedOptions, Network, embed, load_network
+from fastdual.evaluate.features import LeftOut
 from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import build_index
 from fastdual.loaders.loader import ClipLoader
@@ -123,6 +126,26 @@ def test_diverged_network_is_an_error_and_not_a_score() -> None:
         embed(diverged, small_index(), split="test", options=OPTIONS)
 
 
+class CountsItsClips(nn.Module):
+    """A statistic that moves in evaluation mode too."""
+
+    feature_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.seen += len(clips)
+        return clips.mean(dim=(2, 3, 4), keepdim=True)
+
+
+def test_network_that_does_not_stay_as_it_is_gives_no_features(network: Network) -> None:
+    moving = VideoEncoder(CountsItsClips(), network.config, identity="moving").eval()
+    with pytest.raises(FailureError, match=r"1 frozen weights or statistics moved, first .*seen"):
+        embed(replace(network, model=moving), small_index(), split="test", options=OPTIONS)
+
+
 def test_bad_videos_are_left_out_and_too_many_end_the_work(
     network: Network, tmp_path: Path
 ) -> None:
@@ -137,6 +160,7 @@ def test_bad_videos_are_left_out_and_too_many_end_the_work(
         if video == 1:
             left = embed(network, index, options=OPTIONS)
             assert left.paths == (index.paths[0], *index.paths[2:])
+            assert left.left_out == (LeftOut(index.paths[1], "could not be decoded", ()),)
             np.testing.assert_allclose(left.features, whole.features[[0, 2, 3, 4, 5]], rtol=1e-4)
     with pytest.raises(FailureError, match="5 of 6 videos failed"):
         embed(network, index, options=OPTIONS)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fastdual.evaluate.features import FeatureSet, is_features_file
+from fastdual.evaluate.features import FeatureSet, LeftOut, is_features_file
 from fastdual.loaders.errors import FailureError, InputError
 
 
@@ -24,6 +24,10 @@ def feature_set(count: int = 6) -> FeatureSet:
         checkpoint="ab" * 32,
         data_fingerprint="cd" * 32,
         settings={"clips_per_video": 10, "frame_stride": 4},
+        left_out=(
+            LeftOut("a/ü.mp4", "could not be decoded", ("train",)),
+            LeftOut("b.mp4", "in the index's quarantine: no stream", ()),
+        ),
     )
 
 
@@ -39,8 +43,15 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         assert np.array_equal(read.splits[name], made.splits[name])
     for name in ("paths", "class_names", "groups", "checkpoint", "data_fingerprint", "settings"):
         assert getattr(read, name) == getattr(made, name)
+    assert read.left_out == made.left_out
     assert is_features_file(tmp_path / "f.h5")
     assert os.listdir(tmp_path) == ["f.h5"]
+
+
+def test_missing_videos_of_a_split_are_its_own_and_those_that_may_be() -> None:
+    missing = feature_set().left_out
+    assert feature_set().left_out_of("train") == feature_set().left_out_of(None) == missing
+    assert feature_set().left_out_of("ucf101-1/test") == missing[1:]
 
 
 def test_empty_set_without_classes_round_trips(tmp_path: Path) -> None:

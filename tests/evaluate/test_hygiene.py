@@ -1,5 +1,6 @@
 """Overlaps of splits: planted copies, copies encoded anew, shared groups; no false alarm."""
 
+import csv
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,9 @@ from fastdual.evaluate.hygiene import (
     feature_overlaps,
     index_overlaps,
     refuse_overlaps,
+    write_overlaps,
 )
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import build_index
 from fastdual.loaders.video_index import VideoIndex
 from tests.evaluate.synthetic import drawn_features
@@ -91,3 +93,24 @@ def test_overlaps_are_refused_unless_allowed() -> None:
         "test": "b6",
     }
     assert refuse_overlaps([], allowed=False) == []
+
+
+def test_every_pair_is_listed_in_a_file(tmp_path: Path) -> None:
+    overlaps = [Overlap("same bytes", f"a,{i}", f"ü{i}") for i in range(7)]
+    listing = tmp_path / "pairs.csv"
+    write_overlaps(listing, overlaps)
+    with pytest.raises(InputError, match=r"and 2 more.*all are in .*pairs\.csv, --allow-overlap"):
+        refuse_overlaps(overlaps, allowed=False, listing=listing)
+    with open(listing, newline="") as file:
+        rows = [Overlap(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+    assert rows == overlaps
+    with pytest.raises(FailureError, match="could not be written"):
+        write_overlaps(tmp_path / "none" / "pairs.csv", overlaps)
+
+
+def test_a_video_is_paired_with_every_copy_of_it() -> None:
+    train, test = drawn_features(seed=0), drawn_features(seed=1)
+    train.features[9] = train.features[7]
+    test.features[[5, 6]] = train.features[7]
+    pairs = [(overlap.train, overlap.test) for overlap in feature_overlaps(train, test)]
+    assert pairs == [(f"0/v{a}.mp4", f"1/v{b}.mp4") for b in (5, 6) for a in (7, 9)]
