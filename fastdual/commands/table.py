@@ -14,7 +14,8 @@ _PATH = click.Path(path_type=Path)
     "--mean", "with_mean", is_flag=True, help="Add the mean over the splits of one method."
 )
 def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> None:
-    """Make a Markdown table of results. SOURCES: run folders (all their results), result files.
+    """Make Markdown tables of results, one for each kind of number. SOURCES: run folders (all
+    their results), result files.
 
     --mean takes results of one method, each on another split: runs of other weights, settings or
     data are refused, and so is a split that comes twice.

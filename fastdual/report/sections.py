@@ -9,7 +9,7 @@ from fastdual.report.collect import Evidence, Learned, Lookup, classes_of
 from fastdual.report.markup import note, picture, share_cell
 from fastdual.report.plots import training_curves
 from fastdual.report.runs import RunCurves
-from fastdual.report.table import METRICS, task_label
+from fastdual.report.table import Found, by_kind, task_label
 
 
 def curves(of: RunCurves | None) -> str:
@@ -33,12 +33,13 @@ def retrieval(evidence: Evidence) -> str:
         rows.append(f"<tr{mark}><td>{title}</td>{cells}</tr>")
     chance = f"<tr><td>guessing</td><td>{100 * trained.retrieval['chance']:.1f}</td>"
     chance += "<td></td>" * (len(names) - 1) + "</tr>"
-    counts = trained.retrieval
+    counts, clips = trained.retrieval, trained.features.settings["clips_per_video"]
     return (
         note(
             f"Share of the {counts['num_queries']} videos of the split {evidence.splits[1]!r} with "
             f"a video of their class among the k nearest of {counts['num_gallery']} in "
-            f"{evidence.splits[0]!r}; per cent, with the 95 % interval over the queries."
+            f"{evidence.splits[0]!r}, by features averaged over {clips} clips a video; "
+            "per cent, with the 95 % interval over the queries."
         )
         + _overlap_warning(evidence)
         + f'<table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}{chance}</table>'
@@ -90,19 +91,25 @@ def _card(evidence: Evidence, row: int, name: str, kind: str, below: str) -> str
     )
 
 
-def results(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def results(found: Found) -> str:
     """The results that the run folder holds."""
     if not found:
         return note("None yet: fastdual retrieve, probe, knn and finetune leave them in the run.")
-    names = [n for n in METRICS if any(n in s["metrics"] for _, r in found for s in r["splits"])]
-    head = "".join(f"<th>{name}</th>" for name in ("task", "test split", "weights", *names))
+    return "".join(_result_table(columns, own) for columns, own in by_kind(found))
+
+
+def _result_table(columns: Mapping[str, str], found: Found) -> str:
+    titles = ("task", "test split", "weights", *columns.values())
+    head = "".join(f"<th>{title}</th>" for title in titles)
     rows = []
     for _, result in found:
         weights = "random" if is_baseline(result) else str(result["checkpoint"])[:8]
         for split in result["splits"]:
             mark = " (overlaps with train)" if split["overlaps"] else ""
             metrics = split["metrics"]
-            cells = "".join(share_cell(metrics[n]) if n in metrics else "<td></td>" for n in names)
+            cells = "".join(
+                share_cell(metrics[name]) if name in metrics else "<td></td>" for name in columns
+            )
             texts = (task_label(result), str(split["test"]) + mark, weights)
             start = "".join(f"<td>{escape(text)}</td>" for text in texts)
             rows.append(f"<tr>{start}{cells}</tr>")

@@ -1,15 +1,25 @@
-"""Results as text: a few lines for one, a Markdown table for many."""
+"""Results as text: a few lines for one, Markdown tables for many."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastdual.evaluate.average import mean_and_spread
 from fastdual.evaluate.results import is_baseline, setting_labels
+from fastdual.evaluate.retrieval import PAPER_KS
 
-METRICS = (
-    *("top1", "top5", "R@1", "R@5", "R@10", "R@20", "R@50"),
-    *("rank_accuracy", "shuffled_rank_accuracy", "clip_top1", "same_video_recall"),
+# Columns of the tables, by their names in a result: one table for each kind of number.
+_KINDS: tuple[dict[str, str], ...] = (
+    {"top1": "top1", "top5": "top5"},
+    {f"R@{k}": f"R@{k}" for k in PAPER_KS},
+    {
+        "rank_accuracy": "rank accuracy",
+        "shuffled_rank_accuracy": "rank, segments moved",
+        "clip_top1": "other view first",
+        "same_video_recall": "other clip first",
+    },
 )
+Found = Sequence[tuple[str, Mapping[str, Any]]]
+"""Results, each with its source."""
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -21,8 +31,9 @@ def summary(result: Mapping[str, Any]) -> str:
             f"({100 * metric['low']:.1f} to {100 * metric['high']:.1f})"
             for name, metric in split["metrics"].items()
         ]
+        weights = ", random weights" if is_baseline(result) else ""
         lines.append(
-            f"{result['task']}  {', '.join(cells)}; {split['num_train']} training videos "
+            f"{result['task']}{weights}  {', '.join(cells)}; {split['num_train']} training videos "
             f"({split['train']}), {split['num_test']} test videos ({split['test']})"
         )
     lines += remarks(result["task"], result["splits"])
@@ -53,10 +64,19 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def markdown_table(
-    results: Sequence[tuple[str, Mapping[str, Any]]], *, with_mean: bool = False
-) -> str:
-    """A Markdown table of (source, result), one row for each pair of splits and each mean.
+def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
+    """Results whose numbers belong into one table, and its columns: title by metric."""
+    found = []
+    for titles in _KINDS:
+        own = [(source, result) for source, result in results if titles.keys() & result["mean"]]
+        present = {name for _, result in own for name in result["mean"]}
+        if own:
+            found.append(({name: titles[name] for name in titles if name in present}, own))
+    return found
+
+
+def markdown_table(results: Found, *, with_mean: bool = False) -> str:
+    """Markdown tables, one for each kind of number; a row for each pair of splits and each mean.
 
     Cells are per cent; brackets hold the 95 % interval, where there is one, and a mean comes with
     the standard deviation between the splits.
@@ -65,16 +85,17 @@ def markdown_table(
         results: each with its source.
         with_mean: add a row for the mean over the splits of all; they are of one method.
     """
-    present = {name for _, result in results for name in result["mean"]}
-    columns = [name for name in METRICS if name in present]
-    header = ["run", "weights", "task", "backbone", "test split", "videos", *columns]
-    rows = [header, ["---"] * len(header)]
-    for source, result in results:
-        rows += _rows(source, result, columns)
-    if with_mean:
-        splits = [split for _, result in results for split in result["splits"]]
-        rows.append(_mean_row("all", results[0][1], splits, columns))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    tables = []
+    for columns, own in by_kind(results):
+        header = ["run", "weights", "task", "backbone", "test split", "videos", *columns.values()]
+        rows = [header, ["---"] * len(header)]
+        for source, result in own:
+            rows += _rows(source, result, [*columns])
+        if with_mean:
+            splits = [split for _, result in own for split in result["splits"]]
+            rows.append(_mean_row("all", own[0][1], splits, [*columns]))
+        tables.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(tables)
 
 
 def _rows(source: str, result: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:

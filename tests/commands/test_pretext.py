@@ -40,7 +40,10 @@ def test_result_is_the_measurement_of_the_held_out_split(tmp_path: Path) -> None
     assert result["command"].startswith("fastdual pretext ")
     table = CliRunner().invoke(cli, ["table", str(output)])
     assert table.exit_code == 0, table.output
-    assert "| rank_accuracy | shuffled_rank_accuracy | clip_top1 |" in table.stdout
+    assert (
+        "| rank accuracy | rank, segments moved | other view first | other clip first |"
+        in table.stdout
+    )
 
 
 def test_table_and_untrained_baseline() -> None:

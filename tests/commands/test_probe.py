@@ -106,7 +106,9 @@ def test_other_settings_leave_an_earlier_result_alone(run_folder: Path) -> None:
 
 def test_table_lists_every_result_of_a_run(run_folder: Path) -> None:
     for more in ([], ["--random-weights"]):
-        assert run("knn", run_folder, small_index_file(), *QUICK, "--k", 1, *more).exit_code == 0
+        done = run("knn", run_folder, small_index_file(), *QUICK, "--k", 1, *more)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith("knn, random weights  top1" if more else "knn  top1")
     table = run("table", run_folder, "-o", run_folder / "t.md")
     assert table.exit_code == 0, table.output
     rows = [line.split(" | ") for line in (run_folder / "t.md").read_text().splitlines()]

@@ -58,6 +58,18 @@ def test_table_of_runs_ends_in_the_mean_over_their_splits() -> None:
     assert [cell.strip() for cell in last.split("|")[-4:-1]] == ["mean of 3", "30", "50.0 ± 36.1"]
 
 
+def test_every_kind_of_number_has_a_table_of_its_own() -> None:
+    found = [
+        ("a", result(split("t/test", top1=0.2))),
+        ("b", result(split("t/test", **{"R@1": 0.3, "R@5": 0.4}), task="retrieve")),
+        ("c", result(split("t/test", top1=0.5, top5=0.6), task="probe")),
+    ]
+    first, second = (table.splitlines() for table in markdown_table(found).split("\n\n"))
+    assert first[0].endswith("| videos | top1 | top5 |") and len(first) == 4
+    assert [row.split(" | ")[0] for row in first[2:]] == ["| a", "| c"]
+    assert second[0].endswith("| videos | R@1 | R@5 |") and len(second) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
