@@ -14,6 +14,7 @@ import numpy as np
 
 from fastdual.loaders import index_file
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.paths import refuse_folder
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.probe import PROBED_BY, Probe
 from fastdual.loaders.sources import Entry, Kind, Listing, list_videos, refuse_shared_groups
@@ -114,8 +115,7 @@ def build_from_listing(
 
 def _refuse_to_overwrite(output: Path) -> None:
     """An index may take the place of an index, but not of a pack, a video or whatever else."""
-    if output.is_dir():
-        raise InputError(f"{output} is a folder: name a file, such as {output / 'videos.h5'}")
+    refuse_folder(output, "videos.h5")
     if output.exists() and output.stat().st_size and not index_file.is_index(output):
         raise InputError(f"{output} exists and is no index: delete it, or choose another name")
 

@@ -21,6 +21,7 @@ from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pack_index import assemble
 from fastdual.loaders.pack_spool import Spool
 from fastdual.loaders.packed import Shard
+from fastdual.loaders.paths import refuse_folder
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
 from fastdual.loaders.transcode import PackTask, Transcoding
@@ -86,10 +87,10 @@ def pack(
     finished = _already_packed(index, output, options)
     if finished is not None:
         return finished
-    start = pack_file.data_start()
-    identity = {"source": index.fingerprint, "start": start, "libav": _libav()}
-    identity["settings"] = _settings(options)
     try:
+        start = pack_file.data_start()
+        identity = {"source": index.fingerprint, "start": start, "libav": _libav()}
+        identity["settings"] = _settings(options)
         with Spool(output, identity, start, options.shard_bytes) as spool:
             failed = _fill(index, videos, spool, options, progress)
             _finish(index, spool, output, options, start, failed)
@@ -115,13 +116,17 @@ def _libav() -> str:
 def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> VideoIndex | None:
     if not output.exists():
         return None
-    if pack_file.is_pack(output):
-        known = VideoIndex.load(output)
-        assert known.packed is not None
-        ours = index.fingerprint, _settings(options)
-        if (known.packed.source, known.packed.settings) == ours:
-            return known
-    raise InputError(f"{output} exists and is something else: delete it, or choose another name")
+    refuse_folder(output, "packed.h5")
+    if not pack_file.is_pack(output):
+        raise InputError(f"{output} exists and is no pack: delete it, or choose another name")
+    known = VideoIndex.load(output)
+    assert known.packed is not None
+    if (known.packed.source, known.packed.settings) != (index.fingerprint, _settings(options)):
+        raise InputError(
+            f"{output} was packed from other videos or with other options: delete it, or choose "
+            "another name"
+        )
+    return known
 
 
 # ---- the work

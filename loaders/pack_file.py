@@ -11,10 +11,10 @@ A manifest is a pack without `data`: its videos lie in shards, each a pack on it
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from fastdual.loaders import index_file
 from fastdual.loaders.errors import InputError
+from fastdual.loaders.hollow import HollowFile
 from fastdual.loaders.packed import Packed, Shard
 from fastdual.loaders.tables import Tables, write_texts
 
@@ -184,8 +185,7 @@ def _digest_tables(file: BinaryIO | Any, header: Header) -> str:
 
 def data_start() -> int:
     """The first byte of `data` in a pack that is written here; the HDF5 library decides it."""
-    with tempfile.NamedTemporaryFile(prefix="fastdual-") as file:
-        return _write_tables(Path(file.name), None, 1)
+    return _write_tables(io.BytesIO(), None, 1)
 
 
 def finish(spool: Path, target: Path, index: VideoIndex) -> Header:
@@ -194,62 +194,49 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> Header:
     The tables of `index` are put around them where they are; nothing is copied but the tables.
     The file is synced and renamed to `target`. Raises OSError.
     """
-    with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=spool.parent) as scratch:
-        # A file of full size, sparse where the data will be, shows where HDF5 puts the tables.
-        assert index.packed is not None
-        (shard,) = index.packed.shards
-        start, length = _write_tables(Path(scratch.name), index, shard.length), shard.length
-        assert start == shard.start
-        end = os.stat(scratch.name).st_size
-        with open(spool, "r+b") as file:
-            file.truncate(start + length)
-            for first, last in ((0, start), (start + length, end)):
-                scratch.seek(first)
-                file.seek(first)
-                while first < last:
-                    chunk = scratch.read(min(_CHUNK_BYTES, last - first))
-                    file.write(chunk)
-                    first += len(chunk)
-            return _seal(file, spool, target, Header("", start, length, end))
-
-
-def write_manifest(target: Path, index: VideoIndex) -> None:
-    """Write a pack whose videos lie in shards. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        os.close(descriptor)
-        _write_tables(Path(name), index, 0)
-        with open(name, "r+b") as file:
-            os.fchmod(file.fileno(), 0o644)
-            end = os.fstat(file.fileno()).st_size
-            _seal(file, Path(name), target, Header("", _USER_BLOCK, 0, end))
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _seal(file: BinaryIO, spool: Path, target: Path, header: Header) -> Header:
-    file.flush()
-    digest = _digest_tables(file, header)
-    header = Header(digest, header.start, header.length, header.end)
-    file.seek(0)
-    file.write(header.encode())
-    file.flush()
-    os.fsync(file.fileno())
+    assert index.packed is not None
+    (shard,) = index.packed.shards
+    tables = HollowFile(shard.start, shard.length)
+    start = _write_tables(tables, index, shard.length)
+    assert start == shard.start
+    with open(spool, "r+b") as file:
+        file.truncate(start + shard.length)
+        for place, contents in tables.parts():
+            file.seek(place)
+            file.write(contents)
+        header = _sealed(file, start, shard.length, tables.size)
+        file.seek(0)
+        file.write(header.encode())
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(spool, target)
     index_file.sync_folder(target.parent)
     return header
 
 
-def _write_tables(path: Path, index: VideoIndex | None, length: int) -> int:
+def write_manifest(target: Path, index: VideoIndex) -> None:
+    """Write a pack whose videos lie in shards. Raises OSError."""
+    tables = io.BytesIO()
+    _write_tables(tables, index, 0)
+    header = _sealed(tables, _USER_BLOCK, 0, len(tables.getbuffer()))
+    index_file.write_atomically(target, header.encode() + tables.getbuffer()[_USER_BLOCK:])
+
+
+def _sealed(file: BinaryIO, start: int, length: int, end: int) -> Header:
+    """The header of a file whose tables are written."""
+    unsealed = Header("", start, length, end)
+    return replace(unsealed, digest=_digest_tables(file, unsealed))
+
+
+def _write_tables(file: BinaryIO | HollowFile, index: VideoIndex | None, length: int) -> int:
     """Write a pack's HDF5 file without its data; returns where they belong."""
     start = _USER_BLOCK
-    with h5py.File(path, "w", userblock_size=_USER_BLOCK) as file:
+    with h5py.File(file, "w", userblock_size=_USER_BLOCK) as tables:
         if length:
-            start = _allocate(file, length)
+            start = _allocate(tables, length)
         if index is not None:
-            index_file.write_fields(file, index)
-            _write_places(file, index.packed, is_manifest=not length)
+            index_file.write_fields(tables, index)
+            _write_places(tables, index.packed, is_manifest=not length)
     return start
 
 

@@ -11,6 +11,7 @@ from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.pack_index import Row, assemble
 from fastdual.loaders.pack_spool import Record
 from fastdual.loaders.packed import Packed, Shard
+from fastdual.loaders.paths import refuse_folder
 from fastdual.loaders.video_index import VideoIndex
 
 
@@ -29,6 +30,7 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
         FailureError: The manifest cannot be written.
     """
     output = Path(output).absolute()
+    refuse_folder(output, "packed.h5")
     if output.exists():
         raise InputError(f"{output} exists: delete it, or choose another name")
     rows: dict[int, Row] = {}
@@ -36,7 +38,6 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
     shards: list[Shard] = []
     settings = ""
     numbers = {path: video for video, path in enumerate(index.paths)}
-    known_bad = set(index.quarantine)
     for file in _job_files(output):
         part = VideoIndex.load(file)
         part.check_files()
@@ -51,8 +52,8 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
             if video in rows:
                 raise InputError(f"{index.paths[video]} is there twice: in {file} and before it")
             rows[video] = row
-        bad = [pair for pair in part.quarantine if pair not in known_bad]
-        failed |= {numbers[path]: reason for path, reason in bad}
+        # What the index quarantined is in its fingerprint by its absence, whatever the reason.
+        failed |= {numbers[path]: why for path, why in part.quarantine if path in numbers}
         shards += part.packed.shards
     missing = sorted(set(numbers.values()) - rows.keys() - failed.keys())
     if missing:

@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,14 +78,30 @@ class Spool:
 
     def __enter__(self) -> Self:
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = open(self._journal_path, "a+", encoding="utf-8", errors="surrogateescape")
+        self._journal = self._lock()
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            if self._output.exists():
+                self.discard()
+                raise InputError(f"{self._output} was finished by another process just now")
+            self._recover()
+        except BaseException:
             self._journal.close()
-            raise InputError(f"{self._output} is being packed by another process") from error
-        self._recover()
+            raise
         return self
+
+    def _lock(self) -> FileIO:
+        """Open the journal for this process alone: anew, if its owner removed it meanwhile."""
+        while True:
+            with ExitStack() as stack:
+                journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
+                try:
+                    fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    message = f"{self._output} is being packed by another process"
+                    raise InputError(message) from error
+                if _is_file_at(journal, self._journal_path):
+                    stack.pop_all()  # it stays open
+                    return journal
 
     def __exit__(
         self,
@@ -119,14 +137,18 @@ class Spool:
         if self._data < 0 or place[0] != shard:
             self._open_data(place[0])
         _write_at(self._data, contents, self._start + place[1])
-        self._journal.write(json.dumps(vars(record)) + "\n")
-        self._journal.flush()
+        self._write_line(vars(record))
         self.records.append(record)
         self.places.append(place)
 
     def discard(self) -> None:
         """Remove the journal of a pack that is finished."""
         self._journal_path.unlink(missing_ok=True)
+
+    def _write_line(self, value: dict[str, Any]) -> None:
+        line = memoryview(json.dumps(value).encode() + b"\n")
+        while line:
+            line = line[self._journal.write(line) :]
 
     def _open_data(self, shard: int) -> None:
         if self._data >= 0:
@@ -137,16 +159,22 @@ class Spool:
     # ---- going on with what was stopped
 
     def _recover(self) -> None:
+        """Take over what the journal names, up to what is torn, missing or of another pack."""
         self._journal.seek(0)
-        lines = self._journal.read().split("\n")
-        if _parse(lines[0]) == self._identity:
-            for line in lines[1:]:
+        first, *lines = self._journal.readall().split(b"\n")
+        length = 0
+        if lines and _parse(first) == self._identity:
+            length = len(first) + 1
+            for line in lines[:-1]:
                 record = _to_record(_parse(line))
                 if record is None or not self._take(record):
                     break
+                length += len(line) + 1
         elif self._shard_bytes is not None and self.shard_file(0).exists():
-            self._journal.close()
             raise InputError(f"{self.shard_file(0)} exists: delete it, or choose another name")
+        self._journal.truncate(length)
+        if length == 0:
+            self._write_line(self._identity)
         self._forget_the_rest()
 
     def _take(self, record: Record) -> bool:
@@ -154,20 +182,26 @@ class Spool:
         layout = Layout(self._shard_bytes)
         layout.lengths = list(self._layout.lengths)
         shard, offset = layout.place(record.length)
-        if not self.shard_file(shard).exists():  # a finished shard was synced: no need to read it
-            sha256 = bytes.fromhex(record.sha256)
-            begin = self._start + offset
-            try:
-                PackedBytes(self.spool_file(shard), begin, record.length, sha256, "").read()
-            except FailureError:
-                return False
+        # A finished shard was synced: no need to read it.
+        if not self.shard_file(shard).exists() and not self._is_spooled(record, shard, offset):
+            return False
         self._layout = layout
         self.records.append(record)
         self.places.append((shard, offset))
         return True
 
+    def _is_spooled(self, record: Record, shard: int, offset: int) -> bool:
+        spool, begin = self.spool_file(shard), self._start + offset
+        try:
+            if os.stat(spool).st_size < begin + record.length:
+                return False
+            PackedBytes(spool, begin, record.length, bytes.fromhex(record.sha256), "").read()
+        except (OSError, FailureError):
+            return False
+        return True
+
     def _forget_the_rest(self) -> None:
-        """Cut journal and spools off after what was taken over."""
+        """Cut the spools off after what was taken over."""
         last = len(self._layout.lengths) - 1
         finished, spool = self.shard_file(last), self.spool_file(last)
         if finished.exists():  # it may get more videos: it is a spool again
@@ -181,14 +215,16 @@ class Spool:
             self.shard_file(later).unlink(missing_ok=True)
             self.spool_file(later).unlink(missing_ok=True)
             later += 1
-        self._journal.seek(0)
-        self._journal.truncate()
-        for line in (self._identity, *map(vars, self.records)):
-            self._journal.write(json.dumps(line) + "\n")
-        self._journal.flush()
 
 
-def _parse(line: str) -> Any:
+def _is_file_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
@@ -198,7 +234,8 @@ def _parse(line: str) -> Any:
 def _to_record(line: Any) -> Record | None:
     try:
         record = Record(**line)
-        sound = record.length > 0 and len(bytes.fromhex(record.sha256)) == 32
+        is_length = isinstance(record.length, int) and record.length > 0
+        sound = is_length and len(bytes.fromhex(record.sha256)) == 32
     except (TypeError, ValueError):
         return None
     return record if sound else None

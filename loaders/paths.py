@@ -1,4 +1,4 @@
-"""Paths of videos: which files count as one, and which paths of a list may be followed."""
+"""Paths: which files are videos, which paths of a list may be followed, what may be written."""
 
 from __future__ import annotations
 
@@ -49,3 +49,9 @@ def walk_videos(root: Path) -> Iterator[str]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
                 yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def refuse_folder(output: Path, example: str) -> None:
+    """Raise InputError where a folder is named in place of the file to write."""
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file, such as {output / example}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fastdual.commands.progress import video_progress
+from fastdual.commands.progress import keeping_what_is_done
 from fastdual.commands.verify import verify_videos
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex, build_index, summary
@@ -51,7 +51,7 @@ def command(
       fastdual index x.h5 --verify                  is it still true
     """
     if output is not None:
-        with video_progress("indexing") as progress:
+        with keeping_what_is_done("indexing") as progress:
             index = build_index(
                 source,
                 output,

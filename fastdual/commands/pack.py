@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.pack_options import encoding_options, parse_bytes, parse_job
-from fastdual.commands.progress import video_progress
+from fastdual.commands.progress import keeping_what_is_done
 from fastdual.commands.verify import verify_videos
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex, open_index, summary
@@ -57,11 +57,12 @@ def command(
     if output is None and not verify:
         raise InputError("name the pack to write with -o packed.h5, or check one with --verify")
     given = {name: value for name, value in encoding.items() if value is not None}
+    _refuse_idle_options(output, merge, given or shard_size or job != (1, 1))
     transcoding = Transcoding(**given) if given else None
     if output is not None and merge:  # the videos need not be on this machine
         index = merge_jobs(VideoIndex.load(source), output)
     else:
-        with video_progress("indexing") as progress:
+        with keeping_what_is_done("indexing") as progress:
             index = open_index(source, root=root, progress=progress)
     if output is not None and not merge:
         if warning := hardware_warning(index, transcoding):
@@ -73,8 +74,17 @@ def command(
             num_workers=workers,
             timeout_seconds=timeout,
         )
-        with video_progress("packing") as progress:
+        with keeping_what_is_done("packing") as progress:
             index = pack(index, output, options, progress=progress)
     click.echo(summary(index))
     if verify:
         verify_videos(index, "pack", workers=workers, timeout=timeout)
+
+
+def _refuse_idle_options(output: Path | None, merge: bool, says_how: object) -> None:
+    """Raise InputError where it is said how to pack, but nothing is to be packed."""
+    if merge and output is None:
+        raise InputError("--merge writes a pack: name it with -o packed.h5, as the jobs did")
+    if says_how and (merge or output is None):
+        what = "--merge takes the packs as they are" if merge else "--verify alone packs nothing"
+        raise InputError(f"{what}: leave out --job, --shard-size and the options of encoding")

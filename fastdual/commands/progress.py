@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
+
 
 @contextmanager
 def video_progress(verb: str) -> Iterator[Callable[[int, int, int], None]]:
@@ -32,3 +34,14 @@ def video_progress(verb: str) -> Iterator[Callable[[int, int, int], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def keeping_what_is_done(verb: str) -> Iterator[Callable[[int, int, int], None]]:
+    """`video_progress` for work that goes on where it was stopped; says so on Ctrl-C."""
+    try:
+        with video_progress(verb) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        click.echo("stopped: what is done is kept, the same command goes on from here", err=True)
+        raise

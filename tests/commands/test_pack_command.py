@@ -1,5 +1,10 @@
 """`fastdual pack`: what it writes and prints, that other commands take a pack, its exit codes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.commands import pack as pack_command
+from fastdual.loaders import pack as pack_module
 from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.pack import _task
 from tests.loaders.clips import encode
 
 
@@ -84,6 +91,36 @@ def test_a_size_that_the_hardware_refuses_is_noted(videos: Path, tmp_path: Path)
     )
 
 
+def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    for number in range(40):
+        encode(tmp_path / "videos" / f"{number:02}.mp4", 100)
+    index, packed = tmp_path / "x.h5", tmp_path / "p.h5"
+    journal = packed.with_name("p.h5.partial.jsonl")
+    run(tmp_path / "videos", "-o", index, command="index")
+    command = [sys.executable, "-m", "fastdual", "pack", index, "-o", packed, "--codec", "vp9"]
+    with subprocess.Popen(
+        [*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            while not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
+                assert process.poll() is None
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "stopped: what is done is kept, the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    done = journal.read_bytes().count(b"\n") - 1
+    assert 2 <= done < 40
+    with pytest.MonkeyPatch.context() as patch:
+        tasks = []
+        patch.setattr(pack_module, "_task", lambda *task: tasks.append(task) or _task(*task))
+        assert run(index, "-o", packed, "--codec", "vp9", "--workers", "2").exit_code == 0
+    assert len(tasks) == 40 - done and len(VideoIndex.load(packed)) == 40
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,8 +130,12 @@ def test_a_size_that_the_hardware_refuses_is_noted(videos: Path, tmp_path: Path)
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "half"], "is not like 2/8"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--shard-size", "big"], "is not like 50GB"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "3/2"], "job 3/2: name one of 1/2 to 2/2"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--merge", "--job", "1/2"], "the packs as they are"),
+        (["{tmp}/videos", "--merge", "--verify"], "--merge writes a pack: name it with -o"),
+        (["{tmp}/videos", "--verify", "--gop", "4"], "--verify alone packs nothing: leave out"),
+        (["{tmp}/videos", "-o", "{tmp}"], "is a folder: name a file, such as"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--quality", "99"], "quality of h264 is 99"),
-        (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is something else"),
+        (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is no pack"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

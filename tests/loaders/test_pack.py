@@ -1,11 +1,17 @@
 """The pack: written, stopped, gone on with, split, merged, read by every backend, damaged."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +24,7 @@ from fastdual.loaders.index import VideoIndex, build_index, open_index, summary,
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.pack import PackOptions, hardware_warning, job_file, pack
 from fastdual.loaders.pack_merge import merge_jobs
+from fastdual.loaders.pack_spool import Spool
 from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.transcode import Transcoding
 from fastdual.loaders.video import read_frames
@@ -96,6 +103,19 @@ def stop_after(count: int) -> Callable[[int, int, int], None]:
             raise KeyboardInterrupt
 
     return progress
+
+
+@contextmanager
+def only_so_large(num_bytes: int) -> Iterator[None]:
+    """Writing past this length of a file fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 # ---- what is in a pack
@@ -266,6 +286,24 @@ def test_bytes_that_did_not_reach_the_disk_are_packed_again(
     assert packed.fingerprint == index.fingerprint
 
 
+@pytest.mark.parametrize("room", [9000, 20_000])
+def test_a_full_disk_keeps_what_is_packed(index: VideoIndex, tmp_path: Path, room: int) -> None:
+    whole = pack(index, tmp_path / "whole.h5", AS_IS).root.read_bytes()
+    full = r"cannot write the pack .*p\.h5: File too large"
+    with only_so_large(room), pytest.raises(FailureError, match=full):
+        pack(index, tmp_path / "p.h5", AS_IS)
+    journal = tmp_path / "p.h5.partial.jsonl"
+    known = journal.read_bytes()
+    with only_so_large(1), pytest.raises(FailureError, match=full):
+        pack(index, tmp_path / "p.h5", AS_IS)
+    lines = known.count(b"\n")
+    assert journal.read_bytes().splitlines()[:lines] == known.splitlines()[:lines]
+    seen: list[int] = []
+    pack(index, tmp_path / "p.h5", AS_IS, progress=lambda done, *_: seen.append(done))
+    assert seen == list(range(lines, 7)) and lines > 1
+    assert (tmp_path / "p.h5").read_bytes() == whole
+
+
 def test_other_options_start_anew(index: VideoIndex, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pack(index, tmp_path / "p.h5", AS_IS, progress=stop_after(3))
@@ -280,11 +318,14 @@ def test_a_finished_pack_is_not_made_again_and_nothing_is_overwritten(
     pack(index, tmp_path / "p.h5", AS_IS)
     shutil.rmtree(index.root)
     assert len(pack(index, tmp_path / "p.h5", AS_IS)) == 6
-    with pytest.raises(InputError, match="exists and is something else"):
+    with pytest.raises(InputError, match="from other videos or with other options: delete it"):
         pack(index, tmp_path / "p.h5", SMALL)
     (tmp_path / "notes.h5").write_text("mine")
-    with pytest.raises(InputError, match="exists and is something else"):
+    with pytest.raises(InputError, match="exists and is no pack: delete it"):
         pack(index, tmp_path / "notes.h5", AS_IS)
+    for write in (lambda: pack(index, tmp_path, AS_IS), lambda: merge_jobs(index, tmp_path)):
+        with pytest.raises(InputError, match="is a folder: name a file, such as .*packed.h5"):
+            write()
     assert (tmp_path / "notes.h5").read_text() == "mine"
 
 
@@ -295,6 +336,48 @@ def test_two_packs_to_one_file_at_a_time_are_refused(index: VideoIndex, tmp_path
                 pack(index, tmp_path / "p.h5", AS_IS)
 
     assert len(pack(index, tmp_path / "p.h5", AS_IS, progress=intrude)) == 6
+
+
+def before_locking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have something happen between opening the journal and locking it, once."""
+    lock, acts = fcntl.flock, [act]
+
+    def flock(file: Any, how: int) -> None:
+        if acts:
+            acts.pop()()
+        lock(file, how)
+
+    monkeypatch.setattr("fastdual.loaders.pack_spool.fcntl.flock", flock)
+
+
+def test_a_journal_that_was_just_removed_is_not_what_is_locked(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_locking(monkeypatch, (tmp_path / "p.h5.partial.jsonl").unlink)
+    refused = pytest.raises(InputError, match="is being packed by another process")
+    with Spool(tmp_path / "p.h5", {}, 512, None), refused:
+        pack(index, tmp_path / "p.h5", AS_IS)
+
+
+def test_a_pack_that_was_just_finished_is_not_touched(
+    index: VideoIndex, small: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_locking(monkeypatch, lambda: shutil.copy(small.root, tmp_path / "p.h5"))
+    with pytest.raises(InputError, match=r"p\.h5 was finished by another process just now"):
+        pack(index, tmp_path / "p.h5", AS_IS)
+    assert (tmp_path / "p.h5").read_bytes() == small.root.read_bytes()
+    assert [name for name in os.listdir(tmp_path) if name.startswith("p.")] == ["p.h5"]
+
+
+def test_a_file_system_without_locks_is_told(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before_locking(monkeypatch, refuse)
+    with pytest.raises(FailureError, match=r"cannot write the pack .*: No locks available"):
+        pack(index, tmp_path / "p.h5", AS_IS)
 
 
 # ---- bad videos
@@ -384,6 +467,16 @@ def test_a_merge_keeps_what_failed_in_a_job(index: VideoIndex, tmp_path: Path) -
         "walk/text.mp4",
         "walk/0.avi",
     ]
+
+
+def test_machines_may_have_other_reasons_for_the_quarantine(
+    index: VideoIndex, tmp_path: Path
+) -> None:
+    for number, reason in ((1, "crashed its worker process"), (2, "took longer than 300 s")):
+        elsewhere = dataclasses.replace(index, quarantine=(("walk/text.mp4", reason),))
+        pack(elsewhere, tmp_path / "p.h5", dataclasses.replace(AS_IS, job=(number, 2)))
+    merged = merge_jobs(index, tmp_path / "p.h5")
+    assert len(merged) == 6 and merged.quarantine == index.quarantine
 
 
 def test_a_merge_that_is_not_whole_is_refused(index: VideoIndex, tmp_path: Path) -> None:
