@@ -194,14 +194,6 @@ def test_workers_and_batch_split_change_no_bit(index: VideoIndex):
     assert_same(load(index, 1, batch_size=12), base)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_show_the_global_batch(index: VideoIndex, world_size: int):
-    base = load(index, 4)
-    parts = [load(index, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for step in range(4):
-        assert_same([part[step] for part in parts], [base[step]])
-
-
 def test_dali_and_pyav_serve_one_batch_side_by_side(index: VideoIndex):
     """VP9 files go through DALI, H.264 files through PyAV, and every row is at its place."""
     pyav, dali = load(index, 3), load(index, 3, decode="dali-cpu")
@@ -306,30 +298,6 @@ def test_a_bad_video_is_named_and_replaced_by_the_next_good_one(
     assert len(warned) == 2 and all(any(name in text for name in names) for text in warned)
     # the batch that follows is as it was
     assert torch.equal(shown[1].clips, base[1].clips)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_every_world_replaces_alike_also_after_a_resume(own_index: VideoIndex, world_size: int):
-    order = order_of(own_index)
-    for place in (3, 4, 9):
-        break_file(own_index, order[place])
-    base = load(own_index, 5)
-    assert [b.video_ids.tolist() for b in base[:3]] == [
-        [order[0], order[1], order[2], order[5]],
-        [order[5], order[5], order[6], order[7]],
-        [order[8], order[10], order[10], order[11]],
-    ]
-    parts = [load(own_index, 5, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for step in range(5):
-        assert_same([part[step] for part in parts], [base[step]])
-    with ClipLoader(own_index, SPEC, batch_size=4, seed=3) as loader:
-        state = {**loader.state_dict(), "step": 2}
-    resumed = [
-        load(own_index, 3, rank=rank, world_size=world_size, state=state)
-        for rank in range(world_size)
-    ]
-    for step in range(3):
-        assert_same([part[step] for part in resumed], [base[2 + step]])
 
 
 def test_too_many_bad_videos_stop_the_run(own_index: VideoIndex, tmp_path: Path):
