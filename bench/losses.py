@@ -47,13 +47,16 @@ class Contestant:
         )
         self.wanted = [x for x in self.inputs if x.requires_grad]
         self.value: Tensor | None = None
+        self.upstream: Tensor | None = None
 
     def forward(self) -> None:
         self.value = self.loss(*self.inputs)
 
     def backward(self) -> tuple[Tensor, ...]:
         assert self.value is not None
-        grads = torch.autograd.grad(self.value, self.wanted)
+        if self.upstream is None:  # made once: filling it anew would be a launch of the loss's
+            self.upstream = torch.ones_like(self.value)
+        grads = torch.autograd.grad(self.value, self.wanted, self.upstream)
         self.value = None
         return grads
 
@@ -134,7 +137,7 @@ def measure(
             peak = peak_memory_mib(run, device)
             if mode == "backward":
                 contestant.forward()
-            launches = None if mode == "forward" else count_launches(run, device)
+            launches = count_launches(run, device)
             yield {
                 **size,
                 "mode": mode,

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import losses
 from bench.cases import CASES
 from bench.common import describe_machine, peak_memory_mib, time_interleaved, write_rows
-from bench.losses import Contestant, largest_error
+from bench.losses import MODES, Contestant, largest_error, measure
+from tests.kernels.contrastive_cases import TorchLaunches
 
 CPU = torch.device("cpu")
 
@@ -30,6 +32,41 @@ def test_a_wrong_provider_shows_a_large_error() -> None:
     truth = Contestant(case.truth, inputs).both()
     wrong = Contestant(lambda first, second: 1.01 * case.truth(first, second), inputs).both()
     assert largest_error(wrong, truth) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_launches_are_told_of_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU nothing is launched: torch's operations are counted in their place."""
+
+    def count(run, device: torch.device) -> int:
+        with TorchLaunches() as launches:
+            run()
+        return len(launches.names)
+
+    monkeypatch.setattr(losses, "count_launches", count)
+    monkeypatch.setattr(losses, "providers", lambda case: [("eager", lambda: case.baseline)])
+    rows = list(measure(CASES["nt_xent"], 24, 16, torch.float32, CPU))
+    launches = {row["mode"]: row["launches"] for row in rows}
+    assert list(launches) == list(MODES) and min(launches.values()) > 5
+    # The upstream gradient is not made anew: no phase has a launch that the other has not.
+    assert launches["both"] == launches["forward"] + launches["backward"]
+
+
+def test_backward_launches_nothing_for_its_upstream_gradient() -> None:
+    case = CASES["nt_xent"]
+    contestant = Contestant(case.baseline, case.make_inputs(24, 16, torch.float32, CPU))
+    contestant.both()
+    contestant.forward()
+    with TorchLaunches() as launches:
+        contestant.backward()
+    assert "aten::ones_like" not in launches.names
+
+
+@pytest.mark.gpu
+def test_launches_on_a_gpu() -> None:
+    """NT-Xent: the views put together, forward and merge; one launch for the gradients."""
+    rows = measure(CASES["nt_xent"], 128, 128, torch.bfloat16, torch.device("cuda"))
+    ours = {row["mode"]: row["launches"] for row in rows if row["provider"] == "fastdual"}
+    assert ours == {"forward": 3, "backward": 1, "both": 4}
 
 
 def test_peak_memory_counts_what_lives_at_the_same_time() -> None:
