@@ -125,7 +125,9 @@ class ClipLoader:
         choice = choose_backend(decode, full_device.type)
         self._device, self._order, self.decode_choice = full_device, order, choice
         self._index, self._rank, self._world_size = index, rank, world_size
-        self._seed, self._endless, self._prefetch = seed, shuffle, prefetch
+        self._endless, self._prefetch = shuffle, prefetch
+        self._order_of = {"seed": seed, "batch_size": batch_size, "split": split}
+        self._order_of |= {"shuffle": shuffle, "drop_last": drop_last}
         self._epoch, self._step = 0, 0
         self.data_wait_seconds = 0.0
         # The thread may hold nothing of the loader, or the loader could not be collected.
@@ -179,8 +181,8 @@ class ClipLoader:
                     f"the loader's state was saved with {name} {state.get(name)!r}, here it is "
                     f"{ours!r}; resume with the same data, seed and batch size"
                 )
-        epoch, step = int(state["epoch"]), int(state["step"])
-        if epoch < 0 or not 0 <= step < len(self):
+        epoch, step = state.get("epoch"), state.get("step")
+        if not (_is_count(epoch, 2**64) and _is_count(step, len(self))):
             raise InputError(f"the loader's state is damaged: epoch {epoch}, step {step}")
         self.close()
         self._epoch, self._step = epoch, step
@@ -204,12 +206,8 @@ class ClipLoader:
         self.close()
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "seed": self._seed,
-            "batch_size": self._order.global_batch_size,
-            "num_videos": self._order.num_videos,
-            "index": self._index.fingerprint,
-        }
+        """What the place is a place in; the fingerprint takes a while for millions of videos."""
+        return {**self._order_of, "index": self._index.fingerprint}
 
     def _next(self) -> ClipBatch:
         if self._producer is None:
@@ -268,6 +266,10 @@ def _spans(
         if not endless:
             return
         epoch, step = epoch + 1, 0
+
+
+def _is_count(value: Any, limit: int) -> bool:
+    return isinstance(value, int) and 0 <= value < limit
 
 
 def _full_device(device: str | torch.device) -> torch.device:

@@ -264,7 +264,12 @@ def test_epochs_differ_and_follow_each_other(index: VideoIndex):
         ({"seed": 4}, "saved with seed 4, here it is 3; resume with the same"),
         ({"batch_size": 8}, "saved with batch_size 8"),
         ({"index": "0"}, "saved with index '0'"),
+        ({"split": "train"}, "saved with split 'train', here it is None"),
+        ({"shuffle": False}, "saved with shuffle False"),
+        ({"drop_last": False}, "saved with drop_last False"),
         ({"step": 99}, "state is damaged: epoch 0, step 99"),
+        ({"step": "2"}, "state is damaged: epoch 0, step 2"),
+        ({"epoch": None}, "state is damaged: epoch None, step 0"),
     ],
 )
 def test_a_state_of_other_data_is_refused(index: VideoIndex, change, message):

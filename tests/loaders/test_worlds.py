@@ -6,7 +6,6 @@ for video, in every frame number, crop and permutation, and in every bit of the 
 
 import json
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def open_loader(index: VideoIndex, rank: int, world_size: int) -> ClipLoader:
 
 
 def load_all(index: VideoIndex, world_size: int) -> tuple[list[list[ClipBatch]], dict[str, Any]]:
-    """Each rank's batches of a run without a stop, and the state in its middle, as JSON keeps it."""
+    """Each rank's batches of a run without a stop, and the state in its middle, through JSON."""
     parts, states = [], []
     for rank in range(world_size):
         with open_loader(index, rank, world_size) as loader:
