@@ -94,6 +94,7 @@ class EpochOrder:
         if not self._shuffle:
             return None
         if self._cached[0] != epoch:
+            self._cached = (-1, None)  # 80 MB for 10 million videos: gone before the next come
             self._cached = (epoch, permute(self.num_videos, seed=self._seed, epoch=epoch))
         return self._cached[1]
 
