@@ -10,8 +10,10 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is scaled layer by layer (arXiv:1708.03888), for large batches.
 
-    A weight of two axes or more moves by `trust * |w| / |g + decay * w|` of its decayed gradient.
-    Biases and norms, which have one axis, are neither scaled nor decayed (as in arXiv:2002.05709).
+    A weight of two axes or more moves by `trust * |w| / (|g| + decay * |w|)` of its decayed
+    gradient. Biases and norms, which have one axis, are neither scaled nor decayed (as in
+    arXiv:2002.05709). The learning rate multiplies the velocity, as torch's SGD has it, and not
+    what enters it: the same while the rate stays, and a new rate holds at once.
 
     Args:
         weights: what is trained.
@@ -64,9 +66,9 @@ def _scaled_gradients(layers: list[Tensor], group: dict[str, Any]) -> tuple[Tens
     gradients = [weight.grad for weight in layers if weight.grad is not None]
     updates = torch._foreach_add(gradients, layers, alpha=group["weight_decay"])
     weight_norms = torch.stack(torch._foreach_norm(layers))
-    update_norms = torch.stack(torch._foreach_norm(updates))
+    sizes = torch.stack(torch._foreach_norm(gradients)) + group["weight_decay"] * weight_norms
     # A layer at zero could never leave it; one without a gradient has no direction to scale.
-    moving = (weight_norms > 0) & (update_norms > 0)
-    ratios = torch.where(moving, group["trust"] * weight_norms / update_norms, 1.0)
+    moving = (weight_norms > 0) & (sizes > 0)
+    ratios = torch.where(moving, group["trust"] * weight_norms / sizes, 1.0)
     torch._foreach_mul_(updates, list(ratios.unbind()))
     return tuple(updates)

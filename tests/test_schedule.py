@@ -66,12 +66,12 @@ def test_optimisers_take_one_step_of_their_textbook_rule(name: str) -> None:
 def lars_step(
     weight: list[float], gradient: list[float], velocity: list[float], layer: bool
 ) -> None:
-    """The rule of LARS in plain numbers, in place."""
+    """The rule of arXiv:1708.03888, algorithm 1, in plain numbers and in place."""
     updates = list(gradient)
     if layer:
         updates = [g + 0.01 * w for g, w in zip(gradient, weight, strict=True)]
-        norms = [math.sqrt(math.fsum(x * x for x in vector)) for vector in (weight, updates)]
-        ratio = 0.001 * norms[0] / norms[1] if all(norms) else 1.0
+        norms = [math.sqrt(math.fsum(x * x for x in vector)) for vector in (weight, gradient)]
+        ratio = 0.001 * norms[0] / (norms[1] + 0.01 * norms[0]) if all(norms) else 1.0
         updates = [ratio * update for update in updates]
     for i, update in enumerate(updates):
         velocity[i] = 0.9 * velocity[i] + update
