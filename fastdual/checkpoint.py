@@ -88,7 +88,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path}: damaged, or not a checkpoint ({reason}); take an earlier one from its folder"
+            f"{path}: damaged, or not a checkpoint ({reason}); earlier ones of its folder may be "
+            "whole"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path}: a torch file, but not a checkpoint that fastdual wrote")
@@ -143,9 +144,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-" + "[0-9]" * 8 + ".pt"), reverse=True)
 
 
-def remove_old_checkpoints(folder: Path, *, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for path in list_checkpoints(folder)[keep:]:
+def remove_old_checkpoints(folder: Path, *, keep: int, newest: Path) -> None:
+    """Delete all but `keep` checkpoints, counted back from the one just written.
+
+    One of a later step was passed over as damaged when the run was resumed; it goes as well, or it
+    would be taken for the newest and count among those that are kept.
+    """
+    found = list_checkpoints(folder)
+    place = found.index(newest)
+    for path in found[:place] + found[place + keep :]:
         path.unlink(missing_ok=True)
 
 

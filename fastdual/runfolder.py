@@ -72,8 +72,10 @@ class RunFolder:
                 "choose another folder"
             ) from None
         except OSError as error:
+            why = why_not_written(error)
+            join = ", or" if ";" in why else ";"
             raise FailureError(
-                f"--run {self.path}: cannot be written: {why_not_written(error)}"
+                f"--run {self.path}: cannot be written: {why}{join} choose another folder"
             ) from error
         with lock:
             yield
@@ -93,7 +95,7 @@ class RunFolder:
 
         def write() -> None:
             save_checkpoint(path, copy)
-            remove_old_checkpoints(self.checkpoints, keep=keep)
+            remove_old_checkpoints(self.checkpoints, keep=keep, newest=path)
             written(path)
 
         self._writer.start(write)

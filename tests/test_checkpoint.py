@@ -190,7 +190,7 @@ def test_newest_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
         checkpoint_path(folder, step).touch()
     (folder / "step-old.pt").touch()
     assert find_checkpoint(tmp_path) == checkpoint_path(folder, 100)
-    remove_old_checkpoints(folder, keep=2)
+    remove_old_checkpoints(folder, keep=2, newest=checkpoint_path(folder, 100))
     assert list_checkpoints(folder) == [checkpoint_path(folder, 100), checkpoint_path(folder, 20)]
     assert (folder / "step-old.pt").exists()
     empty = tmp_path / "empty"
@@ -288,6 +288,24 @@ def test_a_run_folder_saves_the_state_as_it_was_when_asked(tmp_path: Path) -> No
     assert list_checkpoints(folder.checkpoints) == written[:0:-1]
     for path, value in zip(written[1:], (1, 2), strict=True):
         assert bool((load_checkpoint(path)["weight"] == value).all())
+
+
+def test_a_damaged_checkpoint_of_a_later_step_costs_no_whole_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    for step in (4, 9):
+        folder.save({"step": step}, keep=2, written=lambda _: None)
+    folder.wait_saved()
+    checkpoint_path(folder.checkpoints, 9).write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="earlier ones of its folder may be whole; falling back"):
+        found = folder.load_newest()
+    assert found is not None
+    assert found[1]["step"] == 4
+    folder.save({"step": 5}, keep=1, written=lambda _: None)
+    folder.wait_saved()
+    newest = checkpoint_path(folder.checkpoints, 5)
+    assert list_checkpoints(folder.checkpoints) == [newest]
+    assert find_checkpoint(tmp_path) == newest
 
 
 @pytest.mark.gpu
