@@ -196,7 +196,7 @@ class RunConfig:
     """Project of Weights & Biases that the numbers go to as well; needs wandb installed."""
 
     def __post_init__(self) -> None:
-        check(self.seed >= 0, "run.seed", self.seed, "must be 0 or more")
+        check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
         for name in (
             "log_every_steps",
             "checkpoint_every_steps",

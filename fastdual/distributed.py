@@ -71,7 +71,7 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
             local_size=_number(environment, "LOCAL_WORLD_SIZE", default=size),
             launcher="torchrun",
         )
-    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
         # Of the step, not of the job: a batch script is one process whatever its job may use.
         step = (_number(environment, f"SLURM_{name}", default=0) for name in ("JOB_ID", "STEP_ID"))
         nodes = environment.get("SLURM_STEP_NODELIST", "localhost")
@@ -161,6 +161,11 @@ class Team:
             parts = torch.split(flat, [tensor.numel() for tensor in same])
             for tensor, part in zip(same, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
+
+    def meet(self) -> None:
+        """Wait on the host until all processes have come as far."""
+        if self._group is not None:
+            dist.barrier(self._group)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Means over processes of numbers that all of them hold, on the host."""

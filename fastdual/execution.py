@@ -1,5 +1,8 @@
 """Where and how a run computes: device, precision, compilation, and the reason for each choice."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,7 +11,7 @@ from torch import nn
 
 from fastdual.config import RunConfig
 from fastdual.distributed import World
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError
 
 # Values of run.compile, and what torch calls them.
 _COMPILE_MODES = {
@@ -58,6 +61,19 @@ class Execution:
         """Tell torch that the outputs of the last step's graphs are read no more."""
         if self.compile_mode == _COMPILE_MODES["cuda-graphs"]:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def explained_memory(device: torch.device, remedy: str) -> Iterator[None]:
+    """Turn memory that ran out in the block into a FailureError with a remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        # A CPU's allocator raises a plain RuntimeError.
+        reason = re.search(r"[Tt]ried to allocate [\d.]+ \w+", str(error))
+        if reason is None:
+            raise
+        raise FailureError(f"{device}: out of memory ({reason[0].lower()}); {remedy}") from error
 
 
 def choose_execution(config: RunConfig, world: World | None = None) -> Execution:

@@ -22,7 +22,7 @@ from fastdual.evaluate.embed import Progress
 from fastdual.evaluate.features import LeftOut
 from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-from fastdual.execution import Execution, choose_execution
+from fastdual.execution import Execution, choose_execution, explained_memory
 from fastdual.finetune_config import FinetuneConfig
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.index import VideoIndex
@@ -103,6 +103,7 @@ def finetune(
     with (
         closing(create_loader(index, split, loading, execution, world, folder)) as loader,
         joined(world, device=execution.device, timeout_seconds=config.run.timeout_seconds) as team,
+        explained_memory(execution.device, "use a smaller --batch-size"),
         ExitStack() as claim,
     ):
         team.check_equal("config or data set", constants)

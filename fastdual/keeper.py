@@ -40,6 +40,9 @@ class RunKeeper:
     team: Team
     collapse: CollapseWatch | None
 
+    def meet(self) -> None:
+        self.team.meet()
+
     def report(self, report: StepReport) -> None:
         numbers = {**report.metrics, "": report.data_wait_share}
         means = self.team.mean(numbers)

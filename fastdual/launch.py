@@ -9,6 +9,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
 _LAUNCHER = "FASTDUAL_LAUNCHER_PID"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HOST = re.compile(r"[\w.:-]+")  # a name or an address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +65,9 @@ class LaunchPlan:
                 "every machine"
             )
         if self.endpoint is not None:
-            _, _, port = self.endpoint.rpartition(":")
-            if not port.isdecimal() or not 0 < int(port) < 65536:
+            host, _, port = self.endpoint.rpartition(":")
+            named = _HOST.fullmatch(host) and port.isdecimal() and 0 < int(port) < 65536
+            if not named:
                 raise InputError(f"--rdzv-endpoint {self.endpoint!r}: must be HOST:PORT")
 
 
@@ -83,9 +86,6 @@ def launch(arguments: Sequence[str], plan: LaunchPlan) -> int:
 
     if plan.endpoint is not None and plan.node_rank == 0:
         _check_port(plan.endpoint)
-    # Elastic narrates every start and end; what users need to know is said below.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fastdual-launch-") as folder:
         _prepare_environment(Path(folder), plan)
         try:
@@ -125,7 +125,15 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "elastic")),
         local_addr="127.0.0.1" if plan.nodes == 1 else None,
     )
+    _silence_elastic()
     elastic_launch(config, sys.executable)("-m", "fastdual", *arguments)
+
+
+def _silence_elastic() -> None:
+    """Elastic narrates every start and end; what users need to know is said by `launch`."""
+    for name in list(logging.root.manager.loggerDict):  # each of its modules has set its own level
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _prepare_environment(folder: Path, plan: LaunchPlan) -> None:
@@ -160,9 +168,10 @@ def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
     for rank, failure in sorted(failures.items()):
         if failure.exitcode < 0 and -failure.exitcode not in _SIGNALS:
             name = signal.Signals(-failure.exitcode).name
+            why = " (the kernel does so when memory runs out)" if name == "SIGKILL" else ""
             return FailureError(
-                f"rank {rank} was ended by {name} (the kernel does so when memory runs out); go "
-                "on from the last checkpoint with --resume, or start with --max-restarts"
+                f"rank {rank} was ended by {name}{why}; go on from the last checkpoint with "
+                "--resume, or start with --max-restarts"
             )
     if records:
         return FailureError(min(records, key=lambda record: record["time"])["message"])
@@ -171,7 +180,10 @@ def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What went wrong first, of errors that were raised from one another."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 # ---- in a process that was launched

@@ -19,7 +19,7 @@ from fastdual.collapse import CollapseWatch
 from fastdual.config import PretrainConfig, RunConfig
 from fastdual.convolution_check import require_bf16
 from fastdual.distributed import Team, World, joined
-from fastdual.execution import Execution, choose_execution
+from fastdual.execution import Execution, choose_execution, explained_memory
 from fastdual.interrupt import StopRequest
 from fastdual.keeper import AgreedStop, RunKeeper
 from fastdual.kernels.backend import runs_triton
@@ -35,6 +35,11 @@ from fastdual.runlog import ProgressLine, RunLog, require_wandb
 from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
 from fastdual.step import PretrainStep, create_objective
 from fastdual.train import Training, train
+
+_LESS_MEMORY = (
+    "use a smaller --batch-size, optimiser.accumulate_chunks=2 or more, or "
+    "run.recompute_activations=on with run.compile=off"
+)
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,13 @@ def pretrain(
     with (
         closing(create_loader(index, split, config, execution, world, folder)) as loader,
         joined(world, device=execution.device, timeout_seconds=timeout) as team,
+        explained_memory(execution.device, _LESS_MEMORY),
         ExitStack() as claim,
     ):
         team.check_equal("config or data set", constants)
-        team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))
+        # Before the folder is claimed: what does not fit into memory leaves no run there.
         training = create_training(model, loader, config, execution, team)
+        team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))
         if execution.bf16:
             clip = config.clip
             shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)

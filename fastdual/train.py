@@ -107,6 +107,9 @@ class StepReport:
 class Keeper(Protocol):
     """Who keeps what a run produces."""
 
+    def meet(self) -> None:
+        """Wait on the host until all processes have taken the step."""
+
     def report(self, report: StepReport) -> None:
         """Show and log a reading."""
 
@@ -147,6 +150,9 @@ def train(
             saving = stopping or training.step % checkpoint_every_steps == 0
             # Read before saving, so that weights that are not finite never reach a checkpoint.
             if saving or training.step % log_every_steps == 0:
+                # Reading waits for the device, and that for the others' without an end: whoever
+                # hangs has to be missed here, where he is named.
+                keeper.meet()
                 keeper.report(meter.read(keeper))
             if saving:
                 keeper.save(training)

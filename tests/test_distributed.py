@@ -84,10 +84,12 @@ def run_steps(
     wide: bool,
     settings: dict[str, Any],
     mix: int | None = None,
+    order: list[int] | None = None,
 ) -> dict[str, Any]:
     """Take steps from the start; losses averaged over processes, gradient norms and weights.
 
-    With `mix`, which seeds it, each batch is permuted: the same sums in another order.
+    With `mix`, which seeds it, each batch is permuted: the same sums in another order. `order`
+    says how.
     """
     pairs = [f"{key}={value}" for key, value in (QUICK | CALM | settings).items()]
     config: PretrainConfig = resolve([], pairs).config
@@ -108,7 +110,10 @@ def run_steps(
         if wide:
             batch = replace(batch, clips=batch.clips.double())
         if mix is not None:
-            batch = permuted(batch, seed=1000 * mix + training.step)
+            generator = torch.Generator().manual_seed(1000 * mix + training.step)
+            batch = permuted(batch, torch.randperm(len(batch.clips), generator=generator))
+        if order is not None:
+            batch = permuted(batch, torch.tensor(order))
         output = take_step(training, batch)
         metrics = team.mean({k: v.item() for k, v in output.metrics.items()})
         found["loss"].append(metrics["loss"])
@@ -127,8 +132,7 @@ def load_batches(loader: ClipLoader, *, count: int) -> list[ClipBatch]:
     return batches
 
 
-def permuted(batch: ClipBatch, *, seed: int) -> ClipBatch:
-    order = torch.randperm(len(batch.clips), generator=torch.Generator().manual_seed(seed))
+def permuted(batch: ClipBatch, order: torch.Tensor) -> ClipBatch:
     rows = {name: getattr(batch, name)[order] for name in ("clips", "permutation", "video_ids")}
     return replace(batch, **rows)
 
@@ -148,8 +152,10 @@ def run_alone(folder: Path, *, mix: int | None = None, **options: Any) -> dict[s
     return run_steps(Team(World(), None, 60), folder=folder, mix=mix, **options)
 
 
-def assert_equals_one_process(folder: Path, name: str, job: Any, *, tolerance: float) -> None:
-    ours, truth = torch.load(folder / f"{name}.pt"), run_alone(folder / "alone", **job)
+def assert_equals_one_process(
+    folder: Path, name: str, job: Any, *, tolerance: float, order: list[int] | None = None
+) -> None:
+    ours, truth = torch.load(folder / f"{name}.pt"), run_alone(folder / "alone", order=order, **job)
     assert ours["videos"] == truth["videos"]
     for what in ("loss", "norm"):
         found, expected = (torch.tensor(r[what], dtype=torch.double) for r in (ours, truth))
@@ -179,6 +185,7 @@ def test_a_few_steps_of_four_processes_equal_those_of_one(index: Path, meeting: 
 
 BAD = (3, 5)
 MOCO = {"model.framework": "moco", "moco.queue_size": 24}
+CHUNKS = {"optimiser.accumulate_chunks": 2}
 OPTIMISERS = {name: {"optimiser.name": name} for name in ("sgd", "lars", "adamw")}
 SHARDING = {"whole": {}, "sharded": {"optimiser.shard_state": "on"}}
 
@@ -195,6 +202,8 @@ def two(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     jobs = {
         "simclr": common | {"steps": 50},
         "moco": common | {"steps": 50, "settings": MOCO},
+        "simclr in chunks": common | {"steps": 10, "settings": CHUNKS},
+        "moco in chunks": common | {"steps": 10, "settings": MOCO | CHUNKS},
         "fp32": common | {"steps": 20, "wide": False},
         **{
             f"{name}, {state}": common | {"steps": 10, "settings": optimiser | sharding}
@@ -219,6 +228,16 @@ def test_fifty_steps_of_two_processes_equal_those_of_one(
 ) -> None:
     folder, jobs = two
     assert_equals_one_process(folder, name, jobs[name], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", ["simclr in chunks", "moco in chunks"])
+def test_chunks_of_two_processes_equal_those_of_one(
+    two: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    """Chunk i of a step is chunk i of every process, normalised together: so one has to take it."""
+    folder, jobs = two
+    order = [0, 1, 4, 5, 2, 3, 6, 7]
+    assert_equals_one_process(folder, name, jobs[name], tolerance=1e-6, order=order)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -295,17 +314,19 @@ def hang_or_wait(rank: int, folder: str, collective: str) -> None:
     began = time.monotonic()
     try:
         with joined(read_world(), device=torch.device("cpu"), timeout_seconds=4) as team:
+            calls = {"agree": lambda: team.agree(0), "meet": team.meet}
+            call = calls.get(collective, lambda: team.average([torch.ones(2)]))
             team.average([torch.ones(2)])
             began = time.monotonic()
             if rank == 2:
                 os.kill(os.getpid(), signal.SIGKILL if collective == "kill" else signal.SIGSTOP)
             for _ in range(3):
-                team.average([torch.ones(2)]) if collective != "agree" else team.agree(0)
+                call()
     except LostProcessError as error:
         Path(folder, f"{rank}.txt").write_text(f"{time.monotonic() - began:.0f} {error}")
 
 
-@pytest.mark.parametrize("collective", ["average", "agree", "kill", "join"])
+@pytest.mark.parametrize("collective", ["average", "agree", "meet", "kill", "join"])
 def test_a_process_that_hangs_ends_or_never_comes_is_named_in_time(
     collective: str, meeting: Path
 ) -> None:
@@ -352,6 +373,7 @@ def test_the_place_that_torchrun_and_srun_give() -> None:
         ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK = ''"),
         ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "rank 2 is not in a world of 2"),
         ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK = 'x'"),
+        ({"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS = 'x'"),
     ],
 )
 def test_variables_that_contradict_each_other_are_refused(

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.commands.launching import arguments_of
+from fastdual.commands.pretrain import command as pretrain_command
+from fastdual.launch import _root_cause
 from tests.conftest import PROJECT
 from tests.runs import arguments, differences, invoke, read_log, start, write_index
 
@@ -77,6 +81,7 @@ def test_more_gpus_than_there_are_are_refused(index: Path, tmp_path: Path) -> No
         ([*TWO, "--nnodes", "2"], "--nnodes 2 needs --rdzv-endpoint HOST:PORT"),
         ([*TWO, "--nnodes", "2", "--node-rank", "2"], "--node-rank 2: must lie in 0..1"),
         ([*TWO, "--rdzv-endpoint", "here"], "'here': must be HOST:PORT"),
+        ([*TWO, "--nnodes", "2", "--rdzv-endpoint", ":29400"], "':29400': must be HOST:PORT"),
         (["--max-restarts", "1"], "need --gpus N"),
     ],
 )
@@ -113,10 +118,13 @@ def test_a_port_in_use_and_a_machine_that_never_comes_are_told_in_time(
         assert f"port {port} cannot be used" in one_error(result.stderr)
     began = time.monotonic()
     args = arguments(index, tmp_path / "run", *two, data__batch_size=8, run__timeout_seconds=3)
-    process = start(args)
-    stdout, stderr = process.communicate(timeout=100)
-    assert process.returncode == 1, (stdout, stderr)
-    assert "the machines did not meet at 127.0.0.1:" in one_error(stderr)
+    elsewhere = [word.replace(f":{port}", ":9") for word in args]  # where nobody listens
+    processes = start(args), start([*elsewhere, "--node-rank", "1"])
+    for process, why in zip(processes, ("", "timed out after 3000ms"), strict=True):
+        stdout, stderr = process.communicate(timeout=100)
+        assert process.returncode == 1, (stdout, stderr)
+        assert "the machines did not meet at 127.0.0.1:" in one_error(stderr)
+        assert why in one_error(stderr)
     assert time.monotonic() - began < 60
 
 
@@ -129,11 +137,32 @@ def test_an_error_of_all_processes_is_one_line_and_its_exit_code(
     assert "fp32 only" in one_error(stderr)
 
 
+def test_every_process_is_given_all_options_but_those_of_the_launch() -> None:
+    given = ["--run", "run", "--seed", "0", "--resume", "--set", "a.b=1", "--set", "c.d=2"]
+    launching = ["--gpus", "2", "--max-restarts", "0"]
+    context = pretrain_command.make_context("pretrain", ["data", *given, *launching])
+    name, *words = arguments_of(context)
+    assert (name, words[-2:]) == ("pretrain", ["--", "data"])
+    assert sorted(words[:-2]) == sorted(given)
+
+
+def test_a_signal_that_memory_does_not_explain_is_named_alone(tmp_path: Path) -> None:
+    for number, why in (
+        (signal.SIGABRT, ";"),
+        (signal.SIGKILL, " (the kernel does so when memory"),
+    ):
+        failure = ProcessFailure(local_rank=1, pid=7, exitcode=-number, error_file="")
+        error = _root_cause({1: failure}, tmp_path)
+        assert str(error).startswith(f"rank 1 was ended by {number.name}{why}")
+
+
 def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_on(
     index: Path, tmp_path: Path
 ) -> None:
+    """With all that a process keeps a share of: the queue's keys, and a batch in chunks."""
     run = tmp_path / "run"
-    process = start(arguments(index, run, *TWO, "--max-restarts", "3", **SETTINGS))
+    moco = {"model__framework": "moco", "moco__queue_size": 7, "optimiser__accumulate_chunks": 2}
+    process = start(arguments(index, run, *TWO, "--max-restarts", "3", **SETTINGS, **moco))
     wait_for_steps(process, run, 5)
     ranks = ranks_of(process.pid)
     assert sorted(ranks) == [0, 1]
@@ -155,7 +184,10 @@ def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_
     assert result.exit_code == 0, result.output
     steps = [event["step"] for event in read_log(run, "train")]
     assert steps == list(range(1, 41))
-    assert load_checkpoint(find_checkpoint(run))["order"] == order | {"epoch": 20, "step": 0}
+    end = load_checkpoint(find_checkpoint(run))
+    assert end["order"] == order | {"epoch": 20, "step": 0}
+    for state, step in ((stopped, stopped["step"]), (end, 40)):
+        assert int(state["objective"]["clip_queue.position"]) == 4 * step % 7
 
 
 def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path) -> None:
@@ -168,6 +200,7 @@ def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path)
     assert process.returncode == 143, stderr
     assert "Traceback" not in stderr
     assert "stopped     by a signal" in stdout
+    assert "torch/distributed" not in stderr  # what elastic tells its own log
     assert all(is_gone(child) for child in ranks.values())
     assert load_checkpoint(find_checkpoint(run))["step"] == read_log(run, "train")[-1]["step"]
 

@@ -21,11 +21,14 @@ from fastdual.execution import choose_execution
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
-from fastdual.loaders.plan import ClipPlan
+from fastdual.loaders.plan import ClipPlan, draw_plan
+from fastdual.metrics import MetricWindow
 from fastdual.model import create_model
 from fastdual.objective import StepOutput
 from fastdual.pretrain import create_loader, create_training
 from fastdual.runfolder import RunFolder
+from fastdual.schedule import create_optimiser
+from fastdual.step import PretrainStep, create_objective
 from fastdual.train import StepReport, Training, take_step, train
 from tests.runs import QUICK, arguments, invoke, write_index
 
@@ -63,6 +66,9 @@ class ListKeeper:
         self.folder = folder
         self.reports: list[StepReport] = []
         self.saved_steps: list[int] = []
+
+    def meet(self) -> None:
+        pass
 
     def report(self, report: StepReport) -> None:
         self.reports.append(report)
@@ -221,6 +227,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_plan(
             assert np.array_equal(arrays[name], value), name
 
 
+def test_who_hangs_is_missed_before_the_device_is_waited_for(
+    make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = ListKeeper(tmp_path)
+    monkeypatch.setattr(keeper, "meet", lambda: _lose("rank 1 of 2 did not answer"))
+    monkeypatch.setattr(MetricWindow, "read", lambda _: pytest.fail("waits for the device"))
+    with pytest.raises(FailureError, match="rank 1 of 2"):
+        run(make_training(), keeper)
+
+
+def _lose(message: str) -> None:
+    raise FailureError(message)
+
+
 class RefuseToWait(TorchDispatchMode):
     """Fails on every operation that brings a value from the device to the host."""
 
@@ -238,6 +258,48 @@ def test_a_step_never_reads_a_value_back(make_training: Any) -> None:
         output = take_step(training, batch)
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             float(output.loss.detach())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimiser.name": "sgd"},
+        {"optimiser.name": "adamw", "model.framework": "moco", "moco.queue_size": 10},
+        {"optimiser.name": "lars", "optimiser.max_gradient_norm": 1.0},
+        {"optimiser.accumulate_chunks": 2, "model.channel_multiple": 8},
+    ],
+    ids=lambda settings: ", ".join(map(str, settings.values())),
+)
+def test_a_step_needs_no_value_of_anything_it_computes(settings: dict[str, Any]) -> None:
+    """On torch's device without memory, where there are shapes but nothing that could be read."""
+    values = {**QUICK, **settings}
+    config: PretrainConfig = resolve([], [f"{k}={v}" for k, v in values.items()]).config
+    with torch.device("meta"):
+        model = create_model(config)
+        objective = create_objective(config, model)
+        ids = torch.arange(4)
+        plan = draw_plan(config.clip, seed=0, epoch=0, videos=np.arange(4), num_frames=[9] * 4)
+        batch = ClipBatch(torch.empty(4, 4, 3, 8, 32, 32), torch.empty(4, 2).long(), ids, ids, plan)
+    training = Training(
+        model=model,
+        objective=objective,
+        optimiser=create_optimiser(
+            torch.nn.ModuleList([model, objective]), config.optimiser, fused=False
+        ),
+        loader=None,  # type: ignore[arg-type]
+        compute=PretrainStep(
+            model,
+            objective,
+            choose_execution(config.run),
+            num_chunks=config.optimiser.accumulate_chunks,
+        ),
+        rate=lambda _: 0.1,
+        total_steps=9,
+        max_gradient_norm=config.optimiser.max_gradient_norm,
+    )
+    output = take_step(training, batch)
+    with pytest.raises(RuntimeError, match="meta"):
+        float(output.loss.detach())
 
 
 @pytest.mark.gpu

@@ -92,7 +92,8 @@ def arguments_of(ctx: click.Context) -> list[str]:
         value = ctx.params.get(name)
         if isinstance(parameter, click.Argument):
             positional.append(str(value))
-        elif name not in LAUNCH_OPTIONS and value not in (None, False):
+        # Not `in (None, False)`: 0 is equal to False, and was given.
+        elif name not in LAUNCH_OPTIONS and value is not None and value is not False:
             several = value if isinstance(value, tuple) else (value,)
             for one in several:
                 words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]

@@ -174,6 +174,7 @@ def test_an_index_whose_videos_moved_is_refused_until_root_names_them(tmp_path: 
         ({"data__batch_size": 9}, ["data.batch_size = 9", "8 videos", "--batch-size 8"]),
         ({"data__split": "trian"}, ["no split 'trian'"]),
         ({"model__backbone": "resnet"}, ["resnet", "tiny"]),
+        ({"run__seed": 2**64}, ["run.seed = 18446744073709551616", "2^64"]),
         ({"run__device": "tpu"}, ["'tpu'", "auto, cpu, cuda"]),
         ({"run__precision": "bf16"}, ["fp32 only", "run.precision=fp32"]),
         ({"data__decode": "nvdec"}, ["nvdec", "CUDA"]),
@@ -199,9 +200,22 @@ def test_a_recipe_that_is_not_there_or_not_toml_is_refused(index: Path, tmp_path
     assert_refused([*args, str(bad)], "bad.toml", "not valid TOML")
 
 
-def test_a_run_folder_that_is_a_file_or_busy_is_refused(index: Path, tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_told_and_leaves_no_run(index: Path, tmp_path: Path) -> None:
+    # More than a process can address, so that it fails however freely the system promises memory.
+    queue = {"model__framework": "moco", "moco__queue_size": 10**12}
+    args = arguments(index, tmp_path / "run", **queue)
+    assert_refused(args, "cpu: out of memory (tried to allocate", "smaller --batch-size", code=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_is_a_file_busy_or_not_to_be_written_is_refused(
+    index: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     assert_refused(arguments(index, tmp_path / "file"), "is a file")
+    # Not even root writes there.
+    refused = "cannot be written: No such file or directory; choose another folder"
+    assert_refused(arguments(index, Path("/proc/run")), refused, code=1)
     config = resolve([], [f"{key}={value}" for key, value in QUICK.items()])
     with RunFolder(tmp_path / "run").claimed(config):
         args = arguments(index, tmp_path / "run", "--resume")
