@@ -188,7 +188,7 @@ def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
         labels=np.array([numbers.get(entry.label or "", -1) for entry in entries], np.int32),
         class_names=listing.class_names,
         groups=tuple(entry.group for entry in entries),
-        splits=_splits(entries),
+        splits=_splits(listing, entries),
         quarantine=tuple((entry.path, known.reason) for entry, known in bad),
         quarantine_stamps=np.array(
             [(known.bytes, known.modified_ns) for _, known in bad], np.int64
@@ -197,11 +197,12 @@ def _assemble(listing: Listing, outcomes: dict[str, _Outcome]) -> VideoIndex:
     )
 
 
-def _splits(entries: Sequence[Entry]) -> dict[str, Any]:
-    members: dict[str, list[int]] = {}
-    for number, entry in enumerate(entries):
+def _splits(listing: Listing, usable: Sequence[Entry]) -> dict[str, Any]:
+    """The numbers of each split's videos; none where all of a split are quarantined."""
+    members: dict[str, list[int]] = {name: [] for entry in listing.entries for name in entry.splits}
+    for number, entry in enumerate(usable):
         for split in entry.splits:
-            members.setdefault(split, []).append(number)
+            members[split].append(number)
     return {name: np.array(members[name], np.int64) for name in sorted(members)}
 
 

@@ -122,7 +122,9 @@ class VideoIndex:
             known = ", ".join(sorted(self.splits)) or "none"
             raise InputError(f"the index has no split {name!r}; its splits: {known}")
         if len(self.splits[name]) == 0:
-            raise InputError(f"the split {name!r} has no usable video")
+            raise InputError(
+                f"the split {name!r} has no usable video: fastdual index FILE --show says why"
+            )
         return self.splits[name]
 
     @cached_property

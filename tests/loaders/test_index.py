@@ -235,6 +235,15 @@ def test_building_again_probes_only_what_changed(
     assert [path for path, _ in again.quarantine] == ["run/text.mp4"]
 
 
+def test_a_split_of_which_nothing_is_usable_is_told(videos: Path, tmp_path: Path) -> None:
+    lines = "path,split\nrun/0.mp4,train\nrun/text.mp4,test\n"
+    (videos / "list.csv").write_text(lines)
+    index = build_index(videos / "list.csv", tmp_path / "x.h5", num_workers=1)
+    assert "split       test: 0\nsplit       train: 1" in summary(index)
+    with pytest.raises(InputError, match="the split 'test' has no usable video"):
+        VideoIndex.load(tmp_path / "x.h5").split("test")
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_another_way_to_write_the_folder_is_the_same_folder(
     index: VideoIndex, videos: Path, tmp_path: Path, stopped: bool
