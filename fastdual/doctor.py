@@ -22,7 +22,7 @@ import torch
 
 from fastdual import __version__
 from fastdual.doctor_kernels import check_contrastive, check_conv3d, check_shuffle_rank
-from fastdual.doctor_rate import check_loading
+from fastdual.doctor_rate import rate_checks
 
 Status = Literal["ok", "wrong", "unavailable"]
 
@@ -105,7 +105,8 @@ def diagnose() -> Diagnosis:
     if checks[1].status == "ok":
         checks += _check_decoders(has_gpu)
         device = torch.device("cuda", 0) if has_gpu else torch.device("cpu")
-        checks.append(_guarded("loading", lambda: check_loading(device)))
+        with tempfile.TemporaryDirectory(prefix="fastdual-doctor-") as folder:
+            checks += [_guarded(*rate) for rate in rate_checks(Path(folder), device).items()]
     return Diagnosis(_versions(), _machine(), checks, _used())
 
 

@@ -1,8 +1,10 @@
 """`fastdual doctor`: sound here, and able to notice what is broken."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,9 +35,19 @@ def test_this_machine_is_fit_and_everything_is_told() -> None:
     assert told["used"].keys() == {"compute", "decode", "losses"}
     for check in told["checks"]:
         assert check["detail"], check
-    (loading,) = [check["detail"] for check in told["checks"] if check["name"] == "loading"]
-    assert status["loading"] == "ok"
-    assert "videos/s" in loading and "Kinetics-400" in loading
+    details = {check["name"]: check["detail"] for check in told["checks"]}
+    assert status["loading"] == status["decode rate"] == "ok"
+    assert "videos/s" in details["loading"] and "Kinetics-400" in details["loading"]
+    assert re.match(r"one core decodes [\d,]+ frames/s of 340x256", details["decode rate"])
+
+
+def test_decode_rate_counts_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that stands at 0 for the start and then shows 2 s: one clip of 300 frames in 2 s."""
+    times = iter([0.0, 0.0, 2.0, 2.0])
+    monkeypatch.setattr(doctor_rate.time, "thread_time", lambda: next(times))
+    checks = doctor_rate.rate_checks(tmp_path, torch.device("cpu"))
+    _, detail = checks["decode rate"]()
+    assert detail == "one core decodes 150 frames/s of 340x256 H.264 with PyAV"
 
 
 def test_rate_is_told_as_hours_of_an_epoch() -> None:
