@@ -1,11 +1,15 @@
 """Does the method do what its paper says? The three objectives, trained alike, measured alike.
 
     python -m bench.method [--data NAME=PATH ...] [--seeds 3] [--steps 320] [--recipe tiny]
+    python -m bench.method ... --contestants clip --set loss.clip_temperature=0.07
 
 Trains `clip`, `clip+rank` and `clip+rank+coherence` on the split `train` of each data set, with
 equal budget and the same seeds, and measures them on `test`: retrieval, linear probe, variance
 within and between videos, rank accuracy. An untrained network and two ways to look at pixels stand
 beside them. NAME=PATH is a folder, a CSV, an index or a pack; `demo` alone is the demo set.
+
+The second command measures some of them only. What differs in the settings of its losses alone is
+put into the table of the others, so that plain contrast may have a temperature of its own.
 
 Each row is written as it is measured, and rows that are there are not measured again: stop it and
 start it as you like. Writes OUT.json, OUT.csv, OUT.png, and OUT.txt with the conclusion.
@@ -23,6 +27,7 @@ import torch
 from bench.common import RESULTS, Row, describe_machine, write_rows
 from bench.method_run import CONTESTANTS, NO_MERIT, Budget, chances, evaluate, make_network
 from bench.method_summary import conclude, draw, one_line
+from bench.method_tables import is_way
 from fastdual.demo import DemoSet, write_demo
 from fastdual.dual_variance import OBJECTIVES
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
@@ -41,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, index in sets:
         allowed = options.allow_overlap
         refuse_overlaps(index_overlaps(index, "train", "test"), allowed=allowed)
-        for contestant, seed in _schedule(options.seeds):
+        for contestant, seed in _schedule(options.contestants, options.seeds):
             plan = _plan(name, index, contestant, seed, budget, options.clips_per_video)
             if any(all(row[key] == plan[key] for key in _KEY) for row in rows):
                 continue
@@ -55,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def _schedule(seeds: int) -> list[tuple[str, int]]:
+def _schedule(contestants: Sequence[str], seeds: int) -> list[tuple[str, int]]:
     """Contestants and seeds; a seed of all objectives before the next, so that any stop is fair."""
-    cheap = [(contestant, 0) for contestant in NO_MERIT]
-    others = [name for name in CONTESTANTS if name not in NO_MERIT]
+    cheap = [(contestant, 0) for contestant in NO_MERIT if contestant in contestants]
+    others = [name for name in CONTESTANTS if name in contestants and name not in NO_MERIT]
     return cheap + [(contestant, seed) for seed in range(seeds) for contestant in others]
 
 
@@ -68,7 +73,7 @@ def _plan(
     """The first columns of a row: what is measured, and by which the row is known again."""
     train, test = (len(index.split(split)) for split in ("train", "test"))
     config = budget.resolve(objective=OBJECTIVES[-1], seed=0, num_videos=train).config
-    kept = {key: value for key, value in config.to_dict().items() if not _is_way(key)}
+    kept = {key: value for key, value in config.to_dict().items() if not is_way(key)}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
     return {
         "data": name,
@@ -82,11 +87,6 @@ def _plan(
         "budget": digest,
         "fingerprint": index.fingerprint,
     }
-
-
-def _is_way(key: str) -> bool:
-    """Whether a key of a config says how the work is done or logged, not what is computed."""
-    return key.startswith("run.") or key in ("data.num_workers", "data.prefetch", "data.decode")
 
 
 def _measure(plan: Row, index: VideoIndex, budget: Budget, options: argparse.Namespace) -> Row:
@@ -131,6 +131,9 @@ def _json(out: Path) -> Path:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", action="append", metavar="NAME=PATH", help="default: demo")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, metavar="NAME"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=320, help="of each training run")
     parser.add_argument("--recipe", default="tiny")

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common import RESULTS, Row
-from bench.method_summary import FULL, MEASURES, PLAIN, by_data, compare, describe, markdown
+from bench.method_summary import MEASURES, compare, describe, markdown
+from bench.method_tables import FULL, PLAIN, tables
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _START = "<!-- made by python -m bench.method_readme from bench/results/method.json -->"
@@ -19,13 +20,19 @@ _END = "<!-- end of what bench.method_readme made -->"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A table and a sentence for each data set."""
+def text(rows: Sequence[Row]) -> str:
+    """Of each data set the table of the longest training, and a sentence on each of the others."""
     measures = [measure for measure in MEASURES if measure[0] in _SHOWN]
-    parts = []
-    for name, own in by_data(rows).items():
-        parts += [f"{describe(name, own)}.", markdown(own, measures)]
-        parts += [compare(own, FULL, PLAIN, "r1")]
+    parts: list[str] = []
+    shown: set[str] = set()
+    for table in tables(rows):
+        verdicts = [compare(table, FULL, rival, "r1") for rival in table.labels_of(PLAIN)]
+        if table.data in shown:
+            parts += [f"{table.name}: {verdict}" for verdict in verdicts if verdict]
+        else:
+            parts += [f"{describe(table)}.", markdown(table, measures)]
+            parts.append("\n".join(verdict for verdict in verdicts if verdict))
+        shown.add(table.data)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -35,7 +42,7 @@ def updated(readme: str, rows: Sequence[Row]) -> str:
     _, mark, after = rest.partition(_END)
     if not mark:
         raise ValueError(f"README.md lacks the marks {_START} and {_END}")
-    return f"{before}{_START}\n{table(rows)}\n{_END}{after}"
+    return f"{before}{_START}\n{text(rows)}\n{_END}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

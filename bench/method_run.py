@@ -18,7 +18,12 @@ from fastdual.dual_variance import OBJECTIVES
 from fastdual.encoder import VideoEncoder
 from fastdual.evaluate.embed import EmbedOptions, Network, embed_clips, feature_set, load_network
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, measure
+from fastdual.evaluate.pretext import (
+    held_out_embeddings,
+    held_out_loader,
+    measure,
+    trains_segments,
+)
 from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import retrieve
 from fastdual.evaluate.score import take_split
@@ -138,11 +143,12 @@ def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Ro
             held_out = held_out_embeddings(network.model, loader)
         metrics = measure(held_out)
         row |= {
-            "segment_variance_ratio": variance(held_out.segments[:, 0]).ratio,
             "rank_accuracy": metrics.rank_accuracy,
             "moved_rank_accuracy": metrics.shuffled_rank_accuracy,
             "other_clip_r1": metrics.same_video_recall,
         }
+        if trains_segments(network.config):
+            row["segment_variance_ratio"] = variance(held_out.segments[:, 0]).ratio
     return row
 
 

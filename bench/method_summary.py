@@ -1,18 +1,19 @@
 """What the rows of bench.method say: mean and spread, the picture, the conclusion in words."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
 from bench.common import Row
-from bench.method_run import CONTESTANTS, UNTRAINED
+from bench.method_run import UNTRAINED
+from bench.method_tables import FULL, PLAIN, Table, tables
 
 # Measure, its name for people, whether it is a share.
 MEASURES = (
@@ -26,7 +27,6 @@ MEASURES = (
     ("segment_variance_ratio", "intra / inter, segments", False),
 )
 _JUDGED = ("r1", "probe_top1")
-PLAIN, FULL = "clip", "clip+rank+coherence"
 _CONFIDENCE = 0.95
 
 
@@ -55,24 +55,6 @@ class Spread:
         return f"{mean} ± {factor * self.deviation:.{digits}f}"
 
 
-def values_of(rows: Sequence[Row], contestant: str, measure: str) -> dict[int, float]:
-    """A measure of a contestant by seed."""
-    found = {row["seed"]: row[measure] for row in rows if row["contestant"] == contestant}
-    return {seed: value for seed, value in found.items() if value is not None}
-
-
-def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by what they may be compared with: a data set, where it was measured in several ways
-    with the budget and clips in its name."""
-    keys = dict.fromkeys((r["data"], r["budget"], r["clips_per_video"]) for r in rows)
-    several = {name for name in (k[0] for k in keys) if sum(k[0] == name for k in keys) > 1}
-    named = {key: f"{key[0]} ({key[1]}, {key[2]})" if key[0] in several else key[0] for key in keys}
-    return {
-        name: [r for r in rows if (r["data"], r["budget"], r["clips_per_video"]) == key]
-        for key, name in named.items()
-    }
-
-
 def one_line(row: Row) -> str:
     """A row for people."""
     cells = []
@@ -83,62 +65,60 @@ def one_line(row: Row) -> str:
     return f"{row['data']}  {row['contestant']}  seed {row['seed']}  {seconds}:  {', '.join(cells)}"
 
 
-def markdown(rows: Sequence[Row], measures: Sequence[tuple[str, str, bool]] = MEASURES) -> str:
-    """A table of one data set: a row for each contestant, mean and standard deviation."""
+def markdown(table: Table, measures: Sequence[tuple[str, str, bool]] = MEASURES) -> str:
+    """A row for each contestant: mean and standard deviation."""
     lines = ["| | " + " | ".join(title for _, title, _ in measures) + " |"]
     lines.append("|---" * (len(measures) + 1) + "|")
+    first = table.rows[0]
     guesses = [
         "-"
-        if rows[0].get(f"chance_{measure}") is None
-        else Spread(rows[0][f"chance_{measure}"], math.nan, 1).text(share=share)
+        if first.get(f"chance_{measure}") is None
+        else Spread(first[f"chance_{measure}"], math.nan, 1).text(share=share)
         for measure, _, share in measures
     ]
     lines.append(f"| guessing | {' | '.join(guesses)} |")
-    for contestant in CONTESTANTS:
+    for label in table.labels:
         spreads = [
-            (Spread.of([*values_of(rows, contestant, measure).values()]), share)
+            (Spread.of([*table.values(label, measure).values()]), share)
             for measure, _, share in measures
         ]
-        if all(spread is None for spread, _ in spreads):
-            continue
-        cells = [
-            "-" if s is None else s.text(share=share).replace("+-", "±") for s, share in spreads
-        ]
-        lines.append(f"| {contestant} | {' | '.join(cells)} |")
+        cells = ["-" if spread is None else spread.text(share=share) for spread, share in spreads]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def conclude(rows: Sequence[Row]) -> str:
     """The tables and, in plain words, whether the full objective beats plain contrast."""
     parts = []
-    for name, own in by_data(rows).items():
-        parts.append(describe(name, own))
-        parts.append(markdown(own))
-        sentences = [compare(own, FULL, PLAIN, measure) for measure in _JUDGED]
-        sentences += [compare(own, FULL, UNTRAINED, measure) for measure in _JUDGED]
+    for table in tables(rows):
+        rivals = [*table.labels_of(PLAIN), UNTRAINED]
+        sentences = [compare(table, FULL, rival, m) for rival in rivals for m in _JUDGED]
+        parts.append(f"{describe(table)}.")
+        parts.append(markdown(table))
         parts.append("\n".join(sentence for sentence in sentences if sentence))
     return "\n\n".join(parts)
 
 
-def describe(name: str, rows: Sequence[Row]) -> str:
-    """One sentence on what the rows of one data set were measured on."""
-    first = max(rows, key=lambda row: int(row["steps"]))
-    seeds = {row["seed"] for row in rows if row["contestant"] == FULL}
-    settings = f" ({first['settings']})" if first["settings"] else ""
+def describe(table: Table) -> str:
+    """One sentence, without its full stop, on what the rows of a table were measured on."""
+    first = next((row for row in table.rows if row["contestant"] == FULL), table.rows[-1])
+    seeds = len(table.values(first["label"], "r1"))
+    settings = f" ({table.settings})" if table.settings else ""
     return (
-        f"{name}: {first['train_videos']} training videos, {first['test_videos']} test videos, "
-        f"recipe {first['recipe']}{settings}, {first['steps']} steps of {first['batch_size']} "
-        f"videos, {len(seeds)} seeds; per cent, mean ± standard deviation over the seeds"
+        f"{table.name}: {first['train_videos']} training videos, {first['test_videos']} test "
+        f"videos, {first['clips_per_video']} clips each, recipe {first['recipe']}{settings}, "
+        f"{table.steps} steps of {first['batch_size']} videos, {seeds} "
+        f"seed{'s' if seeds > 1 else ''}; per cent, mean ± standard deviation over the seeds"
     )
 
 
-def compare(rows: Sequence[Row], ours: str, theirs: str, measure: str) -> str:
+def compare(table: Table, ours: str, theirs: str, measure: str) -> str:
     """One sentence: which of two is ahead, by how much, and whether the seeds can tell.
 
     The difference is taken seed by seed, for equal seeds begin from equal weights and see equal
     clips; its interval is Student's. "" where there is nothing to compare.
     """
-    mine, other = (values_of(rows, contestant, measure) for contestant in (ours, theirs))
+    mine, other = (table.values(label, measure) for label in (ours, theirs))
     seeds = sorted(mine.keys() & other.keys())
     if not seeds:
         return ""
@@ -167,34 +147,32 @@ def compare(rows: Sequence[Row], ours: str, theirs: str, measure: str) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """One row of panels a data set, a panel a measure: every seed as a point, the mean as a bar."""
-    sets = by_data(rows)
-    figure = Figure(figsize=(2.4 * len(MEASURES), 4.4 * len(sets) + 0.6), layout="constrained")
-    axes = figure.subplots(len(sets), len(MEASURES), squeeze=False)
-    for line, (name, own) in zip(axes, sets.items(), strict=True):
+    """One row of panels a table, a panel a measure: every seed as a point, the mean as a bar."""
+    found = tables(rows)
+    figure = Figure(figsize=(2.4 * len(MEASURES), 4.4 * len(found) + 0.6), layout="constrained")
+    axes = figure.subplots(len(found), len(MEASURES), squeeze=False)
+    for line, table in zip(axes, found, strict=True):
         for ax, (measure, title, share) in zip(line, MEASURES, strict=True):
-            _draw_panel(ax, own, measure)
+            _draw_panel(ax, table, measure)
             ax.set_title(title, fontsize=10)
             ax.set_ylim(0, None)
             if share:
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        line[0].set_ylabel(name, fontsize=11)
+        line[0].set_ylabel(table.name, fontsize=11)
     first = rows[0]
     figure.suptitle(f"{first['device']}, torch {first['torch']}, {first['date']}", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
-def _draw_panel(ax: object, rows: Sequence[Row], measure: str) -> None:
-    assert hasattr(ax, "bar")
-    for place, contestant in enumerate(CONTESTANTS):
-        values = [*values_of(rows, contestant, measure).values()]
+def _draw_panel(ax: Axes, table: Table, measure: str) -> None:
+    for place, label in enumerate(table.labels):
+        values = [*table.values(label, measure).values()]
         if values:
             ax.bar(place, float(np.mean(values)), color=f"C{place}", alpha=0.35, width=0.8)
             jitter = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else [0.0]
             ax.scatter(place + np.asarray(jitter), values, color=f"C{place}", s=14, zorder=3)
-    chance = rows[0].get(f"chance_{measure}")
+    chance = table.rows[0].get(f"chance_{measure}")
     if chance is not None:
         ax.axhline(chance, color="0.4", linestyle=":", linewidth=1)
-    places = itertools.count()
-    names = {next(places): name for name in CONTESTANTS}
-    ax.set_xticks([*names], [*names.values()], fontsize=7, rotation=90)
+    names = [label.replace(", ", ",\n") for label in table.labels]
+    ax.set_xticks(range(len(names)), names, fontsize=7, rotation=90)

@@ -140,6 +140,11 @@ def held_out_embeddings(
     return HeldOutEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
+def trains_segments(config: PretrainConfig) -> bool:
+    """Whether the objective reaches the segments' head, which keeps random weights otherwise."""
+    return config.loss.objective != "clip"
+
+
 def held_out_metrics(
     model: DualModel | VideoEncoder, loader: Iterable[ClipBatch]
 ) -> HeldOutMetrics:

@@ -75,7 +75,10 @@ def segments(evidence: Evidence) -> str:
     """Does the matching segment win?"""
     held_out, pretext = evidence.trained.held_out, evidence.trained.pretext
     if held_out is None or pretext is None or pretext.rank_accuracy is None:
-        return note("This network has no segments: it has no heads, or a clip has one segment.")
+        return note(
+            "Nothing to show: the network has no heads, its objective does not train that of the "
+            "segments, or a clip has one segment."
+        )
     text = (
         "How alike the segments of a clip are to those of its shuffled twin, which is augmented "
         "anew. The network orders the segments where the diagonal is highest. "

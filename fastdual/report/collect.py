@@ -19,6 +19,7 @@ from fastdual.evaluate.pretext import (
     held_out_embeddings,
     held_out_loader,
     measure,
+    trains_segments,
 )
 from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import centre_and_normalise
@@ -43,9 +44,9 @@ class Learned:
         retrieval: as `score.retrieval_report`; None with `reason`, where classes are missing.
         reason: why there is no retrieval.
         clip_variance: of the features of single test clips; None where they are too few.
-        segment_variance: of the segment embeddings of test clips; None without heads, or S = 1.
-        pretext: how well the pretext task is solved on the test split; None without heads.
-        held_out: the embeddings that this was measured on.
+        segment_variance: of the segment embeddings of test clips; None as `held_out`, or S = 1.
+        pretext: how well the pretext task is solved on the test split; None as `held_out`.
+        held_out: the embeddings that this was measured on; None without heads that were trained.
     """
 
     features: FeatureSet
@@ -154,7 +155,7 @@ def _learn(
         reason = str(error)
     test = [rows[video] for video in index.split(splits[1]).tolist() if video in rows]
     held_out = None
-    if isinstance(network.model, DualModel):
+    if isinstance(network.model, DualModel) and trains_segments(network.config):
         loader = held_out_loader(
             index,
             network.config,

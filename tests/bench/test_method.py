@@ -9,8 +9,10 @@ import torch
 
 from bench import method, method_readme
 from bench.common import RESULTS
-from bench.method_run import CONTESTANTS, NO_MERIT
-from bench.method_summary import FULL, MEASURES, PLAIN, compare
+from bench.method_run import CONTESTANTS, NO_MERIT, UNTRAINED
+from bench.method_summary import MEASURES, compare, conclude
+from bench.method_tables import FULL, PLAIN, tables
+from fastdual.dual_variance import OBJECTIVES
 from tests.evaluate.small import small_index_file
 
 SMALL = ["--seeds", "1", "--steps", "4", "--clips-per-video", "2"]
@@ -33,6 +35,8 @@ def test_every_contestant_is_measured_once_and_kept(
         assert row["chance_r1"] == pytest.approx(1 / 8)
         assert row["variance_ratio"] > 0
         assert (row["rank_accuracy"] is None) == (row["contestant"] in NO_MERIT)
+        without_segments = (*NO_MERIT, PLAIN)
+        assert (row["segment_variance_ratio"] is None) == (row["contestant"] in without_segments)
     assert len({row["budget"] for row in rows}) == 1
     assert out.with_suffix(".png").stat().st_size > 10_000
     text = out.with_suffix(".txt").read_text()
@@ -46,6 +50,13 @@ def test_every_contestant_is_measured_once_and_kept(
     measures = [name for name, *_ in MEASURES]
     assert again[:-1] == rows[1:]
     assert [again[-1][name] for name in measures] == [rows[0][name] for name in measures]
+
+    # Plain contrast alone, at a temperature of its own: one more row in the same table.
+    own = ["--contestants", PLAIN, "--set", "loss.clip_temperature=0.5"]
+    method.main([*arguments, *own, "--out", str(out)])
+    more = json.loads(out.with_suffix(".json").read_text())
+    assert more[:-1] == again and more[-1]["contestant"] == PLAIN
+    assert f"| {PLAIN}, clip temperature 0.5 | " in out.with_suffix(".txt").read_text()
 
 
 def test_objectives_of_a_seed_differ_in_nothing_else() -> None:
@@ -68,10 +79,36 @@ def test_networks_of_no_merit_see_what_they_are_named_for() -> None:
     assert torch.allclose(mean, expected, atol=1e-6)
 
 
-def _rows(full: list[float], plain: list[float]) -> list[dict[str, Any]]:
-    values = {FULL: full, PLAIN: plain}
+def _row(contestant: str, seed: int, r1: float, **changes: Any) -> dict[str, Any]:
+    """A row as bench.method writes it, with the given R@1 in place of every measure."""
+    steps = 320 if contestant in OBJECTIVES else 0
+    settings = "data.num_workers=1 clip.frame_stride=3 loss.clip_temperature=1"
+    row = {
+        "data": "set",
+        "contestant": contestant,
+        "seed": seed,
+        "train_videos": 40,
+        "test_videos": 20,
+        "clips_per_video": 10,
+        "recipe": "tiny",
+        "settings": settings,
+        "budget": f"{changes.get('settings', settings)} {changes.get('steps', 320)}",
+        "fingerprint": "ab" * 32,
+        "steps": steps,
+        "batch_size": 16,
+        "device": "cpu",
+        "torch": "2",
+        "date": "2026-11-24",
+    }
+    measures = {name: r1 for name, *_ in MEASURES}
+    changes = {k: v for k, v in changes.items() if k != "steps" or steps}
+    return row | measures | {f"chance_{name}": 0.1 for name in measures} | changes
+
+
+def _rows(full: list[float], plain: list[float], **changes: Any) -> list[dict[str, Any]]:
+    values = {UNTRAINED: plain[:1], PLAIN: plain, FULL: full}
     return [
-        {"contestant": contestant, "seed": seed, "r1": value}
+        _row(contestant, seed, value, **changes)
         for contestant, of in values.items()
         for seed, value in enumerate(of)
     ]
@@ -90,7 +127,52 @@ def _rows(full: list[float], plain: list[float]) -> list[dict[str, Any]]:
 def test_conclusion_claims_no_more_than_the_seeds_show(
     full: list[float], plain: list[float], verdict: str
 ) -> None:
-    assert verdict in compare(_rows(full, plain), FULL, PLAIN, "r1")
+    (table,) = tables(_rows(full, plain))
+    assert verdict in compare(table, FULL, PLAIN, "r1")
+
+
+def test_other_settings_of_a_loss_stand_in_the_same_table_under_their_name() -> None:
+    other = "clip.frame_stride=3.0 loss.rank_temperature=0.5 loss.clip_temperature=0.07"
+    rows = _rows([0.6, 0.7], [0.5, 0.6]) + [
+        _row(contestant, seed, 0.7 + 0.1 * seed, settings=other)
+        for contestant in (PLAIN, UNTRAINED)
+        for seed in (0, 1)
+    ]
+    (table,) = tables(rows)
+    # The rank's temperature is nothing to plain contrast, and nothing at all is to no training.
+    assert table.labels == (UNTRAINED, PLAIN, "clip, clip temperature 0.07", FULL)
+    assert table.values("clip, clip temperature 0.07", "r1") == {0: 0.7, 1: pytest.approx(0.8)}
+    assert table.values(UNTRAINED, "r1") == {0: 0.5, 1: pytest.approx(0.8)}  # measured once
+    text = conclude(rows)
+    assert "R@1: clip+rank+coherence is 10.0 points above clip (" in text
+    assert "R@1: clip+rank+coherence is 10.0 points below clip, clip temperature 0.07 (" in text
+    assert "(clip.frame_stride=3 loss.clip_temperature=1), 320 steps of 16 videos, 2 seeds" in text
+
+
+def test_longer_training_is_another_table_named_by_what_differs() -> None:
+    short = _rows([0.2, 0.3], [0.2, 0.3])
+    other = [row | {"data": "b"} for row in short]
+    long = _rows([0.6, 0.7], [0.5, 0.6], steps=3120)
+    wide = _rows([0.4, 0.4], [0.5, 0.6], steps=3120, settings="clip.frame_stride=2")
+    found = tables([*short, *other, *long, *wide])
+    assert [table.name for table in found] == [
+        "set, 3120 steps, clip.frame_stride=3.0",
+        "set, 3120 steps, clip.frame_stride=2.0",
+        "set, 320 steps",
+        "b",
+    ]
+    # The README has a table of the longest of each set, and a sentence on each of the others.
+    shown = method_readme.text([*short, *other, *long, *wide])
+    assert shown.count("| guessing |") == 2
+    assert "set, 320 steps: R@1: clip+rank+coherence is 0.0 points above clip" in shown
+    assert shown.index("3120 steps of 16") < shown.index("set, 320 steps:") < shown.index("b: 40")
+
+
+def test_head_that_plain_contrast_does_not_train_has_no_ratio() -> None:
+    (table,) = tables(_rows([0.6, 0.7], [0.5, 0.6]))
+    assert table.values(PLAIN, "segment_variance_ratio") == {}
+    assert table.values(FULL, "segment_variance_ratio") == {0: 0.6, 1: 0.7}
+    assert table.values(PLAIN, "variance_ratio") == {0: 0.5, 1: 0.6}
 
 
 def test_readme_shows_the_committed_results() -> None:
