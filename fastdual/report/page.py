@@ -119,10 +119,12 @@ def render(run: RunFacts, evidence: Evidence | None) -> str:
 {_resource("page.css")}{_strip_rules(evidence)}</style>
 </head>
 <body>
+<pre id="errors"></pre>
+<script>
+{_resource("page.errors.js")}</script>
 <header><h1>{escape(run.name)}</h1><dl class="facts">{facts}</dl></header>
 <nav>{links}</nav>
 <main>
-<pre id="errors"></pre>
 {body}
 </main>
 <footer class="note">fastdual {__version__}, {written}</footer>
