@@ -157,7 +157,8 @@ def _fill(
         if len(failed) > limit:
             raise FailureError(
                 f"{len(failed)} videos failed, more than {limit} are not tolerated (the last, "
-                f"{index.path(video)}: {failed[video]}); what is packed is kept: run it again"
+                f"{index.path(video)}: {failed[video]}): mend or leave them out and start again; "
+                "what is packed is kept"
             )
     return failed
 
@@ -243,7 +244,9 @@ def hardware_warning(index: VideoIndex, transcoding: Transcoding | None) -> str 
     refused = [reason for reason in reasons if reason is not None]
     if not refused:
         return None
+    is_h264 = transcoding is not None and transcoding.codec == "h264"
+    remedy = "--size can make them larger" if is_h264 else "--codec h264 takes almost every size"
     return (
         f"{len(refused):,} of {len(index):,} videos would be decoded by PyAV even on a GPU: "
-        f"{refused[0]}; --codec h264 fits every size"
+        f"{refused[0]}; {remedy}"
     )
