@@ -6,7 +6,6 @@ tensors, is for what is agreed on the host. Whoever does not answer in time is n
 """
 
 import os
-import pickle
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,18 +191,21 @@ class Team:
         result: _T = value
         return result
 
-    def check_equal(self, what: str, value: Any) -> None:
-        """Raise an InputError unless all processes hold the same plain value."""
+    def check_equal(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise an InputError unless all processes hold the same plain values, by section."""
         if self._group is None:
             return
-        values: list[Any] = [None] * self.world.size
-        dist.all_gather_object(values, pickle.dumps(value), group=self._group)
-        other = [rank for rank, found in enumerate(values) if found != values[0]]
-        if other:
-            raise InputError(
-                f"rank {other[0]} has another {what} than rank 0: give every process the same "
-                "DATA and options, on a file system that all machines share"
-            )
+        mine = {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
+        gathered: list[Any] = [None] * self.world.size
+        dist.all_gather_object(gathered, mine, group=self._group)
+        for rank, theirs in enumerate(gathered):
+            for key, ours in gathered[0].items():
+                if theirs.get(key) != ours:
+                    raise InputError(
+                        f"{key} is {theirs.get(key)!r} on rank {rank} and {ours!r} on rank 0: give "
+                        "every process the same DATA, options and versions, on a file system that "
+                        "all machines share"
+                    )
 
     def agree(self, number: int) -> int:
         """The largest number that any process gave at the last call; 0 at the first.

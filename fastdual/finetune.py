@@ -36,7 +36,9 @@ from fastdual.pretrain import (
     run_loop,
 )
 from fastdual.recipe import Resolved
+from fastdual.recompute import recompute_activations
 from fastdual.runfolder import RunFolder
+from fastdual.runlog import require_wandb
 from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
 from fastdual.train import Training
 
@@ -83,6 +85,7 @@ def finetune(
             weight or statistic moved.
     """
     config = resolved.config
+    require_wandb(config.run.wandb_project)
     execution = choose_execution(config.run, world)
     split = choose_split(index, config.data.split)
     check_labels(index, split, config)
@@ -93,12 +96,8 @@ def finetune(
     model.train()
     num_videos = len(index.split(split))
     identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
-    constants = {
-        "task": "finetune",
-        "config": config.to_dict(),
-        "data": identity,
-        "versions": current_versions(),
-    }
+    agreed = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
+    constants = {"task": "finetune", **agreed}
     loading = cast(Any, replace(config, clip=replace(config.clip, mode="finetune")))
     with (
         closing(create_loader(index, split, loading, execution, world, folder)) as loader,
@@ -106,7 +105,7 @@ def finetune(
         explained_memory(execution.device, "use a smaller --batch-size"),
         ExitStack() as claim,
     ):
-        team.check_equal("config or data set", constants)
+        team.check_equal(agreed)
         overlaps = team.from_main(
             lambda: _settle_overlaps(index, config, split, allow_overlap, overlaps_file)
         )
@@ -178,6 +177,8 @@ def create_training(
     several = team.world.size > 1
     if several and not config.model.freeze:
         synchronise_batch_norm(model)
+    if config.run.recompute_activations == "on" and not config.model.freeze:
+        recompute_activations(model.backbone)
     model.to(execution.device)
     if execution.is_cuda:
         nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)

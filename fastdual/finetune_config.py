@@ -13,7 +13,14 @@ from fastdual.runfolder import RunFolder
 
 DEFAULT_RECIPE = "paper-finetune-k400"
 # What the pretrained network and the kind of run decide.
-FIXED_KEYS = frozenset({"clip.mode", "clip.base_probability", "clip.reverse_probability"})
+FIXED_KEYS = frozenset(
+    {
+        "clip.mode",
+        "clip.base_probability",
+        "clip.reverse_probability",
+        "optimiser.accumulate_chunks",
+    }
+)
 _FROM_SOURCE = ("frames_per_clip", "resize_height", "resize_width", "crop_size")
 _SOURCE_KEYS = ("model.backbone", "model.weights")
 

@@ -111,7 +111,7 @@ def pretrain(
         explained_memory(execution.device, _LESS_MEMORY),
         ExitStack() as claim,
     ):
-        team.check_equal("config or data set", constants)
+        team.check_equal(constants)
         # Before the folder is claimed: what does not fit into memory leaves no run there.
         training = create_training(model, loader, config, execution, team)
         team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))

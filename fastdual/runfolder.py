@@ -63,6 +63,8 @@ class RunFolder:
             # The lock ends with the process, however that ends; the file itself means nothing.
             lock = open(self.path / ".lock", "a")  # noqa: SIM115
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for cut in self.checkpoints.glob(".*.partial"):  # of a process that was killed
+                cut.unlink(missing_ok=True)
             if not self.config_file.exists():
                 text = to_toml(config.config.to_dict(), config.sources)
                 write_atomically(self.config_file, text.encode())

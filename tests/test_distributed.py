@@ -185,7 +185,7 @@ def test_a_few_steps_of_four_processes_equal_those_of_one(index: Path, meeting: 
 
 BAD = (3, 5)
 MOCO = {"model.framework": "moco", "moco.queue_size": 24}
-CHUNKS = {"optimiser.accumulate_chunks": 2}
+CHUNKS = {"optimiser.accumulate_chunks": 2, "run.recompute_activations": "on"}
 OPTIMISERS = {name: {"optimiser.name": name} for name in ("sgd", "lars", "adamw")}
 SHARDING = {"whole": {}, "sharded": {"optimiser.shard_state": "on"}}
 
@@ -292,9 +292,9 @@ def agree_and_average(team: Team) -> None:
     assert team.from_main(lambda: {"rank": rank}) == {"rank": 0}
     with pytest.raises(InputError, match="only rank 0 saw this"):
         team.from_main(_refuse)
-    team.check_equal("thing", {"a": 1})
-    with pytest.raises(InputError, match="rank 1 has another thing than rank 0"):
-        team.check_equal("thing", min(rank, 1))
+    team.check_equal({"config": {"a.b": 1}})
+    with pytest.raises(InputError, match="config.a.b is 1 on rank 1 and 0 on rank 0: give every"):
+        team.check_equal({"config": {"a.b": min(rank, 1)}, "data": {"c": rank}})
 
 
 def _refuse() -> None:

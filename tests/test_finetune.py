@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from torch.utils.checkpoint import checkpoint
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.classifier import Classifier
@@ -108,6 +110,22 @@ def test_killed_run_goes_on_to_the_same_weights(finished: Path, tmp_path: Path) 
         assert differences(ours[name], theirs[name]) == []
     splits = [read_result(r / "results" / "finetune-test.json")["splits"] for r in (run, finished)]
     assert splits[0] == splits[1]
+
+
+def test_activations_computed_twice_are_the_same_steps(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recomputed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastdual.recompute.checkpoint", partial(_noted, checkpoint, recomputed))
+        assert finetune(run, run__recompute_activations="on").exit_code == 0
+    assert recomputed
+    losses = [[event["loss"] for event in read_log(path, "train")] for path in (run, finished)]
+    assert losses[0] == losses[1]
+
+
+def _noted(function: Any, calls: list[Any], *args: Any, **options: Any) -> Any:
+    calls.append(args)
+    return function(*args, **options)
 
 
 def test_frozen_backbone_stays_to_the_last_bit(tmp_path: Path) -> None:
@@ -225,6 +243,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         "the index has no split 'val'": [str(small_index_file()), "--test", "val"],
         "overlap in 16 pairs": [str(small_index_file()), "--test", "train"],
         "data.batch_size = 17: larger": [*(str(small_index_file()), "--set", "data.batch_size=17")],
+        "unknown key 'optimiser.accumulate_chunks'": [
+            str(small_index_file()),
+            "--set",
+            "optimiser.accumulate_chunks=2",
+        ],
         "SOURCE decides it": [str(small_index_file()), "--set", "model.backbone=r3d"],
     }
     for message, (data, *more) in cases.items():
