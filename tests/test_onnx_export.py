@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastdual import onnx_export
 from fastdual.backbones import backbone_names, create_backbone
 from fastdual.config import PretrainConfig
 from fastdual.encoder import VideoEncoder
@@ -64,6 +65,42 @@ def test_network_that_cannot_be_traced_leaves_no_file(tmp_path: Path) -> None:
     encoder = replace_backbone(_Data())
     with pytest.raises(FailureError, match="cannot be traced"):
         export_onnx(encoder, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class _Cancels(nn.Module):
+    """The same convolution twice, its channels in another order, and what is left of one less the
+    other: rounding, and nothing else."""
+
+    feature_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = (nn.Conv3d(96, 8, 3) for _ in range(2))
+        with torch.no_grad():
+            self.other.weight.copy_(self.one.weight.flip(1))
+            self.other.bias.copy_(self.one.bias)  # type: ignore[union-attr]
+
+    def forward(self, clips: Tensor) -> Tensor:
+        many = clips.repeat(1, 32, 1, 1, 1) * torch.arange(1, 97, device=clips.device).view(
+            -1, 1, 1, 1
+        )
+        return self.one(many) - self.other(many.flip(1))
+
+
+def test_weights_that_float32_cannot_hold_are_told_from_a_wrong_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(FailureError, match=r"float32 itself is .* off float64 .*train longer"):
+        export_onnx(replace_backbone(_Cancels()), tmp_path / "x.onnx")
+    other = load(small_checkpoint())
+    with torch.no_grad():
+        next(other.backbone.parameters()).mul_(1.01)
+    whole = onnx_export._trace
+    monkeypatch.setattr(onnx_export, "_trace", lambda _, clips: whole(other, clips))
+    with pytest.raises(FailureError, match="nothing was written; please report it"):
+        export_onnx(load(small_checkpoint()), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 
