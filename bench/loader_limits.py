@@ -10,22 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.augment import augment
-from fastdual.loaders.decode import AugmentTask, ReadTask, read_task
+from fastdual.loaders.decode import AugmentTask, ReadTask, decode_planes
 
 _MOST_FRAMES = 64
 
 
 def decode_only(task: ReadTask) -> int:
     """Decode and scale the wanted frames and hand nothing over; returns how many there were."""
-    frames = read_task(task)
-    assert isinstance(frames, np.ndarray)
-    return len(frames)
+    return len(decode_planes(task))
 
 
 def augment_only(task: AugmentTask) -> int:
     """Augment frames that lie ready in memory and hand nothing over; returns how many views."""
     spec = task.spec
-    frames = _noise((_MOST_FRAMES, spec.resize_height, spec.resize_width, 3))
+    frames = _noise((_MOST_FRAMES, 3, spec.resize_height, spec.resize_width))
     out = _memory((spec.num_views, task.order.shape[2], spec.crop_size, spec.crop_size, 3))
     augment(frames, task.plan, task.order, spec, out)
     return len(out)

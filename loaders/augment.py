@@ -1,8 +1,9 @@
 """The views of one video on one core of a CPU, in numpy; `loaders.graph` does the same on a GPU.
 
-A few frames at a time go through all operations, so that they stay in the core's cache, and what
-mixes channels or neighbours is a product with small matrices, which numpy's library does with the
-core's vector units: four times faster than a graph of operators that each pass over the whole clip.
+A few frames at a time go through all operations, so that they stay in the core's cache, each colour
+in a plane of its own: then what mixes colours or neighbours is a product with a small matrix, which
+numpy's library does with the core's vector units, and nothing is multiplied by zero but at the edge
+of a band. The planes become pixels as they are written out.
 
 The colour map is one linear map, clamped to [0, 255] afterwards. On an RGB column vector p:
 `brightness * (contrast * (W p - 128) + 128)`, where W goes to YIQ, turns the I-Q plane by the hue,
@@ -13,10 +14,9 @@ the colour map: a blur, whose weights sum to 1, changes nothing about it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,15 @@ MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+# What the colour map keeps of luma, and of chroma for the cosine and the sine of the hue.
+_LUMA = np.outer(_YIQ_TO_RGB[:, 0], _RGB_TO_YIQ[0])
+_COSINE = _YIQ_TO_RGB[:, 1:] @ _RGB_TO_YIQ[1:]
+_SINE = np.outer(_YIQ_TO_RGB[:, 1], _RGB_TO_YIQ[2]) - np.outer(_YIQ_TO_RGB[:, 2], _RGB_TO_YIQ[1])
 _NO_JITTER = (1.0, 1.0, 1.0, 0.0)
 _GREY = 128.0
-# Chosen by timing: longer matrices multiply more zeros, shorter ones cost more calls.
-_FRAMES_AT_A_TIME, _PIXELS_AT_A_TIME, _ROWS_PER_BAND, _COLUMNS_PER_BAND = 2, 4, 28, 16
+# Chosen by timing: wider bands multiply more zeros, narrower ones cost more calls.
+_FRAMES_AT_A_TIME, _BAND = 2, 16
 
 
 def augment(
@@ -42,102 +47,117 @@ def augment(
     """Make all views of a video.
 
     Args:
-        frames: [F, h, w, 3], of the resized size.
+        frames: [F, 3, h, w], of the resized size.
         plan: Of this video alone.
         order: [1, K, T] places of the clips' frames among `frames`.
         spec: Of the plan.
         out: [V, T, H, W, 3], to be filled; pretraining's last view is the shuffled third one.
     """
     size = spec.crop_size
-    rows = frames.reshape(*frames.shape[:2], -1)
+    work = Work.of(size)
     for view, clip in enumerate(plan.view_clip):
         y, x = int(plan.crop_y[0, view]), int(plan.crop_x[0, view])
-        pixels = rows[:, y : y + size, 3 * x : 3 * (x + size)][order[0, clip]]
+        crops = frames[:, :, y : y + size, x : x + size]
         if plan.flip[0, view]:
-            upright = pixels.reshape(len(pixels), size, size, 3)
-            pixels = np.ascontiguousarray(upright[:, :, ::-1]).reshape(pixels.shape)
-        colours = Colours.of(plan.jitter[0, view], size)
+            crops = crops[..., ::-1]
+        colours = Colours.of(plan.jitter[0, view])
         sigma = float(plan.blur_sigma[0, view])
         blur = Blur.of(sigma, size) if sigma > 0 else None
-        _fill(pixels, colours, blur, out[view].reshape(pixels.shape))
+        places = order[0, clip]
+        for first in range(0, len(places), _FRAMES_AT_A_TIME):
+            part = slice(first, first + _FRAMES_AT_A_TIME)
+            _fill(crops, places[part], colours, blur, work, out[view, part])
     if plan.permutation is not None:
         places = frame_order(plan.permutation, spec.frames_per_clip)[0]
         np.take(out[2], places, axis=0, out=out[3], mode="clip")  # "raise" would copy once more
 
 
-def _fill(pixels: NDArray[np.uint8], colours: Colours, blur: Blur | None, out: Floats) -> None:
-    """Run [T, size, 3 size] uint8 pixels through colours and blur, a few frames at a time."""
-    shape = (_FRAMES_AT_A_TIME, *pixels.shape[1:])
-    first_work, second_work = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for first in range(0, len(pixels), _FRAMES_AT_A_TIME):
-        part = pixels[first : first + _FRAMES_AT_A_TIME]
-        target = out[first : first + len(part)]
-        one, other = first_work[: len(part)], second_work[: len(part)]
-        if blur is None:
-            colours.apply(part, one, target)
-        else:
-            colours.apply(part, one, other)
-            blur.apply(other, one, target)
+@dataclass(frozen=True)
+class Work:
+    """Memory for a few frames, used again by every call: one thread of a process augments.
+
+    Attributes:
+        pixels: [4, n, size, size] red, green and blue, and ones that an offset is multiplied by.
+        planes, others: [3, n, size, size] each.
+    """
+
+    pixels: Floats
+    planes: Floats
+    others: Floats
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def of(size: int) -> Work:
+        shape = (3, _FRAMES_AT_A_TIME, size, size)
+        pixels = np.ones((4, *shape[1:]), np.float32)
+        return Work(pixels, np.empty(shape, np.float32), np.empty(shape, np.float32))
+
+
+def _fill(
+    crops: NDArray[np.uint8],
+    places: Ints,
+    colours: Colours,
+    blur: Blur | None,
+    work: Work,
+    out: Floats,
+) -> None:
+    """Run the crops [F, 3, size, size] at n places through colours and blur, into [n, ..., 3]."""
+    for number, place in enumerate(places.tolist()):
+        np.copyto(work.pixels[:3, number], crops[place])
+    # A last part of fewer frames leaves older ones behind it: whole arrays take the fast way.
+    colours.apply(work.pixels, work.planes)
+    if blur is not None:
+        blur.apply(work.planes, work.others)
+    for channel in range(3):
+        out[..., channel] = work.planes[channel, : len(places)]
 
 
 @dataclass(frozen=True)
 class Colours:
-    """Colour jitter and normalisation of frames whose rows are [3 size] interleaved channels.
-
-    Whole frames are added and compared with, for numpy is slower with a row that it repeats.
+    """Colour jitter and normalisation of a frame's planes.
 
     Attributes:
-        matrix: The jitter for a few pixels at a time, normalised; None where there is none.
-        offset: [size, 3 size] what is added after it.
+        matrix: [3, 4] the jitter and what is added after it, normalised; None where there is none.
     """
 
     matrix: Floats | None
-    offset: Floats
 
     @staticmethod
-    def of(jitter: NDArray[np.float64], size: int) -> Colours:
+    def of(jitter: NDArray[np.float64]) -> Colours:
         """Take the four values of the plan: brightness, contrast, saturation, hue in degrees."""
-        mean, std = np.array(MEAN), np.array(STD)
         if tuple(jitter) == _NO_JITTER:
-            return Colours(None, _picture(-mean, size))
+            return Colours(None)
         brightness, contrast, saturation, hue = jitter.tolist()
-        angle = np.deg2rad(hue)
-        chroma = np.eye(3)
-        chroma[1:, 1:] = saturation * np.array(
-            [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-        )
-        turn = np.linalg.inv(_RGB_TO_YIQ) @ chroma @ _RGB_TO_YIQ
-        matrix = (brightness * contrast * turn) / std[:, None]
-        offset = (brightness * (1 - contrast) * _GREY - mean) / std
-        block = np.kron(np.eye(gcd(_PIXELS_AT_A_TIME, size)), matrix.T)
-        return Colours(block.astype(np.float32), _picture(offset, size))
+        angle = math.radians(hue)
+        turned = math.cos(angle) * _COSINE + math.sin(angle) * _SINE
+        turn = _LUMA + saturation * turned
+        mean, std = np.array(MEAN)[:, None], np.array(STD)[:, None]
+        offset = brightness * (1 - contrast) * _GREY - mean
+        matrix = np.hstack([brightness * contrast * turn, offset]) / std
+        return Colours(matrix.astype(np.float32))
 
-    def apply(self, pixels: NDArray[np.uint8], work: Floats, out: Floats) -> None:
-        """Map [n, size, 3 size] pixels to normalised values."""
-        np.copyto(work, pixels)
-        black, white, std = _limits(pixels.shape[1])
+    def apply(self, pixels: Floats, out: Floats) -> None:
+        """Map [4, n, size, size] pixels to normalised planes [3, n, size, size]."""
         if self.matrix is None:
-            np.add(work, self.offset, out=out)
-            np.divide(out, std, out=out)
+            for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+                np.subtract(pixels[channel], np.float32(mean), out=out[channel])
+                np.divide(out[channel], np.float32(std), out=out[channel])
             return
-        width = len(self.matrix)
-        np.matmul(work.reshape(-1, width), self.matrix, out=out.reshape(-1, width))
-        np.add(out, self.offset, out=out)
-        np.maximum(out, black, out=out)
-        np.minimum(out, white, out=out)
+        np.matmul(self.matrix, pixels.reshape(4, -1), out=out.reshape(3, -1))
+        for plane, mean, std in zip(out, MEAN, STD, strict=True):
+            np.clip(plane, np.float32(-mean / std), np.float32((255 - mean) / std), out=plane)
 
 
 @dataclass(frozen=True)
 class Blur:
-    """A Gaussian over the height, then over the width, of square frames.
+    """A Gaussian over the height, then over the width, of square planes.
 
     Attributes:
-        columns: For each band of rows: those that it is made of, those made, and [made, of].
-        rows: For each band of columns likewise, in single values of the interleaved rows.
+        bands: For each band of rows or columns: those that it is made of, those made, the weights
+            [made, of], and their transpose.
     """
 
-    columns: list[tuple[slice, slice, Floats]]
-    rows: list[tuple[slice, slice, Floats]]
+    bands: list[tuple[slice, slice, Floats, Floats]]
 
     @staticmethod
     def of(sigma: float, size: int) -> Blur:
@@ -145,59 +165,40 @@ class Blur:
         weights = gaussian(sigma)
         reach = len(weights) // 2
         full = _reflecting(weights, size)
-        columns = [
-            (source, made, full[made, source])
-            for source, made in _bands(size, _ROWS_PER_BAND, reach)
-        ]
-        rows = []
-        for source, made in _bands(size, _COLUMNS_PER_BAND, reach):
-            band = full[made, source]
-            mixed = np.zeros((band.shape[1], 3, band.shape[0], 3), np.float32)
-            for channel in range(3):
-                mixed[:, channel, :, channel] = band.T
-            wide = [slice(3 * s.start, 3 * s.stop) for s in (source, made)]
-            rows.append((wide[0], wide[1], mixed.reshape(3 * band.shape[1], -1)))
-        return Blur(columns, rows)
+        bands = []
+        for start in range(0, size, _BAND):
+            source = slice(max(0, start - reach), min(size, start + _BAND + reach))
+            made = slice(start, min(size, start + _BAND))
+            band = np.ascontiguousarray(full[made, source])
+            # Transposed in memory as well: of a strided matrix numpy's library takes twice as long.
+            bands.append((source, made, band, np.ascontiguousarray(band.T)))
+        return Blur(bands)
 
-    def apply(self, values: Floats, work: Floats, out: Floats) -> None:
-        """Blur [n, size, 3 size] `values` into `out`."""
-        for source, made, matrix in self.columns:
-            np.matmul(matrix, values[:, source], out=work[:, made])
-        flat, target = (a.reshape(-1, a.shape[-1]) for a in (work, out))
-        for source, made, matrix in self.rows:
-            np.matmul(flat[:, source], matrix, out=target[:, made])
-
-
-def _bands(size: int, length: int, reach: int) -> list[tuple[slice, slice]]:
-    """(what a band is made of, the band) for bands of at most `length` of `size` places."""
-    return [
-        (slice(max(0, start - reach), min(size, start + length + reach)),
-         slice(start, min(size, start + length)))
-        for start in range(0, size, length)
-    ]  # fmt: skip
+    def apply(self, planes: Floats, work: Floats) -> None:
+        """Blur planes [3, n, size, size] in their place; `work` is as large."""
+        for source, made, weights, _ in self.bands:
+            np.matmul(weights, planes[:, :, source], out=work[:, :, made])
+        rows, target = (a.reshape(-1, a.shape[-1]) for a in (work, planes))
+        for source, made, _, weights in self.bands:
+            np.matmul(rows[:, source], weights, out=target[:, made])
 
 
 def _reflecting(weights: Floats, size: int) -> Floats:
     """The filter as a matrix [size, size] with its mirror at both borders."""
-    reach, places = len(weights) // 2, np.arange(size)
-    full = np.zeros((size, size))
+    places = _mirrored_places(len(weights) // 2, size)
+    repeated = np.tile(weights, size)
+    full = np.bincount(places, repeated, minlength=size * size)
+    return full.reshape(size, size).astype(np.float32)
+
+
+@lru_cache(maxsize=32)
+def _mirrored_places(reach: int, size: int) -> Ints:
+    """Where in a flat [size, size] matrix the weights of every row belong, row by row."""
     period = max(1, 2 * (size - 1))
-    for shift, weight in enumerate(weights.tolist(), start=-reach):
-        source = (places + shift) % period
-        np.add.at(full, (places, np.minimum(source, period - source) % size), weight)
-    return full.astype(np.float32)
-
-
-@lru_cache(maxsize=4)
-def _limits(size: int) -> tuple[Floats, Floats, Floats]:
-    """Frames of normalised black, normalised white, and the deviation."""
-    mean, std = np.array(MEAN), np.array(STD)
-    return _picture(-mean / std, size), _picture((255 - mean) / std, size), _picture(STD, size)
-
-
-def _picture(colour: Any, size: int) -> Floats:
-    """A frame [size, 3 size] of one colour."""
-    return np.tile(np.asarray(colour, np.float32), (size, size))
+    source = (np.arange(size)[:, None] + np.arange(-reach, reach + 1)) % period
+    inside = np.minimum(source, period - source) % size
+    places: Ints = (np.arange(size)[:, None] * size + inside).ravel()
+    return places
 
 
 def gaussian(sigma: float) -> Floats:

@@ -171,27 +171,34 @@ def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int
         The upright, scaled frames [F, h, w, 3]; or the views [V, T, H, W, 3] in float32, made where
         they are handed over; or the number of a colour matrix.
     """
-    from fastdual.loaders.video import Keyframes, open_video, read_frames
+    from fastdual.loaders.picture import interleave
+    from fastdual.loaders.video import open_video
 
     if isinstance(task, ColourTask):
         with open_video(task.source) as video:
             return int(video.stream.codec_context.colorspace)
-    keyframes = None if task.keyframes is None else Keyframes(*task.keyframes)
-    frames = read_frames(
+    planes = decode_planes(task)
+    return interleave(planes) if task.views is None else _views(planes, task.views)
+
+
+def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
+    """The wanted frames of a task, upright and scaled, [F, 3, h, w]."""
+    from fastdual.loaders.video import Keyframes, read_planes
+
+    return read_planes(
         task.source,
         task.frames,
-        keyframes=keyframes,
+        keyframes=None if task.keyframes is None else Keyframes(*task.keyframes),
         size=task.size,
         rotation=task.rotation,
         num_frames=task.num_frames,
     )
-    return frames if task.views is None else _views(frames, task.views)
 
 
-def _views(frames: NDArray[np.uint8], task: AugmentTask) -> Deferred:
+def _views(planes: NDArray[np.uint8], task: AugmentTask) -> Deferred:
     spec, num_frames = task.spec, task.order.shape[2]
     shape = (spec.num_views, num_frames, spec.crop_size, spec.crop_size, 3)
-    return Deferred(shape, "<f4", lambda out: augment(frames, task.plan, task.order, spec, out))
+    return Deferred(shape, "<f4", lambda out: augment(planes, task.plan, task.order, spec, out))
 
 
 class FrameReader:

@@ -1,10 +1,11 @@
-"""Decoding some frames of an H.264 video without the unwanted B-frames that nothing refers to.
+"""Decoding some frames of an H.264 video without those that are neither wanted nor referred to.
 
 Which frame a packet holds is known before it is decoded: where every packet yields one frame, frame
 i is the one with the i-th smallest timestamp. A packet whose frame is not wanted is then given to
-the decoder with the order to skip it if no other frame refers to it; the others come out bit for
-bit as they would. Everything assumed is checked against what comes out, and where it does not hold
-`SeekError` sends the reader the sure way.
+the decoder with the order to skip it if no other frame refers to it, or not at all if a keyframe
+comes before the next wanted frame; the others come out bit for bit as they would. Everything
+assumed is checked against what comes out, and where it does not hold `SeekError` sends the reader
+the sure way.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ _MAX_FRAMES = 3000  # all packets are held in memory; of a longer video seeking 
 _MIN_UNWANTED = 4
 
 
-def pays(video: OpenVideo, wanted: NDArray[np.int64], num_frames: int) -> bool:
+def pays(
+    video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None, num_frames: int
+) -> bool:
     """Say whether frames can be skipped here, and enough of them to be worth the while."""
     context = video.stream.codec_context
-    if context.name != "h264" or not context.has_b_frames or num_frames > _MAX_FRAMES:
+    if context.name != "h264" or num_frames > _MAX_FRAMES:
+        return False
+    if not context.has_b_frames and (keyframes is None or not len(keyframes.frames)):
         return False
     return int(wanted[-1]) + 1 - len(wanted) >= _MIN_UNWANTED
 
@@ -58,11 +63,13 @@ def pick_sparsely(
     starts = _find_keyframes(packets, number_of, keyframes)
     context = video.stream.codec_context
     wanted_numbers = set(wanted.tolist())
+    # Without B-frames no frame waits in the decoder for another, so a jump costs nothing.
+    min_jump = MIN_SEEK_FRAMES if context.has_b_frames else 1
     place, first, next_frame = 0, 0, 0
     frames: Iterator[Any] = iter(())
     for target in wanted.tolist():
         start = max((s for s in starts if s[0] <= target), default=(0, 0))
-        if start[0] >= next_frame + MIN_SEEK_FRAMES:
+        if start[0] >= next_frame + min_jump:
             context.flush_buffers()
             (first, place), frames = start, iter(())
             next_frame = first

@@ -146,7 +146,7 @@ def transcode(task: PackTask, transcoding: Transcoding) -> bytes:
     Raises:
         VideoError: It does not decode cleanly, or not to as many frames as the index says.
     """
-    from fastdual.loaders.picture import FrameWriter
+    from fastdual.loaders.picture import FrameWriter, interleave
     from fastdual.loaders.video import VideoError, decode_all, open_video
 
     out = io.BytesIO()
@@ -159,11 +159,11 @@ def transcode(task: PackTask, transcoding: Transcoding) -> bytes:
                 size = transcoding.output_size(shape, task.rotation)
                 writer = _Writer(out, transcoding, size, task.fps)
                 pictures = FrameWriter(size, task.rotation)
-                pixels = np.empty((*size, 3), np.uint8)
+                planes = np.empty((3, *size), np.uint8)
             if (frame.height, frame.width) != shape:
                 raise VideoError(f"changes its frame size at frame {count}")
-            pictures.write(frame, pixels)
-            writer.write(pixels)
+            pictures.write(frame, planes)
+            writer.write(interleave(planes))
             count += 1
     if writer is None or count != task.num_frames:
         raise VideoError(f"has {count} frames, the index says {task.num_frames}")

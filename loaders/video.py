@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fastdual.loaders.encoded import IndexedFile, PackedBytes
 from fastdual.loaders.errors import FailureError
-from fastdual.loaders.picture import FrameWriter
+from fastdual.loaders.picture import FrameWriter, interleave
 
 Source = Path | IndexedFile | PackedBytes | bytes | bytearray | memoryview
 """A file, the same as it was indexed, a place in a pack, or a video's bytes."""
@@ -223,7 +223,12 @@ def _packets_from(video: OpenVideo, offset: int) -> Iterator[Any]:
     yield from packets
 
 
-def read_frames(
+def read_frames(source: Source, frames: NDArray[np.int64], **options: Any) -> NDArray[np.uint8]:
+    """Decode the wanted frames as pictures [F, h, w, 3]; arguments and errors of `read_planes`."""
+    return interleave(read_planes(source, frames, **options))
+
+
+def read_planes(
     source: Source,
     frames: NDArray[np.int64],
     *,
@@ -244,7 +249,7 @@ def read_frames(
             contents that are known to decode cleanly: damage in what is skipped is not noticed.
 
     Returns:
-        [F, h, w, 3] RGB.
+        [F, 3, h, w] RGB.
 
     Raises:
         VideoError: The video cannot be decoded, or has fewer frames than wanted.
@@ -272,7 +277,7 @@ def _read(
         raise ValueError("frames must be non-negative and strictly increasing, and not empty")
     out: NDArray[np.uint8] | None = None
     with open_video(source) as video:
-        if num_frames is not None and sparse.pays(video, frames, num_frames):
+        if num_frames is not None and sparse.pays(video, frames, keyframes, num_frames):
             picked = sparse.pick_sparsely(video, frames, keyframes, num_frames)
         else:
             picked = _pick(video, frames, keyframes)
@@ -281,7 +286,7 @@ def _read(
                 if size is None:
                     height, width = frame.height, frame.width
                     size = (height, width) if rotation % 180 == 0 else (width, height)
-                out = np.empty((len(frames), *size, 3), np.uint8)
+                out = np.empty((len(frames), 3, *size), np.uint8)
                 writer = FrameWriter(size, rotation)
             writer.write(frame, out[number])
     assert out is not None

@@ -31,19 +31,16 @@ def test_wanted_frames_are_those_of_a_full_decode(
     whole = read_frames(path, np.arange(60))
     keyframes = probe_file(path).keyframes
     with open_video(path) as video:
-        assert sparse.pays(video, WANTED, 60)
+        assert sparse.pays(video, WANTED, keyframes, 60)
     for table in (None, keyframes):
         part = read_frames(path, WANTED, keyframes=table, num_frames=60)
         assert np.array_equal(part, whole[WANTED])
         assert pick(path, WANTED, 60, keyframes=table) == WANTED.tolist()
 
 
-def test_unwanted_frames_are_not_decoded(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.mp4", 60, b_frames=3)
-    with open_video(path) as video:
-        video.stream.codec_context.skip_frame = "NONREF"
-        kept = sum(1 for _ in decode_all(video))
-    assert kept < 40  # of 60: there is something to skip
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each frame that comes out of the decoder."""
     seen: list[int] = []
     original = sparse._decode
 
@@ -52,10 +49,33 @@ def test_unwanted_frames_are_not_decoded(tmp_path: Path) -> None:
         seen.extend(1 for _ in frames)
         return frames
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse, "_decode", count)
-        assert pick(path, np.array([0, 59]), 60) == [0, 59]
-    assert len(seen) <= kept + 2
+    monkeypatch.setattr(sparse, "_decode", count)
+    return seen
+
+
+def test_unwanted_frames_are_not_decoded(tmp_path: Path, decoded: list[int]) -> None:
+    path = encode(tmp_path / "a.mp4", 60, b_frames=3)
+    with open_video(path) as video:
+        video.stream.codec_context.skip_frame = "NONREF"
+        kept = sum(1 for _ in decode_all(video))
+    assert kept < 40  # of 60: there is something to skip
+    assert pick(path, np.array([0, 59]), 60) == [0, 59]
+    assert len(decoded) <= kept + 2
+
+
+def test_in_short_groups_nothing_after_the_last_wanted_frame_is_decoded(
+    tmp_path: Path, decoded: list[int]
+) -> None:
+    """As in a pack: no B-frames, a keyframe every 8 frames, every fourth frame wanted."""
+    path = encode(tmp_path / "a.mp4", 60, gop=8, options={"bf": "0"})
+    keyframes, wanted = probe_file(path).keyframes, np.arange(1, 60, 4)
+    with open_video(path) as video:
+        assert sparse.pays(video, wanted, keyframes, 60)
+    assert pick(path, wanted, 60, keyframes=keyframes) == wanted.tolist()
+    assert len(decoded) == 7 * 6 + 2  # of each group frames 0 to 5; of the last, of 4, 0 and 1
+    whole = read_frames(path, np.arange(60))
+    part = read_frames(path, wanted, keyframes=keyframes, num_frames=60)
+    assert np.array_equal(part, whole[wanted])
 
 
 def test_what_does_not_correspond_goes_the_sure_way(tmp_path: Path) -> None:
@@ -66,16 +86,18 @@ def test_what_does_not_correspond_goes_the_sure_way(tmp_path: Path) -> None:
     assert [read_number(picture) for picture in pictures] == WANTED.tolist()
 
 
-def test_streams_without_reordering_and_other_codecs_are_left_alone(tmp_path: Path) -> None:
-    plain = encode(tmp_path / "a.mp4", 60, options={"bf": "0"})
+def test_where_nothing_can_be_skipped_and_other_codecs_are_left_alone(tmp_path: Path) -> None:
+    one_group = {"bf": "0", "sc_threshold": "0"}
+    plain = encode(tmp_path / "a.mp4", 60, gop=60, options=one_group)
     mpeg4 = encode(tmp_path / "a.avi", 60, codec="mpeg4", b_frames=2)
     reordered = encode(tmp_path / "b.mp4", 60, b_frames=3)
     for path in (plain, mpeg4):
         with open_video(path) as video:
-            assert not sparse.pays(video, WANTED, 60)
+            for table in (None, probe_file(path).keyframes):
+                assert not sparse.pays(video, WANTED, table, 60)
     with open_video(reordered) as video:
-        assert not sparse.pays(video, np.arange(60), 60)
-        assert not sparse.pays(video, WANTED, 1_000_000)
+        assert not sparse.pays(video, np.arange(60), None, 60)
+        assert not sparse.pays(video, WANTED, None, 1_000_000)
 
 
 def test_a_file_that_was_altered_after_indexing_is_refused(tmp_path: Path) -> None:
@@ -109,7 +131,7 @@ def test_every_file_of_the_zoo(shared_data: Path, tmp_path: Path) -> None:
         path, count = index.path(video), int(index.num_frames[video])
         wanted = np.sort(random.choice(count, min(8, count), replace=False))
         with open_video(path) as opened:
-            if not sparse.pays(opened, wanted, count):
+            if not sparse.pays(opened, wanted, index.keyframes(video), count):
                 continue
         skipped += 1
         plain = read_frames(path, wanted, size=(48, 64))
