@@ -8,10 +8,7 @@ gets a SIGKILL or a SIGTERM. Every batch must show exactly the videos that the o
 substitution say; each damaged file must be named once and no good one at all; no batch may take
 longer than two minutes; memory must not grow. Exits 1 if anything of that fails.
 
-Memory is that of the main process. In the first third of a run it warms up: allocators fill, and up
-to five batches come under way, of 77 MiB each unless --tiny. What is judged is the median of the
-last third against that of the middle one. They may differ by a batch, at least by 16 MiB, and only
-a run of ten minutes or 2,000 batches is judged; a shorter one reports its slope and no more.
+What of memory is judged is said in bench/soak_report.py.
 """
 
 import argparse
@@ -29,7 +26,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +34,7 @@ import torch
 
 from bench.common import RESULTS, describe_machine
 from bench.loader_data import write_videos
-from bench.loader_run import memory_mib, process_tree
+from bench.soak_report import Report, Samples, judge_memory, workers_of_this_process
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
@@ -48,25 +44,7 @@ NUM_VIDEOS, NUM_DIFFERENT, ONE_BAD_IN = 80, 4, 20
 _BATCH = 8
 _HANG_SECONDS = 120
 _KILL_PAUSE_SECONDS = (0.5, 3.5)
-_MIN_SECONDS_JUDGED, _MIN_BATCHES_JUDGED = 600.0, 2000
-_MIN_GROWTH_MIB, _SAMPLE_SECONDS = 16.0, 0.2
 TINY = ClipSpec(frames_per_clip=4, resize_height=40, resize_width=57, crop_size=32)
-
-
-@dataclass
-class Report:
-    """What a soak saw; `problems` is empty if all went well."""
-
-    batches: int = 0
-    seconds: float = 0.0
-    kills: int = 0
-    peak_mib: float = 0.0
-    memory_judged: bool = False
-    growth_mib: float = 0.0
-    slope_mib_per_minute: float = 0.0
-    slope_kib_per_batch: float = 0.0
-    quarantined: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 class Killer(threading.Thread):
@@ -86,7 +64,7 @@ class Killer(threading.Thread):
             if not self.batch_came.wait(_KILL_PAUSE_SECONDS[0]):
                 continue
             self.batch_came.clear()
-            workers = sorted(set(process_tree(os.getpid())) - {os.getpid()})
+            workers = workers_of_this_process()
             if workers:
                 how = self._random.choice((signal.SIGKILL, signal.SIGTERM))
                 with contextlib.suppress(ProcessLookupError):
@@ -165,7 +143,7 @@ def soak(
     logger = logging.getLogger("fastdual.loaders")
     logger.addHandler(heard)
     killer = Killer(seed)
-    memory: list[tuple[float, int, float]] = []
+    samples = Samples()
     started = time.monotonic()
     loader = ClipLoader(
         index,
@@ -197,36 +175,15 @@ def soak(
             if not bool(torch.isfinite(batch.clips).all()):
                 report.problems.append(f"epoch {epoch}, step {step} is not finite")
             report.batches += 1
-            seconds = time.monotonic() - started
-            if not memory or seconds > memory[-1][0] + _SAMPLE_SECONDS:  # it takes a while itself
-                memory.append((seconds, report.batches, memory_mib([os.getpid()])))
+            samples.add(time.monotonic() - started, report.batches)
         if kills:
             killer.stop()
     faulthandler.cancel_dump_traceback_later()
     logger.removeHandler(heard)
     report.seconds, report.kills = round(time.monotonic() - started, 1), killer.kills
-    _judge_memory(report, memory, batch.clips.nbytes / 2**20)
+    judge_memory(report, samples, batch.clips.nbytes / 2**20)
     _judge_quarantine(report, listed, heard, {index.paths[video] for video in bad})
     return report
-
-
-def _judge_memory(report: Report, memory: list[tuple[float, int, float]], batch_mib: float) -> None:
-    """Growth from the middle third to the last, and the slope of a line through both."""
-    seconds, batches, mib = np.array(memory).T
-    third = len(mib) // 3
-    report.peak_mib = round(float(mib.max()), 1)
-    if third < 2:
-        return
-    growth = float(np.median(mib[-third:]) - np.median(mib[third:-third]))
-    report.growth_mib = round(growth, 1)
-    slope = np.polyfit(seconds[third:] / 60, mib[third:], 1)[0]
-    report.slope_mib_per_minute = round(float(slope), 2)
-    slope = np.polyfit(batches[third:], mib[third:] * 1024, 1)[0]
-    report.slope_kib_per_batch = round(float(slope), 2)
-    is_long = seconds[-1] >= _MIN_SECONDS_JUDGED or batches[-1] >= _MIN_BATCHES_JUDGED
-    report.memory_judged = bool(is_long)
-    if report.memory_judged and growth > max(_MIN_GROWTH_MIB, batch_mib):
-        report.problems.append(f"memory grew by {growth:.0f} MiB")
 
 
 def _judge_quarantine(report: Report, listed: Path, heard: Warnings, bad: set[str]) -> None:
@@ -271,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{report.batches} batches in {report.seconds:.0f} s, {report.kills} workers killed, "
         f"{len(report.quarantined)} videos quarantined; memory at most {report.peak_mib} MiB, "
         f"after warm-up {report.slope_mib_per_minute:+} MiB a minute, "
-        f"{report.slope_kib_per_batch:+} KiB a batch"
+        f"{report.slope_kib_per_batch:+} KiB a batch; the workers' at most "
+        f"{report.workers_peak_mib} MiB, {report.workers_slope_kib_per_batch:+} KiB a batch"
         f"{'' if report.memory_judged else ' (too short a run to judge memory)'}"
     )
     for problem in report.problems:
