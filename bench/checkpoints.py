@@ -1,0 +1,145 @@
+"""What a checkpoint costs a run: how long a step is held up, and what the writing slows beside it.
+
+    python -m bench.checkpoints [--backbones r2plus1d] [--rounds 10] [--out PATH]
+
+In turns: quiet steps, a checkpoint `beside` the steps as `fastdual pretrain` writes it, with steps
+until it is on the disk, and one written `within` a step, as the rival. Real steps on random clips,
+the state of a real run (weights, momentum, order's place), a real file that is fsynced. On a CPU
+the writer takes cores that the step wants; figures of a CPU say nothing about a GPU.
+"""
+
+import argparse
+import statistics
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from bench.common import RESULTS, Row, describe_machine, write_rows
+from bench.train_cases import Bench, Contestant, Size
+from fastdual.checkpoint import checkpoint_path, save_checkpoint
+from fastdual.config import RunConfig
+from fastdual.runfolder import RunFolder
+
+QUIET_STEPS, WARMUP_STEPS = 6, 3
+INTERVAL_STEPS = RunConfig().checkpoint_every_steps
+
+
+class Costs:
+    """A run that trains and saves, and the seconds that each takes."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self._device = bench.device
+        self._contestant = Contestant("ours", bench)
+        self._folder = RunFolder(folder)
+        self._folder.checkpoints.mkdir(parents=True)
+        for _ in range(WARMUP_STEPS):
+            self.step()
+
+    def step(self) -> float:
+        """Seconds of a step, to the end of its work on the device."""
+        return self._timed(self._contestant.step)
+
+    def save_within(self) -> float:
+        """Seconds of a checkpoint that the step waits for."""
+        path = checkpoint_path(self._folder.checkpoints, 0)
+        return self._timed(lambda: save_checkpoint(path, self.state()))
+
+    def save_beside(self) -> tuple[float, float, list[float]]:
+        """Seconds held up, seconds of the writing, and those of each step taken meanwhile."""
+        written = threading.Event()
+        started = time.perf_counter()
+        self._folder.save(self.state(), keep=1, written=lambda _: written.set())
+        held, steps = time.perf_counter() - started, []
+        while not written.is_set():
+            steps.append(self.step())
+        taken = time.perf_counter() - started
+        self._folder.wait_saved()
+        return held, taken, steps
+
+    def state(self) -> Row:
+        """What a run's checkpoint holds, but for words."""
+        training = self._contestant.training
+        parts = {name: getattr(training, name) for name in ("model", "objective", "optimiser")}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        return {"step": training.step, **state, "rng": torch.get_rng_state()}
+
+    def size_mib(self) -> float:
+        """Size of the newest checkpoint."""
+        (path,) = self._folder.checkpoints.glob("step-*.pt")
+        return path.stat().st_size / 2**20
+
+    def _timed(self, work: object) -> float:
+        started = time.perf_counter()
+        work()  # type: ignore[operator]
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+
+def measure(bench: Bench, *, rounds: int, folder: Path) -> Row:
+    """One row: medians over the rounds, in milliseconds, and shares of a quiet step."""
+    costs = Costs(bench, folder)
+    quiet, within, held, written, lost, beside = [], [], [], [], [], []
+    for _ in range(rounds):
+        quiet += [costs.step() for _ in range(QUIET_STEPS)]
+        within.append(costs.save_within())
+        seconds, taken, steps = costs.save_beside()
+        held.append(seconds)
+        written.append(taken)
+        beside += steps
+        # The last of these steps runs on when the file is there: it is not all the writer's doing.
+        lost.append(seconds + sum(steps) - len(steps) * statistics.median(quiet))
+    step = statistics.median(quiet)
+    medians = {"held": held, "written": written, "lost": lost, "within": within}
+    row: Row = {"checkpoint_mib": round(costs.size_mib(), 1), "rounds": rounds}
+    row["step_ms"] = round(1e3 * step, 3)
+    row["step_while_writing_ms"] = round(1e3 * statistics.median(beside or [step]), 3)
+    for name, samples in medians.items():
+        row[f"{name}_ms"] = round(1e3 * statistics.median(samples), 3)
+    for name in ("held", "lost", "within"):
+        share = statistics.median(medians[name]) / step
+        row[f"{name}_share_of_step"] = round(share, 4)
+        row[f"{name}_share_of_interval"] = round(share / INTERVAL_STEPS, 6)
+    return bench.describe() | row | {"interval_steps": INTERVAL_STEPS}
+
+
+def one_line(row: Row) -> str:
+    """A row for people."""
+    return (
+        f"{row['backbone']}, {row['checkpoint_mib']} MiB: a step of {row['step_ms']:.1f} ms is "
+        f"held up for {row['held_ms']:.1f} ({row['held_share_of_step']:.1%} of it); with the "
+        f"slower steps beside the writing {row['lost_ms']:.1f} ms are lost, "
+        f"{row['lost_share_of_interval']:.3%} of {row['interval_steps']} steps; within the step "
+        f"{row['within_ms']:.1f} ms"
+    )
+
+
+def main() -> None:
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(prog="python -m bench.checkpoints", description=__doc__)
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--backbones", nargs="+", default=["r2plus1d"] + ["tiny"] * (not cuda))
+    parser.add_argument("--batch", type=int, default=64 if cuda else 2, help="videos of 4 views")
+    parser.add_argument("--frames", type=int, default=16 if cuda else 8)
+    parser.add_argument("--crop", type=int, default=112 if cuda else 48)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="results without extension")
+    parser.add_argument("--folder", type=Path, help="on the disk to write to; default: temporary")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    out = arguments.out or RESULTS / f"checkpoints_{device.type}"
+    size = Size(batch=arguments.batch, frames=arguments.frames, crop=arguments.crop)
+    rows: list[Row] = []
+    for backbone in arguments.backbones:
+        with TemporaryDirectory(dir=arguments.folder) as folder:
+            bench = Bench(backbone, size, device)
+            rows.append(measure(bench, rounds=arguments.rounds, folder=Path(folder) / "run"))
+        print(one_line(rows[-1]), flush=True)
+        write_rows([row | describe_machine(device) for row in rows], out)
+
+
+if __name__ == "__main__":
+    main()
