@@ -2,8 +2,8 @@
 
 import platform
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fastdual.interrupt import StopRequest
 from fastdual.keeper import AgreedStop, RunKeeper
 from fastdual.kernels.backend import runs_triton
 from fastdual.loaders.decode import available_cpus
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model import DualModel, create_model
@@ -252,18 +252,33 @@ def run_loop(
             log.event("start", step=first_step, total_steps=total_steps)
         keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
         signals = AgreedStop(stop, team)
-        complete = train(
-            training,
-            keeper,
-            log_every_steps=config.log_every_steps,
-            checkpoint_every_steps=config.checkpoint_every_steps,
-            should_stop=signals,
-        )
+        with _failure_logged(log, training, folder):
+            complete = train(
+                training,
+                keeper,
+                log_every_steps=config.log_every_steps,
+                checkpoint_every_steps=config.checkpoint_every_steps,
+                should_stop=signals,
+            )
         signal_number = None if complete else signals.number
         if log is not None:
             log.event("end", step=training.step, complete=complete, signal=signal_number)
     newest = team.from_main(lambda: find_checkpoint(folder.path))
     return PretrainResult(newest, training.step, total_steps, signal_number)
+
+
+@contextmanager
+def _failure_logged(log: RunLog | None, training: Training, folder: RunFolder) -> Iterator[None]:
+    """Note in the log what ended the block, so that `fastdual runs` tells it from a kill."""
+    try:
+        yield
+    except Exception as error:
+        folder.finish_saving()  # its line in the log comes before the last
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if log is not None:
+            with suppress(FailureError):  # a full disk may be what ended it
+                log.event("failed", step=training.step, reason=reason)
+        raise
 
 
 def current_versions() -> dict[str, str]:

@@ -22,7 +22,8 @@ class RunSummary:
 
     Attributes:
         run: folder, relative to the one searched.
-        state: `complete`, `stopped` (by a signal), or `open`: under way, or killed.
+        state: `complete`, `stopped` (by a signal), `failed` (the log says why), or `open`: under
+            way, or killed.
         step, total_steps: how far it came, of how many steps; None: not logged.
         idle_seconds: time since it last logged.
         metrics: its last reading, by name.
@@ -62,6 +63,8 @@ def summarise(run: Path, *, name: str) -> RunSummary:
     state, start, reading = "open", last.get("start", {}), last.get("train", {})
     if events and events[-1]["event"] == "end":
         state = "complete" if events[-1].get("complete") else "stopped"
+    if events and events[-1]["event"] == "failed":
+        state = "failed"
     known = {"event", "step", "time"}
     metrics = {key: value for key, value in reading.items() if key not in known}
     return RunSummary(

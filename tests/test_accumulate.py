@@ -1,12 +1,14 @@
 """Gradients over a batch embedded in chunks are those of the whole batch."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.common import peak_memory_mib
 from fastdual.accumulate import ChunkedEmbeddings, embed_without_graph
 from fastdual.config import resolve
 from fastdual.execution import choose_execution
@@ -131,6 +133,25 @@ def test_a_step_in_chunks_has_the_loss_and_gradient_of_a_step_in_one(framework: 
             assert (a - b).norm() <= 1e-4 * b.norm() + 1e-7
     for queue in queues[1:]:
         torch.testing.assert_close(queue, queues[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_in_chunks_takes_the_memory_of_one() -> None:
+    """So that the batch may grow with its chunks, on the memory there is."""
+    config = resolve([], [f"{key}={value}" for key, value in QUICK.items()]).config
+    peaks = {}
+    for videos, num_chunks in ((2, 1), (16, 1), (16, 8)):
+        batch, model = batch_for(config, count=videos), create_model(config)
+        step = PretrainStep(
+            model,
+            create_objective(config, model),
+            choose_execution(config.run),
+            num_chunks=num_chunks,
+        )
+        step(batch).backward()  # gradients of the weights are there from now on
+        run = partial(lambda step, batch: step(batch).backward(), step, batch)
+        peaks[videos, num_chunks] = peak_memory_mib(run, torch.device("cpu"))
+    assert peaks[16, 1] > 5 * peaks[2, 1], peaks
+    assert peaks[16, 8] < 1.5 * peaks[2, 1], peaks
 
 
 def test_a_run_in_chunks_trains(tmp_path: Path) -> None:

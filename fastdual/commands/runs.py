@@ -14,7 +14,8 @@ _PATH = click.Path(path_type=Path)
 def command(folder: Path, as_json: bool) -> None:
     """List the runs under FOLDER (by default here) and their last metrics.
 
-    A run whose state is `open` is under way or was killed: see when it was last heard of.
+    A run whose state is `open` is under way or was killed: see when it was last heard of. Why one
+    has `failed` is the last line of its log.jsonl.
 
     \b
       fastdual runs

@@ -1,6 +1,7 @@
 """`fastdual pretrain` as its users meet it: what it prints, what it writes, and how it refuses."""
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -265,6 +266,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
     assert "the checkpoint could not be written" in stderr
     assert "free some space and go on with --resume" in stderr
     assert "Traceback" not in stderr
+    assert read_log(run, "failed")[0]["reason"] in stderr
     left = {p: p.read_bytes() for p in (run / "checkpoints").iterdir()}
     assert left == kept
 
@@ -276,6 +278,8 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_a_remedy(index: Path, tmp_p
     assert "is not finite" in result.stderr
     assert "optimiser.learning_rate" in result.stderr
     assert len(list(run.glob("plan-step-*.npz"))) == 1
+    assert "is not finite" in json.loads((run / "log.jsonl").read_text().splitlines()[-1])["reason"]
+    assert " failed " in invoke(["runs", str(run)]).stdout
     assert list_checkpoints(run / "checkpoints") == []
 
 

@@ -34,6 +34,7 @@ def runs(tmp_path: Path) -> Path:
               {"event": "end", "step": 21, "complete": False, "signal": 15},
               age_seconds=7200)  # fmt: skip
     write_log(tmp_path / "group" / "c", START, reading(5, loss=2.0), tail='{"event": "tra')
+    write_log(tmp_path / "group" / "e", START, {"event": "failed", "step": 7, "reason": "disk"})
     (tmp_path / ".hidden").mkdir()
     write_log(tmp_path / ".hidden" / "d", START)
     return tmp_path
@@ -49,13 +50,14 @@ def test_each_run_is_one_line_with_its_last_reading(runs: Path) -> None:
     assert lines[2] == ["group/b", "stopped", "21/40", "2", "h", "ago", "-", "-"]
     assert lines[3][:3] == ["group/c", "open", "5/40"]
     assert lines[3][-2:] == ["2", "-"]
-    assert len(lines) == 4
+    assert lines[4][:3] == ["group/e", "failed", "7/40"]
+    assert len(lines) == 5
 
 
 def test_json_holds_every_metric(runs: Path) -> None:
     result = invoke(["runs", str(runs), "--json"])
     listed = json.loads(result.stdout)
-    assert [run["run"] for run in listed] == ["a", "group/b", "group/c"]
+    assert [run["run"] for run in listed] == ["a", "group/b", "group/c", "group/e"]
     assert listed[0]["metrics"] == {"epoch": 4.0, "loss": 1.5, "clip_top1": 0.25}
     assert listed[1]["metrics"]["loss"] is None
     assert listed[1]["idle_seconds"] == pytest.approx(7200, abs=60)
