@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from fastdual.loaders.errors import InputError
-from fastdual.loaders.paths import VIDEO_SUFFIXES, safe_relative, walk_videos
+from fastdual.loaders.paths import VIDEO_SUFFIXES, refuse_special, safe_relative, walk_videos
 
 Kind = Literal["auto", "folder", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -66,6 +66,8 @@ def list_videos(
     lists = annotations if annotations is not None else source
     if not lists.exists():
         raise InputError(f"--annotations {lists} does not exist")
+    refuse_special(source)
+    refuse_special(lists)
     folder = root if root is not None else source if source.is_dir() else source.parent
     if not folder.is_dir():
         raise InputError(f"--root {folder} is not a folder")

@@ -19,6 +19,7 @@ from fastdual.loaders.encoded import Encoded, IndexedFile, PackedBytes
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.index_file import ARRAYS, KEYFRAMES
 from fastdual.loaders.packed import Packed
+from fastdual.loaders.paths import refuse_special
 
 if TYPE_CHECKING:
     from fastdual.loaders.video import Keyframes
@@ -197,6 +198,7 @@ class VideoIndex:
         Raises:
             InputError: It is missing, foreign, truncated, altered or of another version.
         """
+        refuse_special(Path(path))
         kind = pack_file if pack_file.is_pack(Path(path)) else index_file
         contents = kind.read(Path(path), root)
         try:
@@ -246,4 +248,6 @@ def _check(index: VideoIndex) -> None:
     require(stamps.shape == (len(index.quarantine), 2), "quarantine_stamps are wrong")
     if index.packed is not None:
         require(index.packed.fits(index.file_bytes), "the places of the packed videos are wrong")
-    require(not _ESCAPES.search("\0".join(index.paths)), "a path leads out of the root")
+    paths = "\0".join(index.paths)
+    require(not _ESCAPES.search(paths), "a path leads out of the root")
+    require(paths.count("\0") == count - 1, "a path holds a zero byte")

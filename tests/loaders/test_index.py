@@ -329,6 +329,7 @@ def test_another_format_version_is_named(index: VideoIndex, tmp_path: Path) -> N
         ({"paths": ("/a", "b", "c", "d", "e", "f")}, "a path leads out of the root"),
         ({"paths": ("a", "b/..", "c", "d", "e", "f")}, "a path leads out of the root"),
         ({"paths": ("", "b", "c", "d", "e", "f")}, "a path leads out of the root"),
+        ({"paths": ("a/..\n/b", "..c", "d.", "e", "f", "g\0h")}, "a path holds a zero byte"),
         ({"paths": ("a",)}, "has the wrong shape"),
         ({"num_frames": np.zeros(6, np.int64)}, "a video has no frames"),
         ({"num_frames": np.ones(6, np.int32)}, "num_frames has the wrong shape"),

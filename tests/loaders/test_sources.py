@@ -1,5 +1,6 @@
 """Listing data sets: every layout, official lists, and lists that must be refused."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.sources import Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.video_index import VideoIndex
 
 
 def touch(root: Path, *names: str) -> None:
@@ -217,3 +219,16 @@ def test_missing_and_empty_sources_say_what_to_name(tmp_path: Path) -> None:
         list_videos(write_csv(tmp_path / "l.csv", "path", "a.mp4"), root=tmp_path / "absent")
     with pytest.raises(InputError, match="--annotations .* does not exist"):
         list_videos(tmp_path, annotations=tmp_path / "absent")
+
+
+def test_pipes_and_devices_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "list.csv").write_text("path\n")
+    for special in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        refused = pytest.raises(InputError, match=f"{special} is a pipe or a device: name a file")
+        with refused:
+            list_videos(special)
+        with refused:
+            list_videos(tmp_path, annotations=special)
+        with refused:
+            VideoIndex.load(special)
