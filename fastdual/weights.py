@@ -26,6 +26,8 @@ from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_weights, 
 from fastdual.config import FIXED_KEYS, PretrainConfig
 from fastdual.encoder import VideoEncoder
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.index_file import is_index
+from fastdual.loaders.pack_file import is_pack
 
 TORCHVISION_NAMES = {"r2plus1d-18": "r2plus1d_18", "r3d-18": "r3d_18"}
 _HEADER = "fastdual"
@@ -67,6 +69,7 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
         InputError: nothing there, a damaged file, or weights that do not fit. Never random weights.
     """
     path = Path(path)
+    refuse_videos(path)
     if backbone is not None:
         with named_backbone(backbone):
             return load(path, device=device)
@@ -80,6 +83,16 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
         weights = {k[len(part) :]: v for k, v in state["model"].items() if k.startswith(part)}
         encoder = _encoder(config, weights, origin=file)
     return encoder.to(device).eval()
+
+
+def refuse_videos(path: Path) -> None:
+    """Say what is wrong where videos were named in place of a network.
+
+    Raises:
+        InputError: an index or a pack.
+    """
+    if is_index(path) or is_pack(path):
+        raise InputError(f"{path}: an index or pack of videos; name the run first, then the videos")
 
 
 def load_random(path: Path, *, seed: int) -> VideoEncoder:

@@ -77,6 +77,20 @@ def test_exported_file_stands_for_its_run_in_evaluations(tmp_path: Path) -> None
     assert np.array_equal(sets[0].features, sets[1].features)
 
 
+def test_export_is_refused_before_the_work_where_its_file_could_not_be_used(
+    tmp_path: Path,
+) -> None:
+    for target, message in {
+        tmp_path / "none" / "x.onnx": f"the folder {tmp_path / 'none'} does not exist",
+        tmp_path / "x.pth": f"by its suffix; name it {tmp_path / 'x.safetensors'}",
+    }.items():
+        form = "onnx" if target.suffix == ".onnx" else "safetensors"
+        words = ["export", str(small_checkpoint()), "--format", form, "-o", str(target)]
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 2 and message in done.stderr, done.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_torchvision_state_dict_goes_out_and_comes_back(tmp_path: Path) -> None:
     encoder, path = random_encoder("r2plus1d-18"), tmp_path / "x.pth"
     export_torchvision(encoder, path)

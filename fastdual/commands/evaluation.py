@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from fastdual.commands.options import (
     clips_option,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
+# Options that say how videos become features: they have no meaning for features that are there.
+_EMBEDDING = ("clips_per_video", "stride", "device", "decode", "workers", "root", "random_weights")
 
 
 class RecordedCommand(click.Command):
@@ -161,7 +164,19 @@ def load_pairs(
     files = score.sort_inputs(request.source, request.data)
     if files is None:
         return _pairs_of_run(request)
+    _refuse_embedding_options(files[0])
     return _pairs_of_files(request, files, names)
+
+
+def _refuse_embedding_options(file: Path) -> None:
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = option.name and context.get_parameter_source(option.name)
+        if option.name in _EMBEDDING and source is ParameterSource.COMMANDLINE:
+            raise InputError(
+                f"{option.opts[0]}: the features of {file} are there already and stay as they are; "
+                "leave the option away, or name a run and its videos"
+            )
 
 
 def _pairs_of_files(request: Request, files: list[Path], names: tuple[str, str]) -> Iterator[Pair]:

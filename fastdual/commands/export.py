@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from fastdual.loaders.errors import InputError
+
 _PATH = click.Path(path_type=Path)
 _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
 
@@ -40,14 +42,21 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
     from fastdual.onnx_export import export_onnx
     from fastdual.weights import export_safetensors, export_torchvision, import_backbone, load
 
+    folder = source if source.is_dir() else source.parent
+    target = output or folder / f"backbone{_SUFFIX[form]}"
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"-o {target}: the folder {target.parent} does not exist; make it first")
+    if form == "safetensors" and target.suffix != ".safetensors":
+        raise InputError(
+            f"-o {target}: fastdual.load knows an export by its suffix; name it "
+            f"{target.with_suffix('.safetensors')}"
+        )
     ours = source.is_dir() or source.suffix == ".safetensors"
     if backbone is None or (ours and ":" in backbone):
         encoder = load(source, backbone=backbone)
     else:
         encoder, report = import_backbone(source, backbone)
         click.echo(report.describe())
-    folder = source if source.is_dir() else source.parent
-    target = output or folder / f"backbone{_SUFFIX[form]}"
     if form == "onnx":
         difference = export_onnx(encoder, target)
         click.echo(f"ONNX Runtime gives the same features to {difference:.1e} of the largest")

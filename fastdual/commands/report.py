@@ -88,4 +88,4 @@ def command(
     page = output or run / "report.html"
     write_page(page, render(facts, evidence))
     without = "" if data is not None else " (name DATA too to see what it learned)"
-    click.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB{without}")
+    click.echo(f"{page}: {max(1, page.stat().st_size >> 10):,} KiB{without}")

@@ -38,6 +38,12 @@ def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     (first_source, first), *_ = found
     for source, result in found:
         here = f"{source} ({result['task']} on {result['splits'][0]['test']})"
+        for key, ours, theirs in _differences(first, result):
+            there = f"{first_source} ({first['task']} on {first['splits'][0]['test']})"
+            raise InputError(
+                f"--mean: {key} is {ours!r} in {there} and {theirs!r} in {here}: name results "
+                "that differ in their split alone"
+            )
         for split in result["splits"]:
             if split["test"] in owner:
                 raise InputError(
@@ -45,12 +51,6 @@ def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
                     f"{here}: name one result a split"
                 )
         owner |= {split["test"]: here for split in result["splits"]}
-        for key, ours, theirs in _differences(first, result):
-            there = f"{first_source} ({first['task']} on {first['splits'][0]['test']})"
-            raise InputError(
-                f"--mean: {key} is {ours!r} in {there} and {theirs!r} in {here}: name results "
-                "that differ in their split alone"
-            )
     if len(owner) < 2:
         raise InputError(
             f"--mean: only the split {next(iter(owner))!r} is there; name more results"

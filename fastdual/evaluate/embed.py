@@ -25,7 +25,7 @@ from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model import DualModel, create_model
-from fastdual.weights import load, load_random
+from fastdual.weights import load, load_random, refuse_videos
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
@@ -60,8 +60,9 @@ def load_network(path: Path, *, device: str = "cpu", random_weights: bool = Fals
             baseline that pretraining has to beat. Never done without being asked for.
 
     Raises:
-        InputError: no checkpoint there, or a damaged one.
+        InputError: no checkpoint there, or a damaged one; the videos in its place.
     """
+    refuse_videos(path)
     exported = path.suffix == ".safetensors"
     file = path if exported else find_checkpoint(path)
     if exported or load_checkpoint(file).get("task") == "finetune":

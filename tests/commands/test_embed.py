@@ -90,4 +90,4 @@ def test_mistakes_are_one_line_and_exit_2(
 def test_swapped_arguments_are_explained(tmp_path: Path) -> None:
     done = run(small_index_file(), small_checkpoint(), "-o", tmp_path / "f.h5")
     assert done.exit_code == 2
-    assert "index.h5: damaged, or not a checkpoint" in done.stderr
+    assert "index.h5: an index or pack of videos; name the run first" in done.stderr

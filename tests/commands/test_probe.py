@@ -142,6 +142,9 @@ def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) 
         "--split x names both splits": ["knn", file, "--split", "x", "--test", "test"],
         "of the training videos have no label": ["probe", tmp_path / "unlabelled.h5"],
         "name its videos too": ["probe", small_checkpoint()],
+        "--random-weights: the features of": ["probe", file, "--random-weights"],
+        "--stride: the features of": ["knn", file, file, "--stride", 2],
+        "index.h5: an index or pack of videos": ["knn", small_index_file(), small_checkpoint()],
         "no such run folder": ["probe", tmp_path / "none", small_index_file()],
         "the index has no split 'val'": [
             *("probe", small_checkpoint(), small_index_file(), "--test", "val")
