@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<QI")  # length of the pickle, 1 if a file descriptor comes along
-_MOST_ATTACHED = 16
 _GRAIN = 1 << 20  # buffers are whole MiB, so that results of slightly different size share one
 
 
@@ -144,27 +143,48 @@ class Place:
 
 @dataclass
 class Attached:
-    """The shared memories that a worker has mapped; the parent keeps count in the same way."""
+    """The worker's side: the shared memories that it has mapped."""
 
-    _maps: dict[int, mmap.mmap | None] = field(default_factory=dict)
+    _maps: dict[int, mmap.mmap] = field(default_factory=dict)
 
-    def knows(self, memory: int) -> bool:
-        return memory in self._maps
+    def attach(self, place: Place, descriptor: int) -> None:
+        """Map a memory; the caller closes the descriptor."""
+        self._maps[place.memory] = mmap.mmap(descriptor, place.nbytes)
 
-    def attach(self, place: Place, descriptor: int | None) -> None:
-        """Map a memory (parent: note that a worker does); the one mapped first is let go."""
-        self._maps[place.memory] = (
-            None if descriptor is None else mmap.mmap(descriptor, place.nbytes)
-        )
-        if len(self._maps) > _MOST_ATTACHED:
-            del self._maps[next(iter(self._maps))]
+    def forget(self, memories: tuple[int, ...]) -> None:
+        """Let memories go that nobody holds any more."""
+        for memory in memories:
+            self._maps.pop(memory, None)
 
     def fill(self, place: Place, result: Deferred) -> None:
         """Make a result at its place; raises what its `fill` does."""
-        memory, count = self._maps[place.memory], math.prod(result.shape)
-        assert memory is not None
-        target = np.frombuffer(memory, result.dtype, count, place.offset)
+        target = np.frombuffer(
+            self._maps[place.memory], result.dtype, math.prod(result.shape), place.offset
+        )
         result.fill(target.reshape(result.shape))
+
+
+@dataclass
+class Shown:
+    """The parent's side for one worker: the memories that it has mapped.
+
+    A mapping keeps its memory, so the worker must hear which of them are gone here.
+    """
+
+    _memories: dict[int, weakref.ref[SharedMemory]] = field(default_factory=dict)
+
+    def show(self, memory: SharedMemory) -> bool:
+        """Note that a worker gets a memory; says whether it is new to it."""
+        is_new = memory.number not in self._memories
+        self._memories[memory.number] = weakref.ref(memory)
+        return is_new
+
+    def take_gone(self) -> tuple[int, ...]:
+        """Return, once, the numbers of those that nobody holds any more."""
+        gone = tuple(number for number, memory in self._memories.items() if memory() is None)
+        for number in gone:
+            del self._memories[number]
+        return gone
 
 
 @dataclass

@@ -222,7 +222,7 @@ class ProcessPool:
             worker.deadline = time.monotonic() + self._timeout_seconds
             place, descriptor = worker.place(job)
             try:
-                message = (job.task, worker.lent, dropped, place)
+                message = (job.task, worker.lent, dropped, place, worker.shown.take_gone())
                 worker.channel.send(message, descriptor=descriptor)
             except ChannelClosed:
                 self._bury(worker)

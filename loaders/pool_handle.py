@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastdual.loaders.channel import (
-    Attached,
     BufferReader,
     Channel,
     ChannelClosed,
     Place,
     SharedMemory,
+    Shown,
 )
 
 START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from a cold disk
@@ -47,17 +47,14 @@ class Worker:
     job: Job | None = None
     lent: int | None = None
     reader: BufferReader = field(default_factory=BufferReader)
-    attached: Attached = field(default_factory=Attached)
+    shown: Shown = field(default_factory=Shown)
 
     def place(self, job: Job) -> tuple[Place | None, int | None]:
         """Where a job's result goes, and the descriptor that the worker does not have yet."""
         if job.memory is None:
             return None, None
         place = Place(job.memory.number, job.memory.nbytes, job.offset)
-        if self.attached.knows(place.memory):
-            return place, None
-        self.attached.attach(place, None)
-        return place, job.memory.descriptor
+        return place, job.memory.descriptor if self.shown.show(job.memory) else None
 
 
 def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:

@@ -59,8 +59,9 @@ def _load(name: str) -> Callable[..., Any]:
 def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -> None:
     writer, attached = BufferWriter(), Attached()
     while True:
-        (task, buffer, dropped, place), descriptor = channel.receive()
+        (task, buffer, dropped, place, gone), descriptor = channel.receive()
         writer.drop(dropped)
+        attached.forget(gone)
         if descriptor is not None:
             attached.attach(place, descriptor)
             os.close(descriptor)

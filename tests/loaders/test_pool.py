@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdual.loaders.channel import SharedMemory
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 
@@ -187,6 +188,27 @@ def test_an_array_of_a_dead_worker_stays_readable() -> None:
         os.kill(pool.worker_pids()[0], signal.SIGKILL)
         assert pool.result(pool.submit(("square", 4))) == 16
         assert (view == 9).all()
+
+
+def memories_of(pid: int) -> int:
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return sum("memfd:fastdual" in line for line in maps)
+
+
+def test_a_worker_lets_go_of_memory_that_is_gone() -> None:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
+        kept = SharedMemory(1 << 20)
+        for number in range(40):
+            memory = SharedMemory(1 << 20)
+            for target in (kept, memory):
+                ticket = pool.submit(("array", (number, 5)), memory=target, offset=1024)
+                assert pool.result(ticket) is None
+                pool.release(ticket)
+                made = target.floats().view(np.uint8)[1024 : 1024 + 15]
+                assert (made == number).all()
+            del target, memory, made
+            (pid,) = pool.worker_pids()
+            assert memories_of(pid) <= 3  # the one kept, the last, the one before
 
 
 def test_a_released_pending_task_is_dropped(pool: ProcessPool) -> None:
