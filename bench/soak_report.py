@@ -1,19 +1,23 @@
 """What a soak saw, and whether memory grew in it.
 
-Memory is that of the main process, and of all workers together; theirs is judged only with
---no-kills, where they live as long as the run. In the first third of a run it warms up: allocators
-fill, and up to five batches come under way, of 77 MiB each unless --tiny. What is judged is the
-median of the last third against that of the middle one. They may differ by a batch, at least by 16
-MiB, and only a run of ten minutes or 2,000 batches is judged; a shorter one just reports its slope.
+Memory is anonymous and shared memory, a shared page counted in parts, without the pages of
+libraries: of those a process counts more whenever another program that uses them ends. It is that
+of the main process, and of all workers together; theirs is judged only with --no-kills, where they
+live as long as the run. In the first third of a run it warms up: allocators fill, and up to five
+batches come under way, of 77 MiB each unless --tiny. What is judged is the median of the last third
+against that of the middle one. They may differ by a batch, at least by 16 MiB, and only a run of
+ten minutes or 2,000 batches is judged; a shorter one just reports its slope.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from bench.loader_run import memory_mib, process_tree
+from bench.loader_run import process_tree
 
 _MIN_SECONDS_JUDGED, _MIN_BATCHES_JUDGED = 600.0, 2000
 _MIN_GROWTH_MIB, _SAMPLE_SECONDS = 16.0, 0.2
@@ -52,12 +56,22 @@ class Samples:
             return  # it takes a while itself
         self.seconds.append(seconds)
         self.batches.append(batches)
-        self.main.append(memory_mib([os.getpid()]))
-        self.workers.append(memory_mib(workers_of_this_process()))
+        self.main.append(_own_mib([os.getpid()]))
+        self.workers.append(_own_mib(workers_of_this_process()))
 
 
 def workers_of_this_process() -> list[int]:
     return sorted(set(process_tree(os.getpid())) - {os.getpid()})
+
+
+def _own_mib(pids: list[int]) -> float:
+    kib = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has just ended
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                    kib += int(line.split()[1])
+    return kib / 1024
 
 
 def judge_memory(report: Report, samples: Samples, batch_mib: float) -> None:
