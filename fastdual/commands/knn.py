@@ -39,5 +39,5 @@ def command(k: int, temperature: float, **values: Any) -> None:
     for pair in load_pairs(request):
         votes = min(k, len(pair.train))
         result = knn(pair.train, pair.test, k=votes, temperature=temperature)
-        splits.append({**pair.entry(), **result.report()})
+        splits.append({**pair.entry(), **result.report(), "votes": votes})
     finish("knn", request, splits, pair.train, k=k, temperature=temperature)

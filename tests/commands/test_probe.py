@@ -69,6 +69,9 @@ def test_files_give_what_the_run_gives(
         assert done.exit_code == 0, done.output
         reports.append(json.loads(done.stdout))
     assert reports[0]["splits"] == reports[1]["splits"]
+    assert reports[0]["splits"][0]["votes"] == 3
+    more = run("knn", tmp_path / "both.h5", "--k", 200, "--json")
+    assert json.loads(more.stdout)["splits"][0]["votes"] == 16  # all that there are
     assert reports[0]["mean"] == reports[1]["mean"] == reports[2]["mean"]
 
 

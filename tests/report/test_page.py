@@ -182,6 +182,19 @@ def test_without_labels_the_page_says_what_it_cannot_show(run: Path, evidence: E
     assert len(read.of_class("dot")) == 48
 
 
+def test_head_that_the_objective_does_not_train_is_not_shown(run: Path, evidence: Evidence) -> None:
+    networks = [load_network(small_checkpoint(), random_weights=r) for r in (False, True)]
+    loss = replace(networks[0].config.loss, objective="clip")
+    plain = [replace(n, config=replace(n.config, loss=loss)) for n in networks]
+    options = EmbedOptions(clips_per_video=2, num_workers=1)
+    found = collect(*plain, small_index(), splits=("train", "test"), options=options, overlaps=[])
+    texts = Page(render(read_facts(run), found)).texts
+    assert "its objective does not train that of the segments" in texts["segments"]
+    assert "features of clips" in texts["variance"]
+    assert "segment embeddings" not in texts["variance"]
+    assert "segment embeddings" in Page(render(read_facts(run), evidence)).texts["variance"]
+
+
 def test_run_alone_has_a_page_too(run: Path, tmp_path: Path) -> None:
     done = invoke(["report", str(run), "-o", str(tmp_path / "x" / "r.html")])
     assert done.exit_code == 0, done.output
