@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 import torch
@@ -268,7 +268,7 @@ def _spans(
         epoch, step = epoch + 1, 0
 
 
-def _is_count(value: Any, limit: int) -> bool:
+def _is_count(value: Any, limit: int) -> TypeGuard[int]:
     return isinstance(value, int) and 0 <= value < limit
 
 
