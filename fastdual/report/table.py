@@ -66,7 +66,7 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
     """Results whose numbers belong into one table, and its columns: title by metric."""
-    found = []
+    found: list[tuple[dict[str, str], Found]] = []
     for titles in _KINDS:
         own = [(source, result) for source, result in results if titles.keys() & result["mean"]]
         present = {name for _, result in own for name in result["mean"]}
