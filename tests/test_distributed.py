@@ -26,6 +26,7 @@ from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model import create_model
 from fastdual.pretrain import create_loader, create_training
 from fastdual.runfolder import RunFolder
+from fastdual.step import PretrainStep
 from fastdual.train import take_step
 from tests.runs import QUICK, differences, write_index
 
@@ -85,11 +86,13 @@ def run_steps(
     settings: dict[str, Any],
     mix: int | None = None,
     order: list[int] | None = None,
+    in_one_graph: bool = False,
 ) -> dict[str, Any]:
     """Take steps from the start; losses averaged over processes, gradient norms and weights.
 
     With `mix`, which seeds it, each batch is permuted: the same sums in another order. `order`
-    says how.
+    says how. With `in_one_graph` torch has to trace the network's forward as a whole; what it
+    makes of the graph is left as it is, for C++ takes minutes to compile.
     """
     pairs = [f"{key}={value}" for key, value in (QUICK | CALM | settings).items()]
     config: PretrainConfig = resolve([], pairs).config
@@ -103,6 +106,9 @@ def run_steps(
         if wide:
             training.model.double()
             training.objective.double()
+        if in_one_graph:
+            assert isinstance(training.compute, PretrainStep)
+            training.compute.model = torch.compile(model, backend="aot_eager", fullgraph=True)
         batches = load_batches(loader, count=min(steps, LOADED_BATCHES))
     for training.step in range(steps):
         batch = batches[training.step % len(batches)]
@@ -204,6 +210,7 @@ def two(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         "moco": common | {"steps": 50, "settings": MOCO},
         "simclr in chunks": common | {"steps": 10, "settings": CHUNKS},
         "moco in chunks": common | {"steps": 10, "settings": MOCO | CHUNKS},
+        "in one graph": common | {"steps": 5, "in_one_graph": True},
         "fp32": common | {"steps": 20, "wide": False},
         **{
             f"{name}, {state}": common | {"steps": 10, "settings": optimiser | sharding}
@@ -228,6 +235,14 @@ def test_fifty_steps_of_two_processes_equal_those_of_one(
 ) -> None:
     folder, jobs = two
     assert_equals_one_process(folder, name, jobs[name], tolerance=1e-6)
+
+
+def test_the_network_of_two_processes_is_one_graph_and_trains_as_one_process_does(
+    two: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, jobs = two
+    untraced = jobs["in one graph"] | {"in_one_graph": False}
+    assert_equals_one_process(folder, "in one graph", untraced, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("name", ["simclr in chunks", "moco in chunks"])
