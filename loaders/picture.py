@@ -19,7 +19,7 @@ def clockwise_rotation(frame: Any) -> int:
 
 
 # libav's planes of "gbrp", in the order red, green, blue. To pixels side by side ("rgb24") it goes
-# the slow way, of the same values: scaling took two to three times as long.
+# the slow way: two to three times as long for the same picture (a few pixels differ by one).
 _PLANES = (2, 0, 1)
 
 
