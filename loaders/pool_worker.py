@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import os
 import pickle
 import signal
@@ -22,6 +23,7 @@ from fastdual.loaders.channel import Attached, BufferWriter, Channel, ChannelClo
 from fastdual.loaders.errors import FailureError, InputError
 
 _PR_SET_PDEATHSIG = 1
+_TASKS_BETWEEN_TRIMS = 256  # trimming takes a third of a millisecond
 
 
 def main() -> None:
@@ -58,7 +60,11 @@ def _load(name: str) -> Callable[..., Any]:
 
 def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -> None:
     writer, attached = BufferWriter(), Attached()
-    while True:
+    # Frames of many sizes leave gaps in the heap of the C library: 22 MiB after 33,000 small tasks.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    for number in itertools.count(1):
+        if trim is not None and number % _TASKS_BETWEEN_TRIMS == 0:
+            trim(0)
         (task, buffer, dropped, place, gone), descriptor = channel.receive()
         writer.drop(dropped)
         attached.forget(gone)

@@ -1,5 +1,6 @@
 """Functions that the tests of the pool run in its worker processes."""
 
+import ctypes
 import os
 import signal
 import time
@@ -28,6 +29,8 @@ def run(task: tuple[str, Any]) -> Any:
     if verb == "array":
         number, count = value
         return np.full((count, 3), number % 256, np.uint8)
+    if verb == "gaps":
+        return _leave_gaps(value)
     if verb == "lambda":
         return lambda: value
     if verb == "noise":
@@ -35,6 +38,21 @@ def run(task: tuple[str, Any]) -> Any:
         os.write(1, b"noise from a decoder")
         return value
     raise AssertionError(verb)
+
+
+def _leave_gaps(mib: int) -> float:
+    """Fill so many MiB of the heap, free them below a block that stays; returns MiB still held."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    blocks = [libc.malloc(1 << 16) for _ in range(16 * mib)]
+    for block in blocks:
+        ctypes.memset(block, 1, 1 << 16)
+    libc.malloc(1 << 16)  # it stays at the top of the heap
+    for block in blocks:
+        libc.free(block)
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss_Anon:")).split()[1]) / 1024
 
 
 def crash_once(folder: str, name: str) -> str:

@@ -211,6 +211,23 @@ def test_a_worker_lets_go_of_memory_that_is_gone() -> None:
             assert memories_of(pid) <= 3  # the one kept, the last, the one before
 
 
+def test_a_worker_gives_free_memory_back_to_the_system() -> None:
+    """Small blocks between ones that stay: free, but in the heap until it is trimmed."""
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
+        pool.result(pool.submit(("square", 1)))
+        (pid,) = pool.worker_pids()
+        assert pool.result(pool.submit(("gaps", 64))) > 64  # freed, and still held
+        for _ in pool.imap([("square", number) for number in range(300)], window=4):
+            pass
+        assert anonymous_mib(pid) < 40
+
+
+def anonymous_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("Pss_Anon:")]
+    return int(line.split()[1]) / 1024
+
+
 def test_a_released_pending_task_is_dropped(pool: ProcessPool) -> None:
     running = [pool.submit(("sleep", 0.3)) for _ in range(2)]
     dropped = [pool.submit(("sleep", 600)) for _ in range(5)]
