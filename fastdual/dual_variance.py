@@ -26,6 +26,7 @@ from fastdual.kernels.checks import (
 )
 from fastdual.kernels.contrastive import MAX_DIM, Positives
 from fastdual.kernels.problem import Layout
+from fastdual.kernels.rank_checks import check_permutation
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums import segment_sums
 
@@ -196,11 +197,8 @@ def dual_variance_loss(
     ):
         check_temperature(value, name)
     _check_views(clip, segments, video_ids, views=4 if "rank" in objective else 2)
-    if "rank" in objective and permutation.shape != segments.shape[::2]:
-        raise ValueError(
-            f"permutation has shape {list(permutation.shape)}, must be "
-            f"{list(segments.shape[::2])}: [B, S] to fit segments"
-        )
+    if "rank" in objective:
+        check_permutation(permutation, segments[:, 0])
     contrast = two_view_contrast(
         clip[:, 0],
         clip[:, 1],

@@ -95,7 +95,10 @@ def check_rows(name: str, rows: Tensor, *, max_dim: int) -> None:
 
 
 def check_views(axes: str, *, max_dim: int, **views: Tensor) -> None:
-    """Embeddings of one shape, written like "[B, S, D]" in `axes`, of one dtype and one device."""
+    """Embeddings of one shape, written like "[B, S, D]" in `axes`, of one dtype and one device.
+
+    No axis is empty.
+    """
     check_floating(**views)
     (first_name, first), *others = views.items()
     if first.ndim != axes.count(",") + 1:
@@ -108,6 +111,8 @@ def check_views(axes: str, *, max_dim: int, **views: Tensor) -> None:
             )
     if not 1 <= first.shape[-1] <= max_dim:
         raise ValueError(f"{first_name} has D = {first.shape[-1]}, must be between 1 and {max_dim}")
+    if 0 in first.shape:
+        raise ValueError(f"{first_name} has shape {list(first.shape)}, no axis may be empty")
     check_same_dtype(**views)
     check_same_device(**views)
 

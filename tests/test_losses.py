@@ -343,6 +343,13 @@ def test_clip_is_called_as_open_clips_trainer_does(backend: str) -> None:
         (lambda: NTXentLoss()(*unit(2, 4, 2000)), "first has D = 2000, must be between"),
         (lambda: NTXentLoss()(*unit(2, 4, 2, 8)), r"first has shape \[4, 2, 8\], must be \[B, D\]"),
         (lambda: NTXentLoss()([[1.0]], [[1.0]]), "first is a list, must be a tensor"),
+        (lambda: NTXentLoss()(*unit(2, 0, 8)), r"first has shape \[0, 8\], no axis may be empty"),
+        (lambda: ClipLoss()(*unit(2, 0, 8), 10.0), r"image has shape \[0, 8\], no axis may be"),
+        (lambda: TemporalCoherenceLoss()(*unit(2, 4, 0, 8)), r"first has shape \[4, 0, 8\], no ax"),
+        (
+            lambda: DualVarianceLoss()(*dual_inputs(4, 2)[:2], [[0, 1]], torch.arange(4)),
+            "permutation is of list, must be an int64 or int32 tensor",
+        ),
         (lambda: SupConLoss()(unit(4, 8), torch.arange(4, device="meta")), "labels is on meta"),
         (lambda: ClipLoss()(*elsewhere(4, 8), 10.0), "text is on meta but image is on cpu"),
         (lambda: ClipLoss()(*unit(2, 4, 8), "a"), "logit_scale is 'a', must be a finite number"),
