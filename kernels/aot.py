@@ -6,10 +6,13 @@ its ptxas, and no GPU. Not to be imported with TRITON_INTERPRET=1, which makes k
 be compiled.
 """
 
+import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,6 +22,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.language import constexpr
 from triton.runtime.jit import JITFunction
 
 # Most shared memory that a thread block may have, in bytes.
@@ -58,6 +62,35 @@ class Launch(NamedTuple):
         named = zip(self.signature, range(len(self.signature)), strict=True)
         sizes = {name: self.constants.get((at,)) for name, at in named}
         return " ".join(f"{k}={v}" for k, v in sizes.items() if k.startswith(("BLOCK", "ROWS")))
+
+    @property
+    def digest(self) -> str:
+        """Of all that the machine code follows from, the kernel's source included; not Triton's."""
+        return sha256(repr((source_of(self.kernel), *self[2:])).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def source_of(kernel: Any) -> str:
+    """Code of a kernel, then of every function and constant that it names; not Triton's own.
+
+    Comments and docstrings are left out, and so is the place in the file, which Triton's own key
+    of a kernel has.
+    """
+    code: dict[str, str] = {}
+    waiting = [(kernel.fn.__name__, kernel)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, constexpr):
+            code[name] = repr(value.value)
+        if not isinstance(value, JITFunction) or name in code:
+            continue
+        tree = value.parse()
+        if ast.get_docstring(tree.body[0]) is not None:
+            del tree.body[0].body[0]
+        code[name] = ast.unparse(tree)
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        waiting += [(found, value.fn.__globals__.get(found)) for found in sorted(names)]
+    return "\n".join(f"{name}: {text}" for name, text in sorted(code.items()))
 
 
 class Usage(NamedTuple):
@@ -161,101 +194,3 @@ def _resource_table(cubin: bytes) -> dict[str, str]:
         command = [str(tool), "--dump-resource-usage", str(path)]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return dict(re.findall(r"(\w+):(\d+)", printed.splitlines()[-1]))
-
-
-def contrastive_launches(
-    *,
-    dtype: torch.dtype,
-    dim: int,
-    num_rows: int,
-    num_columns: int | None = None,
-    heavy: bool = False,
-    placed: bool = False,
-) -> list[Launch]:
-    """Launches of forward and backward, gradients of everything.
-
-    Without num_columns the rows are their own candidates; `placed`: with ids and groups by their
-    place. `heavy` has all options that cost registers, else there are none of them.
-    """
-    from fastdual.kernels import contrastive_triton, contrastive_triton_bwd
-    from fastdual.kernels.problem import Layout, Problem
-
-    query = torch.empty(num_rows, dim, dtype=dtype)
-    ids = torch.empty(num_rows, dtype=torch.int64)
-    key = key_ids = None
-    if num_columns is not None:
-        key = torch.empty(num_columns, dim, dtype=dtype)
-        key_ids = torch.empty(num_columns, dtype=torch.int64)
-    positives = "mean" if heavy else "sum"
-    problem = Problem(
-        query, key, ids, key_ids, ids, key_ids, None, 0.07, positives, heavy, "ieee"
-    )  # fmt: skip
-    if placed:
-        # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
-        layout = Layout(id_run=2, num_ids=num_rows // 4, group_run=2)
-        problem = problem._replace(query_groups=None, is_scale=True, layout=layout)
-    with recorded_launches() as launches:
-        partials = contrastive_triton.compute_partials(problem, metrics=heavy)
-        merged = contrastive_triton.merge_partials(
-            partials.fields, positives=positives, reduction="none" if heavy else "mean"
-        )
-        contrastive_triton_bwd.compute_gradients(
-            problem, partials, merged.statistics, merged.loss,
-            None if heavy else merged.num_valid, (True, True, heavy), dtype=dtype,
-        )  # fmt: skip
-    return launches
-
-
-def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
-    """Launches of forward and backward of the shuffle-rank loss."""
-    from fastdual.kernels import shuffle_rank_triton
-
-    x = torch.empty(64, num_segments, dim, dtype=dtype)
-    arguments = x, x, torch.empty(64, num_segments, dtype=torch.int64), 0.05, 5.0, True
-    with recorded_launches() as launches:
-        shuffle_rank_triton.launch_fwd(*arguments)
-        shuffle_rank_triton.launch_bwd(torch.empty(()), *arguments)
-    return launches
-
-
-def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
-    """The launch of the sums over segments."""
-    from fastdual.kernels import segment_sums_triton
-
-    x = torch.empty(64, num_segments, dim, dtype=dtype)
-    with recorded_launches() as launches:
-        segment_sums_triton.launch(x, x)
-    return launches
-
-
-def table_cases() -> Iterator[tuple[str, Launch]]:
-    """Every kernel in every tile that the launchers choose, once, named by its first use."""
-    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-    seen = set()
-    for name, launches in _named_launches(names):
-        for launch in launches:
-            identity = repr((launch.name, *launch[2:]))
-            if identity not in seen:
-                seen.add(identity)
-                yield name, launch
-
-
-def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[Launch]]]:
-    for dtype, name in names.items():
-        for dim in (128, 256, 1024) if dtype == torch.bfloat16 else (128, 256):
-            # The paper's batch, a large one, and a queue.
-            for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
-                for heavy, placed in ((False, False), (True, False), (False, True), (True, True)):
-                    if placed and columns is not None:
-                        continue
-                    launches = contrastive_launches(
-                        dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns,
-                        heavy=heavy, placed=placed,
-                    )  # fmt: skip
-                    options = "all options" if heavy else "plain"
-                    options += ", placed" if placed else ""
-                    yield f"{name} D={dim} N={num_rows} M={columns or num_rows} {options}", launches
-        for num_segments in (2, 16):
-            launches = rank_launches(dtype=dtype, dim=64, num_segments=num_segments)
-            launches += segment_launches(dtype=dtype, dim=64, num_segments=num_segments)
-            yield f"{name} D=64 B=64 S={num_segments}", launches

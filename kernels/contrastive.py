@@ -51,15 +51,18 @@ def merge_partials(fields: Tensor, problem: Problem, *, reduction: str) -> Merge
 
         with device_of(fields):
             return contrastive_triton.merge_partials(
-                fields, positives=problem.positives, reduction=reduction
+                fields, positives=problem.positives, reduction=reduction, learned=problem.learned
             )
-    return streaming.merge_partials(fields, positives=problem.positives, reduction=reduction)
+    return streaming.merge_partials(
+        fields, positives=problem.positives, reduction=reduction, learned=problem.learned
+    )
 
 
 def compute_gradients(
     problem: Problem,
     partials: Partials,
     statistics: Tensor,
+    slope: Tensor,
     upstream: Tensor,
     count: Tensor | None,
     needs: tuple[bool, bool, bool],
@@ -67,7 +70,7 @@ def compute_gradients(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and temperature; see streaming.compute_gradients."""
-    arguments = problem, partials, statistics, upstream, count, needs
+    arguments = problem, partials, statistics, slope, upstream, count, needs
     if runs_triton(problem.query):
         from fastdual.kernels import contrastive_triton_bwd
 
@@ -93,7 +96,7 @@ def _contrastive_fwd(
     layout: Sequence[int] | None,
     reduction: str,
     metrics: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Fields of Merged, then the scales of Partials."""
     problem = Problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
@@ -122,14 +125,16 @@ def _(
     layout: Sequence[int] | None,
     reduction: str,
     metrics: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     num_rows = query.shape[0]
     dtype = torch.promote_types(query.dtype, torch.float32)
+    by_row = (num_rows,) if reduction == "none" else ()
     return (
-        query.new_empty((num_rows,) if reduction == "none" else (), dtype=dtype),
+        query.new_empty(by_row, dtype=dtype),
         query.new_empty((), dtype=dtype),
         query.new_empty((3, num_rows if metrics else 0), dtype=torch.bool),
         query.new_empty((2 if positives == "sum" else 4, num_rows), dtype=dtype),
+        query.new_empty(0 if temperature is None else by_row, dtype=dtype),
         query.new_empty(num_rows if normalize else 0, dtype=dtype),
         query.new_empty(0 if key is None or not normalize else key.shape[0], dtype=dtype),
     )
@@ -140,6 +145,7 @@ def _contrastive_bwd(
     upstream: Tensor,
     count: Tensor | None,
     statistics: Tensor,
+    slope: Tensor,
     query_scale: Tensor,
     key_scale: Tensor,
     query: Tensor,
@@ -168,7 +174,7 @@ def _contrastive_bwd(
     partials = Partials(statistics.new_empty(0), query_scale, key_scale)
     needs = needs_query, needs_key, needs_temperature
     return compute_gradients(
-        problem, partials, statistics, upstream, count, needs, dtype=query.dtype
+        problem, partials, statistics, slope, upstream, count, needs, dtype=query.dtype
     )
 
 
@@ -177,6 +183,7 @@ def _(
     upstream: Tensor,
     count: Tensor | None,
     statistics: Tensor,
+    slope: Tensor,
     query_scale: Tensor,
     key_scale: Tensor,
     query: Tensor,
@@ -195,11 +202,11 @@ def _(
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, temperature_value, positives, normalize, precision, is_scale, layout = inputs[:13]
     reduction = inputs[13]
-    _, count, hits, statistics, query_scale, key_scale = output
-    ctx.mark_non_differentiable(count, hits, statistics, query_scale, key_scale)
+    _, count, hits, *saved = output
+    ctx.mark_non_differentiable(count, hits, *saved)
     # A sum is not divided by the count.
     saved_count = count if reduction == "mean" else None
-    ctx.save_for_backward(saved_count, statistics, query_scale, key_scale, *tensors)
+    ctx.save_for_backward(saved_count, *saved, *tensors)
     ctx.options = temperature_value, positives, normalize, precision, is_scale, layout
     ctx.set_materialize_grads(False)
 
@@ -305,7 +312,7 @@ def make_batch_problem(
 def run(problem: Problem, *, reduction: str, metrics: bool) -> Merged:
     """The differentiable op on a checked problem."""
     check_choice("reduction", reduction, ("mean", "none", "sum"))
-    return Merged(*_contrastive_fwd(*problem, reduction, metrics)[:4])
+    return Merged(*_contrastive_fwd(*problem, reduction, metrics)[:5])
 
 
 def contrastive_loss(

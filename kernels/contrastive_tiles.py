@@ -227,9 +227,11 @@ def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, pla
     `placed`: with a layout, which takes some registers to follow.
     """
     if dtype == torch.float32:
-        return Tile(16, 32, min(_tile_dim(dim), 64), 4, 2)
+        # All options beside a whole row of 64 would spill: two steps of 32.
+        block_d = min(_tile_dim(dim), 32 if heavy and dim <= 64 else 64)
+        return Tile(16, 32, block_d, 4, 2, 224 if heavy and dim <= 32 else None)
     if num_own <= FEW_ROWS or dim > 256:
-        limit = 200 if heavy else None
+        limit = (200 if dim <= 128 else 224) if heavy else None
         return Tile(32, 32 if heavy else 64, _tile_dim(dim), 4, 3 if dim <= 128 else 2, limit)
     narrow = heavy or (placed and dim > 128)
     return Tile(128, 32 if narrow else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
@@ -241,13 +243,15 @@ def backward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, pl
     if dtype == torch.float32:
         if dim > 128 or (heavy and placed):
             return Tile(16, 16, min(block_d, 64), 4, 2, 128)
-        return Tile(16, 32, block_d, 4, 2, 168 if placed else None)
+        return Tile(16, 32, block_d, 4, 2)
     if dim > 256 or (dim <= 128 and num_own <= FEW_ROWS):
         return Tile(32, 32, block_d, 4, 2, 200 if heavy or placed else None)
     if num_own <= FEW_ROWS:
         return Tile(32, 32, block_d, 8, 2, 168 if placed and not heavy else None)
     if dim > 128:
         return Tile(32 if heavy else 64, 32, block_d, 8, 2)
+    if block_d <= 32:
+        return Tile(64, 32, block_d, 8, 2, 168) if heavy else Tile(128, 64, block_d, 8, 2, 200)
     return Tile(64, 32, block_d, 8, 3) if heavy else Tile(128, 64, block_d, 8, 3)
 
 

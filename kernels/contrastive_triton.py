@@ -42,15 +42,25 @@ from fastdual.kernels.problem import (
     Problem,
 )
 
+# Finite, so that a share of 0 times it is 0.
+LOWEST = tl.constexpr(-3e38)
+
 
 @triton.jit
-def _online_lse(peak, mass, values):
-    """Add values [ROWS, COLUMNS] to log-sum-exps held as (peak, mass) = peak + log2(mass)."""
+def _online_softmax(peak, mass, moment, values, MOMENT: tl.constexpr):
+    """Add values [ROWS, COLUMNS] to log-sum-exps held as (peak, mass) = peak + log2(mass).
+
+    With MOMENT moment / mass is the mean of the values, weighted by their softmax.
+    """
     new_peak = tl.maximum(peak, tl.max(values, 1))
     # No value yet: any finite peak will do, and inf - inf is avoided.
     base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-    mass = mass * tl.exp2(peak - base) + tl.sum(tl.exp2(values - base[:, None]), 1)
-    return new_peak, mass
+    shares = tl.exp2(values - base[:, None])
+    fade = tl.exp2(peak - base)
+    mass = mass * fade + tl.sum(shares, 1)
+    if MOMENT:
+        moment = moment * fade + tl.sum(shares * tl.maximum(values, LOWEST), 1)
+    return new_peak, mass, moment
 
 
 @triton.jit
@@ -98,6 +108,8 @@ def _contrastive_fwd_kernel(
     negative_peak, positive_peak = nothing, nothing
     negative_mass = tl.zeros([BLOCK_OWN], tl.float32)
     positive_mass = tl.zeros([BLOCK_OWN], tl.float32)
+    negative_moment = tl.zeros([BLOCK_OWN], tl.float32)
+    positive_moment = tl.zeros([BLOCK_OWN], tl.float32)
     positive_count = tl.zeros([BLOCK_OWN], tl.float32)
     positive_sum = tl.zeros([BLOCK_OWN], tl.float32)
     top0, top1, top2, top3, top4 = nothing, nothing, nothing, nothing, nothing
@@ -130,7 +142,10 @@ def _contrastive_fwd_kernel(
                 id_run, num_ids, group_run, LAYOUT,
             )  # fmt: skip
             positives = tl.where(positive, logits, float("-inf"))
-            positive_peak, positive_mass = _online_lse(positive_peak, positive_mass, positives)
+            positive_peak, positive_mass, positive_moment = _online_softmax(
+                positive_peak, positive_mass, positive_moment, positives,
+                temperature_ptr is not None,
+            )  # fmt: skip
             if not IS_SUM:
                 positive_count += tl.sum(positive.to(tl.float32), 1)
                 positive_sum += tl.sum(tl.where(positive, logits, 0.0), 1)
@@ -141,7 +156,9 @@ def _contrastive_fwd_kernel(
                 id_run, num_ids, group_run, LAYOUT,
             )  # fmt: skip
             logits = tl.where(positive | ignored, float("-inf"), logits)
-        negative_peak, negative_mass = _online_lse(negative_peak, negative_mass, logits)
+        negative_peak, negative_mass, negative_moment = _online_softmax(
+            negative_peak, negative_mass, negative_moment, logits, temperature_ptr is not None
+        )
         if METRICS:
             # Take out a row's largest negative while any row has one that belongs to its best five.
             largest, at = tl.max(logits, 1, return_indices=True)
@@ -160,14 +177,20 @@ def _contrastive_fwd_kernel(
     if not IS_SUM:
         tl.store(fields_ptr + (field + 2) * N + rows, positive_count, mask=inside)
         tl.store(fields_ptr + (field + 3) * N + rows, positive_sum, mask=inside)
+    if temperature_ptr is not None:
+        # Any mass at all is at least 1.
+        negative_moment /= tl.maximum(negative_mass, 1.0)
+        positive_moment /= tl.maximum(positive_mass, 1.0)
+        tl.store(fields_ptr + (field + 4) * N + rows, negative_moment, mask=inside)
+        tl.store(fields_ptr + (field + 5) * N + rows, positive_moment, mask=inside)
     if METRICS:
         # The best positive is the peak of the positives' log-sum-exp.
-        tl.store(fields_ptr + (field + 4) * N + rows, positive_peak, mask=inside)
-        tl.store(fields_ptr + (field + 5) * N + rows, top0, mask=inside)
-        tl.store(fields_ptr + (field + 6) * N + rows, top1, mask=inside)
-        tl.store(fields_ptr + (field + 7) * N + rows, top2, mask=inside)
-        tl.store(fields_ptr + (field + 8) * N + rows, top3, mask=inside)
-        tl.store(fields_ptr + (field + 9) * N + rows, top4, mask=inside)
+        tl.store(fields_ptr + (field + 6) * N + rows, positive_peak, mask=inside)
+        tl.store(fields_ptr + (field + 7) * N + rows, top0, mask=inside)
+        tl.store(fields_ptr + (field + 8) * N + rows, top1, mask=inside)
+        tl.store(fields_ptr + (field + 9) * N + rows, top2, mask=inside)
+        tl.store(fields_ptr + (field + 10) * N + rows, top3, mask=inside)
+        tl.store(fields_ptr + (field + 11) * N + rows, top4, mask=inside)
 
 
 @triton.jit
@@ -196,17 +219,31 @@ def _merge_sum(fields_ptr, field, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: t
 
 
 @triton.jit
+def _merge_mean(
+    fields_ptr, field, lse_field, lse, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Mean [BLOCK] of one field over the P parts, weighted by their shares of the log-sum-exp."""
+    base = tl.where(lse == float("-inf"), 0.0, lse)
+    mean = tl.zeros([BLOCK], tl.float32)
+    for part in range(P):
+        at = fields_ptr + tl.cast(part, tl.int64) * NUM_FIELDS * N + rows
+        part_lse = tl.load(at + lse_field * N, mask=rows < N, other=float("-inf"))
+        mean += tl.exp2(part_lse - base) * tl.load(at + field * N, mask=rows < N, other=0.0)
+    return mean
+
+
+@triton.jit
 def _store_hits(
     fields_ptr, hits_ptr, rows, valid, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """hits[0 .. 2, rows]: best positive first, among the first five, there is one."""
     best = tl.full([BLOCK], float("-inf"), tl.float32)
     for part in range(P):
-        at = fields_ptr + (tl.cast(part, tl.int64) * NUM_FIELDS + 4) * N + rows
+        at = fields_ptr + (tl.cast(part, tl.int64) * NUM_FIELDS + 6) * N + rows
         best = tl.maximum(best, tl.load(at, mask=rows < N, other=float("-inf")))
     beaten_by = tl.zeros([BLOCK], tl.int32)
     for part in range(P):
-        for field in range(5, NUM_FIELDS):
+        for field in range(7, NUM_FIELDS):
             at = fields_ptr + (tl.cast(part, tl.int64) * NUM_FIELDS + field) * N + rows
             top = tl.load(at, mask=rows < N, other=float("-inf"))
             beaten_by += (top > best).to(tl.int32)
@@ -219,13 +256,14 @@ def _store_hits(
 
 @triton.jit
 def _contrastive_merge_kernel(
-    fields_ptr, rows_ptr, loss_ptr, count_ptr, hits_ptr, statistics_ptr, N, P,
+    fields_ptr, rows_ptr, loss_ptr, count_ptr, hits_ptr, statistics_ptr, slope_ptr, N, P,
     IS_SUM: tl.constexpr, IS_MEAN: tl.constexpr, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """From all parts of a block of rows to losses, statistics, hits: streaming.merge_partials.
+    """From all parts of a block of rows to losses, statistics ...: streaming.merge_partials.
 
-    loss[block] is the sum of the losses, count[block] the number of rows that have a positive;
-    IS_MEAN says that this is the only block, and divides.
+    loss[block] is the sum of the losses, slope[block] that of the slopes (if rows are not asked
+    for), count[block] the number of rows that have a positive; IS_MEAN says that this is the only
+    block, and divides.
     """
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = rows < N
@@ -236,6 +274,7 @@ def _contrastive_merge_kernel(
     # A stand-in for rows without positives: finite, and cut off by `valid`.
     positive_lse = tl.where(valid, positive_lse, 0.0)
     gap = negative_lse - positive_lse
+    share = tl.exp2(-base2_softplus(-gap))  # of the mass, that the negatives have
     loss = base2_softplus(gap)
     at_negative = positive_lse + loss
     if IS_SUM:
@@ -245,7 +284,6 @@ def _contrastive_merge_kernel(
         mean = _merge_sum(fields_ptr, 3, rows, N, P, NUM_FIELDS, BLOCK) / count
         loss += positive_lse - mean
         at_positive = positive_lse - tl.log2(count)
-        share = tl.exp2(-base2_softplus(-gap))  # of the mass, that the negatives have
         at = statistics_ptr + rows.to(tl.int64) + N + N
         tl.store(at, tl.where(valid, share / count, 0.0), mask=inside)
         tl.store(at + N, tl.where(valid & (count > 1), 1.0 / count, 0.0), mask=inside)
@@ -258,15 +296,26 @@ def _contrastive_merge_kernel(
         tl.store(rows_ptr + rows, loss, mask=inside)
     total = tl.sum(loss, 0)
     num_valid = tl.sum(valid.to(tl.float32), 0)
-    if IS_MEAN:
-        total /= tl.maximum(num_valid, 1.0)
-    tl.store(loss_ptr + tl.program_id(0), total)
+    divisor = tl.maximum(num_valid, 1.0) if IS_MEAN else 1.0
+    tl.store(loss_ptr + tl.program_id(0), total / divisor)
     tl.store(count_ptr + tl.program_id(0), num_valid)
+    if slope_ptr is not None:
+        # streaming._temperature_slopes
+        negative_mean = _merge_mean(fields_ptr, 4, 0, negative_lse, rows, N, P, NUM_FIELDS, BLOCK)
+        positive_mean = _merge_mean(fields_ptr, 5, 1, positive_lse, rows, N, P, NUM_FIELDS, BLOCK)
+        slope = share * (negative_mean - positive_mean)
+        if not IS_SUM:
+            slope += tl.where(count > 1, positive_mean - mean, 0.0)
+        slope = tl.where(valid, slope * LN_2, 0.0)
+        if rows_ptr is not None:
+            tl.store(slope_ptr + rows, slope, mask=inside)
+        else:
+            tl.store(slope_ptr + tl.program_id(0), tl.sum(slope, 0) / divisor)
 
 
 @triton.jit
 def _contrastive_total_kernel(
-    losses_ptr, counts_ptr, loss_ptr, count_ptr, num_blocks,
+    losses_ptr, counts_ptr, slopes_ptr, loss_ptr, count_ptr, slope_ptr, num_blocks,
     IS_MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program adds what the merge's blocks have found, in a fixed order."""
@@ -276,12 +325,16 @@ def _contrastive_total_kernel(
         at = start + tl.arange(0, BLOCK)
         loss += tl.load(losses_ptr + at, mask=at < num_blocks, other=0.0)
         count += tl.load(counts_ptr + at, mask=at < num_blocks, other=0.0)
-    total = tl.sum(loss, 0)
     num_valid = tl.sum(count, 0)
-    if IS_MEAN:
-        total /= tl.maximum(num_valid, 1.0)
-    tl.store(loss_ptr, total)
+    divisor = tl.maximum(num_valid, 1.0) if IS_MEAN else 1.0
+    tl.store(loss_ptr, tl.sum(loss, 0) / divisor)
     tl.store(count_ptr, num_valid)
+    if slope_ptr is not None:
+        slope = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, num_blocks, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            slope += tl.load(slopes_ptr + at, mask=at < num_blocks, other=0.0)
+        tl.store(slope_ptr, tl.sum(slope, 0) / divisor)
 
 
 MERGE_ROWS = 1024
@@ -315,25 +368,31 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     return Partials(fields, query_scale, key_scale)
 
 
-def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
+def merge_partials(fields: Tensor, *, positives: str, reduction: str, learned: bool) -> Merged:
     """One launch, two for more than MERGE_ROWS rows; as streaming.merge_partials."""
     parts, num_fields, num_rows = fields.shape
     num_blocks = triton.cdiv(num_rows, MERGE_ROWS)
     metrics, is_mean = num_fields > NUM_FIELDS, reduction == "mean"
-    rows = fields.new_empty(num_rows) if reduction == "none" else None
+    by_row = reduction == "none"
+    rows = fields.new_empty(num_rows) if by_row else None
     hits = fields.new_empty((3, num_rows if metrics else 0), dtype=torch.bool)
     statistics = fields.new_empty((2 if positives == "sum" else 4, num_rows))
     loss, num_valid = fields.new_empty(()), fields.new_empty(())
-    losses, counts = loss, num_valid
+    slope = fields.new_empty(((num_rows,) if by_row else ()) if learned else 0)
+    losses, counts, slopes = loss, num_valid, slope
     if num_blocks > 1:
         losses, counts = fields.new_empty(num_blocks), fields.new_empty(num_blocks)
+        slopes = slope if by_row else fields.new_empty(num_blocks)
     _contrastive_merge_kernel[(num_blocks,)](
-        fields, rows, losses, counts, hits if metrics else None, statistics, num_rows, parts,
+        fields, rows, losses, counts, hits if metrics else None, statistics,
+        slopes if learned else None, num_rows, parts,
         IS_SUM=positives == "sum", IS_MEAN=is_mean and num_blocks == 1,
         NUM_FIELDS=num_fields, BLOCK=MERGE_ROWS, num_warps=8,
     )  # fmt: skip
     if num_blocks > 1:
+        totals_slope = learned and not by_row
         _contrastive_total_kernel[(1,)](
-            losses, counts, loss, num_valid, num_blocks, IS_MEAN=is_mean, BLOCK=1024, num_warps=4
-        )
-    return Merged(loss if rows is None else rows, num_valid, hits, statistics)
+            losses, counts, slopes if totals_slope else None, loss, num_valid,
+            slope if totals_slope else None, num_blocks, IS_MEAN=is_mean, BLOCK=1024, num_warps=4,
+        )  # fmt: skip
+    return Merged(loss if rows is None else rows, num_valid, hits, statistics, slope)

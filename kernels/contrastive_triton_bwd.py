@@ -30,6 +30,7 @@ from fastdual.kernels.contrastive_tiles import (
     split,
 )
 from fastdual.kernels.problem import Partials, Problem
+from fastdual.kernels.streaming import temperature_gradient
 
 # Slopes become operands of a product. In float16 they are scaled up, so that those down to 4e-12
 # survive; two slopes of at most 1 each still stay finite.
@@ -71,15 +72,14 @@ def _load_statistics(statistics_ptr, index, N, IS_SUM: tl.constexpr):
 
 @triton.jit
 def _store_gradient(
-    grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
+    grad, along, own, own_scale_ptr, grad_ptr, upstream_ptr, count_ptr, peak_ptr,
     temperature_ptr, temperature_value, index, dims, num_own, D,
     IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
-    TERM_SCALE: tl.constexpr,
 ):  # fmt: skip
     """From sums of slopes x embeddings to the gradient: through upstream, temperature and length.
 
-    `along` is the sum of slopes x logits of each row; it gives the temperature's gradient, and the
-    part of the gradient that points along the row, which normalisation takes out.
+    `along` is the sum of slopes x logits of each row; it gives the part of the gradient that points
+    along the row, which normalisation takes out.
     """
     per_logit = base2_scale(temperature_ptr, temperature_value, IS_SCALE)
     factor = per_logit * LN_2  # 1 / temperature
@@ -90,13 +90,6 @@ def _store_gradient(
     if peak_ptr is not None:
         factor *= tl.load(peak_ptr).to(tl.float32)
     inside = index < num_own
-    if terms_ptr is not None:
-        term = TERM_SCALE * LN_2 * factor * along
-        if IS_SCALE:
-            term /= per_logit * LN_2 * (per_logit * LN_2)
-        else:
-            term = -term
-        tl.store(terms_ptr + index, term, mask=index < tl.where(tl.program_id(1) == 0, num_own, 0))
     if NORMALIZE:
         scale = tl.load(own_scale_ptr + index, mask=inside, other=0.0)
         # A length at the floor is a constant: nothing to take out.
@@ -108,15 +101,27 @@ def _store_gradient(
 
 
 @triton.jit
+def _store_temperature_gradient(
+    grad_ptr, slope_ptr, upstream_ptr, temperature_ptr, IS_SCALE: tl.constexpr
+):
+    """streaming.temperature_gradient of a loss that is one number, by the first program."""
+    inverse = base2_scale(temperature_ptr, 1.0, IS_SCALE) * LN_2  # 1 / temperature
+    total = tl.load(slope_ptr) * tl.load(upstream_ptr).to(tl.float32)
+    first = tl.program_id(0) + tl.program_id(1) + tl.program_id(2) == 0
+    tl.store(grad_ptr, total / inverse if IS_SCALE else -total * inverse, mask=first)
+
+
+@triton.jit
 def _contrastive_bwd_kernel(
     own_ptr, other_ptr, own_ids_ptr, other_ids_ptr, own_groups_ptr, other_groups_ptr,
     temperature_ptr, upstream_ptr, count_ptr, peak_ptr, statistics_ptr,
-    own_scale_ptr, other_scale_ptr, grad_ptr, terms_ptr, part_grad_ptr, part_along_ptr,
+    own_scale_ptr, other_scale_ptr, grad_ptr, part_grad_ptr, part_along_ptr,
+    slope_ptr, grad_temperature_ptr,
     temperature_value, num_own, num_other, D, others_a_part,
     stride_own, stride_own_dim, stride_other, stride_other_dim, id_run, num_ids, group_run,
     LAYOUT: tl.constexpr, IS_SCALE: tl.constexpr,
     OWN_IS_QUERY: tl.constexpr, OTHER_IS_QUERY: tl.constexpr, IS_SUM: tl.constexpr,
-    UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr, ALONG: tl.constexpr,
+    UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
     SINGLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -125,6 +130,10 @@ def _contrastive_bwd_kernel(
     Both sides are queries where rows are their own candidates. Parts are stored as they are, to be
     merged; a single part finishes here.
     """
+    if grad_temperature_ptr is not None:
+        _store_temperature_gradient(
+            grad_temperature_ptr, slope_ptr, upstream_ptr, temperature_ptr, IS_SCALE
+        )
     part = tl.program_id(2)
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -189,7 +198,7 @@ def _contrastive_bwd_kernel(
                 back *= other_weight[None, :]
             slopes += back
         slopes = tl.where(ignored, 0.0, slopes)
-        if ALONG:
+        if NORMALIZE:
             along += tl.sum(slopes * logits, 1)
         if not SINGLE:
             other = load_tile(other_ptr, others, dims, num_other, D, stride_other, stride_other_dim)
@@ -206,9 +215,9 @@ def _contrastive_bwd_kernel(
         grad *= 1.0 / HALF_SCALE
     if part_grad_ptr is None:
         _store_gradient(
-            grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
+            grad, along, own, own_scale_ptr, grad_ptr, upstream_ptr, count_ptr, peak_ptr,
             temperature_ptr, temperature_value, index, dims, num_own, D,
-            IS_SCALE, UPSTREAM_ROWS, NORMALIZE, 0.5 if OWN_IS_QUERY and OTHER_IS_QUERY else 1.0,
+            IS_SCALE, UPSTREAM_ROWS, NORMALIZE,
         )  # fmt: skip
     else:
         at = part.to(tl.int64) * num_own + index
@@ -217,7 +226,7 @@ def _contrastive_bwd_kernel(
             part_grad_ptr + at[:, None] * D + dims[None, :], grad,
             mask=inside[:, None] & (dims < D)[None, :],
         )  # fmt: skip
-        if ALONG:
+        if NORMALIZE:
             limit = tl.where(tl.program_id(1) == 0, num_own, 0)
             tl.store(part_along_ptr + at, along, mask=index < limit)
 
@@ -225,10 +234,10 @@ def _contrastive_bwd_kernel(
 @triton.jit
 def _contrastive_bwd_merge_kernel(
     part_grad_ptr, part_along_ptr, own_ptr, temperature_ptr, upstream_ptr, count_ptr, peak_ptr,
-    own_scale_ptr, grad_ptr, terms_ptr,
+    own_scale_ptr, grad_ptr,
     temperature_value, num_own, D, P, stride_own, stride_own_dim,
     IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
-    ALONG: tl.constexpr, TERM_SCALE: tl.constexpr, BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Add the parts of a block in their order, and finish."""
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
@@ -240,13 +249,13 @@ def _contrastive_bwd_merge_kernel(
         at = tl.cast(part, tl.int64) * num_own + index
         mask = inside[:, None] & (dims < D)[None, :]
         grad += tl.load(part_grad_ptr + at[:, None] * D + dims[None, :], mask=mask, other=0.0)
-        if ALONG:
+        if NORMALIZE:
             along += tl.load(part_along_ptr + at, mask=inside, other=0.0)
     own = load_tile(own_ptr, index, dims, num_own, D, stride_own, stride_own_dim)
     _store_gradient(
-        grad, along, own, own_scale_ptr, grad_ptr, terms_ptr, upstream_ptr, count_ptr, peak_ptr,
+        grad, along, own, own_scale_ptr, grad_ptr, upstream_ptr, count_ptr, peak_ptr,
         temperature_ptr, temperature_value, index, dims, num_own, D,
-        IS_SCALE, UPSTREAM_ROWS, NORMALIZE, TERM_SCALE,
+        IS_SCALE, UPSTREAM_ROWS, NORMALIZE,
     )  # fmt: skip
 
 
@@ -271,6 +280,7 @@ def compute_gradients(
     problem: Problem,
     partials: Partials,
     statistics: Tensor,
+    slope: Tensor,
     upstream: Tensor,
     count: Tensor | None,
     needs: tuple[bool, bool, bool],
@@ -279,7 +289,8 @@ def compute_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One launch for query and one for key, or one for both; as streaming.compute_gradients.
 
-    One more launch for each side that is split into parts, and one for the temperature.
+    One more launch for each side that is split into parts. The query's stores the temperature's
+    gradient besides, unless the loss is of rows: that takes some of torch's.
     """
     needs_query, needs_key, needs_temperature = needs
     own = problem.key is None
@@ -294,17 +305,20 @@ def compute_gradients(
     weights = _Upstream(upstream.contiguous(), count, peak)
     # A tensor each: an op may not return one twice.
     grad_query, grad_key = (statistics.new_empty(0, dtype=dtype) for _ in range(2))
-    terms = statistics.new_empty(problem.query.shape[0]) if needs_temperature else None
-    if needs_query or needs_temperature:
-        found = _launch(
-            problem, query_side, key_side, statistics, weights, terms, dtype, (True, own)
+    grad_temperature, of_temperature = statistics.new_empty(0), None
+    if needs_temperature and needs_query and not upstream.ndim:
+        grad_temperature = statistics.new_empty(())
+        of_temperature = slope, grad_temperature
+    elif needs_temperature:
+        grad_temperature = temperature_gradient(problem, slope, upstream)
+    if needs_query:
+        grad_query = _launch(
+            problem, query_side, key_side, statistics, weights, of_temperature, dtype, (True, own)
         )
-        grad_query = found if needs_query else grad_query
     if needs_key and not own:
         grad_key = _launch(
             problem, key_side, query_side, statistics, weights, None, dtype, (False, True)
         )
-    grad_temperature = statistics.new_empty(0) if terms is None else terms.sum()
     return grad_query, grad_key, grad_temperature
 
 
@@ -314,11 +328,14 @@ def _launch(
     other: _Side,
     statistics: Tensor,
     upstream: _Upstream,
-    terms: Tensor | None,
+    of_temperature: tuple[Tensor, Tensor] | None,
     dtype: torch.dtype,
     is_query: tuple[bool, bool],
 ) -> Tensor:
-    """Gradient of the own side; `is_query` tells of own and other which has the statistics."""
+    """Gradient of the own side; `is_query` tells of own and other which has the statistics.
+
+    `of_temperature`: the slope, and where the temperature's gradient is to be stored.
+    """
     num_own, dim = own.rows.shape
     num_other = other.rows.shape[0]
     heavy, placed = is_heavy(problem), problem.layout is not None
@@ -331,15 +348,12 @@ def _launch(
     part_grad = part_along = None
     if parts > 1:
         part_grad = statistics.new_empty((parts, num_own, dim))
-        part_along = statistics.new_empty((parts, num_own))
-    shared = {
-        "UPSTREAM_ROWS": upstream.value.ndim > 0,
-        "NORMALIZE": problem.normalize,
-        "ALONG": problem.normalize or terms is not None,
-    }
+        part_along = statistics.new_empty((parts, num_own if problem.normalize else 0))
+    shared = {"UPSTREAM_ROWS": upstream.value.ndim > 0, "NORMALIZE": problem.normalize}
     _contrastive_bwd_kernel[(num_blocks, num_slices, parts)](
         own.rows, other.rows, own.ids, other.ids, own.groups, other.groups, problem.temperature,
-        *upstream, statistics, own.scale, other.scale, grad, terms, part_grad, part_along,
+        *upstream, statistics, own.scale, other.scale, grad, part_grad, part_along,
+        *(of_temperature or (None, None)),
         problem.temperature_value, num_own, num_other, dim, others_a_part,
         *own.rows.stride(), *other.rows.stride(), **layout_of(problem),
         OWN_IS_QUERY=is_query[0], OTHER_IS_QUERY=is_query[1], IS_SUM=problem.positives == "sum",
@@ -349,9 +363,8 @@ def _launch(
     if parts > 1:
         block_d = min(tile.dim, 64)
         _contrastive_bwd_merge_kernel[(triton.cdiv(num_own, 16), triton.cdiv(dim, block_d))](
-            part_grad, part_along, own.rows, problem.temperature, *upstream, own.scale, grad, terms,
+            part_grad, part_along, own.rows, problem.temperature, *upstream, own.scale, grad,
             problem.temperature_value, num_own, dim, parts, *own.rows.stride(),
-            IS_SCALE=problem.is_scale, TERM_SCALE=0.5 if all(is_query) else 1.0,
-            BLOCK_OWN=16, BLOCK_D=block_d, **shared,
+            IS_SCALE=problem.is_scale, BLOCK_OWN=16, BLOCK_D=block_d, **shared,
         )  # fmt: skip
     return grad

@@ -22,6 +22,7 @@ from fastdual.kernels import contrastive
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.problem import Merged, Partials, Problem
 from fastdual.kernels.results import ContrastiveResult
+from fastdual.kernels.streaming import temperature_gradient
 
 Group = dist.ProcessGroup | None
 
@@ -235,7 +236,7 @@ class _RingLoss(torch.autograd.Function):
         fields = torch.cat([part.fields for part in parts])
         merged = contrastive.merge_partials(fields, problem, reduction=reduction)
         ctx.save_for_backward(
-            query, temperature, merged.statistics, parts[0].query_scale, *own_block,
+            query, temperature, merged.statistics, merged.slope, parts[0].query_scale, *own_block,
             *([parts[0].key_scale] if problem.normalize else []),
         )  # fmt: skip
         # The tensors that autograd knows come from there; here are ids, groups and options alone.
@@ -247,23 +248,25 @@ class _RingLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        query, temperature, statistics, query_scale, *block = ctx.saved_tensors
+        query, temperature, statistics, slope, query_scale, *block = ctx.saved_tensors
         key_dtype = block[0].dtype
         problem = ctx.problem._replace(query=query, temperature=temperature)
         needs = ctx.needs_input_grad[:3]
-        totals: list[Tensor] = []
+        grad_temperature = None
+        if needs[2]:  # the slope is of all blocks already
+            grad_temperature = temperature_gradient(problem, slope, upstream).to(temperature.dtype)
+        total = query.new_empty(0)
         travelling: _Shift | None = None
         last = dist.get_world_size(ctx.group) - 1
         for step in range(last + 1):
             shift = _Shift(block, ctx.group) if step < last else None
             key, labels, *key_scale = block
-            grad_query, grad_key, grad_temperature = contrastive.compute_gradients(
+            grad_query, grad_key = contrastive.compute_gradients(
                 _with_columns(problem, key, labels),
                 Partials(statistics, query_scale, *(key_scale or [query_scale])),
-                statistics, upstream, None, needs, dtype=problem.dtype,
-            )  # fmt: skip
-            found = grad_query, grad_temperature
-            totals = [a + b for a, b in zip(totals, found, strict=True)] if step else [*found]
+                statistics, slope, upstream, None, (*needs[:2], False), dtype=problem.dtype,
+            )[:2]  # fmt: skip
+            total = total + grad_query if step else grad_query
             if needs[1]:
                 # What the block has gathered on its way so far arrives behind it.
                 if travelling is not None:
@@ -271,9 +274,9 @@ class _RingLoss(torch.autograd.Function):
                 travelling = _Shift([grad_key], ctx.group)
             block = shift.wait() if shift else block
         return (
-            totals[0].to(query.dtype) if needs[0] else None,
+            total.to(query.dtype) if needs[0] else None,
             travelling.wait()[0].to(key_dtype) if travelling else None,
-            totals[1].to(temperature.dtype) if needs[2] else None,
+            grad_temperature,
             *(None,) * 4,
         )
 
@@ -287,4 +290,4 @@ def _run_ring(problem: Problem, reduction: str, metrics: bool, group: Group) -> 
     loss, count, hits = _RingLoss.apply(  # type: ignore[no-untyped-call]
         problem.query, problem.columns, problem.temperature, labels_only, reduction, metrics, group
     )
-    return Merged(loss, count, hits, loss.new_empty(0))
+    return Merged(loss, count, hits, loss.new_empty(0), loss.new_empty(0))

@@ -53,6 +53,11 @@ class Problem(NamedTuple):
         return self.query_groups if self.key is None else self.key_groups
 
     @property
+    def learned(self) -> bool:
+        """The temperature is a tensor, which may want a gradient."""
+        return self.temperature is not None
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of logits, losses and statistics: float64 for float64 inputs, else float32."""
         return torch.promote_types(self.query.dtype, torch.float32)
@@ -73,14 +78,15 @@ class Merged(NamedTuple):
     num_valid: Tensor  # 0-d: rows that have a positive
     hits: Tensor  # [3, N] bool: top1, top5, valid; [3, 0] without metrics
     statistics: Tensor  # [2, N] for "sum", [4, N] for "mean"; see streaming.statistics_of
+    slope: Tensor  # d loss / d log(1 / temperature), shaped as the loss; [0] if it is not learned
 
 
 # Fields of Partials. Log-sum-exps are of the negatives' and of the positives' logits; -inf: there
-# are none.
-NEGATIVE_LSE, POSITIVE_LSE, POSITIVE_COUNT, POSITIVE_SUM = range(4)
+# are none. Means are of the same logits, weighted by their softmax; if the temperature is learned.
+NEGATIVE_LSE, POSITIVE_LSE, POSITIVE_COUNT, POSITIVE_SUM, NEGATIVE_MEAN, POSITIVE_MEAN = range(6)
 # With metrics only: the best positive's logit, and the five best negatives' in falling order.
-BEST_POSITIVE, TOP_NEGATIVES, NUM_TOP = 4, 5, 5
-NUM_FIELDS, NUM_FIELDS_WITH_METRICS = 4, 10
+BEST_POSITIVE, TOP_NEGATIVES, NUM_TOP = 6, 7, 5
+NUM_FIELDS, NUM_FIELDS_WITH_METRICS = 6, 12
 # Lengths below this count as this, so that a row of zeros stays finite (as torch's F.normalize
 # does).
 NORM_FLOOR = 1e-12

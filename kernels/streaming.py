@@ -13,11 +13,13 @@ from torch import Tensor
 from fastdual.kernels.problem import (
     BEST_POSITIVE,
     NEGATIVE_LSE,
+    NEGATIVE_MEAN,
     NORM_FLOOR,
     NUM_FIELDS,
     NUM_TOP,
     POSITIVE_COUNT,
     POSITIVE_LSE,
+    POSITIVE_MEAN,
     POSITIVE_SUM,
     TOP_NEGATIVES,
     Merged,
@@ -116,26 +118,36 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     key_scale = query_scale.new_empty(0) if own else _scales(key, problem)
     num_fields = TOP_NEGATIVES + NUM_TOP if metrics else NUM_FIELDS
     fields = query.new_full((1, num_fields, query.shape[0]), -torch.inf, dtype=problem.dtype)
-    fields[0, POSITIVE_COUNT] = 0
-    fields[0, POSITIVE_SUM] = 0
+    fields[0, POSITIVE_COUNT : POSITIVE_MEAN + 1] = 0
     with torch.autocast(query.device.type, enabled=False):
         for rows, columns, mirrored in _tiles(problem):
             q = _rows(query, query_scale, rows, problem)
             k = _rows(key, query_scale if own else key_scale, columns, problem)
             logits = q @ k.T / _temperature(problem)
             masks = _masks(problem, rows, columns)
-            _gather_fields(fields[0, :, rows], logits, *masks)
+            _gather_fields(problem, fields[0, :, rows], logits, *masks)
             if mirrored:
-                _gather_fields(fields[0, :, columns], logits.T, *(mask.T for mask in masks))
+                masks = masks[0].T, masks[1].T
+                _gather_fields(problem, fields[0, :, columns], logits.T, *masks)
     return Partials(fields, query_scale, key_scale)
 
 
-def _gather_fields(fields: Tensor, logits: Tensor, positive: Tensor, negative: Tensor) -> None:
+def _gather_fields(
+    problem: Problem, fields: Tensor, logits: Tensor, positive: Tensor, negative: Tensor
+) -> None:
     """Add a tile [rows, columns] of logits to the fields [F, rows] of its rows, in place."""
     negatives = logits.masked_fill(~negative, -torch.inf)
     positives = logits.masked_fill(~positive, -torch.inf)
-    for field, part in ((NEGATIVE_LSE, negatives), (POSITIVE_LSE, positives)):
-        fields[field] = torch.logaddexp(fields[field], part.logsumexp(dim=1))
+    for field, mean, part in (
+        (NEGATIVE_LSE, NEGATIVE_MEAN, negatives),
+        (POSITIVE_LSE, POSITIVE_MEAN, positives),
+    ):
+        lse = torch.logaddexp(fields[field], part.logsumexp(dim=1))
+        if problem.learned:
+            shares = _shares(part, lse[:, None])
+            fields[mean] *= _shares(fields[field], lse)
+            fields[mean] += (shares * logits).sum(dim=1)
+        fields[field] = lse
     fields[POSITIVE_COUNT] += positive.sum(dim=1)
     fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim=1)
     if fields.shape[0] > NUM_FIELDS:
@@ -144,8 +156,13 @@ def _gather_fields(fields: Tensor, logits: Tensor, positive: Tensor, negative: T
         fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
 
 
-def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
-    """Parts [P, F, N] of the candidates to losses, statistics and hits."""
+def _shares(logits: Tensor, lse: Tensor) -> Tensor:
+    """e^(logits - lse), and 0 where there is nothing in either."""
+    return (logits - lse.masked_fill(lse == -torch.inf, 0)).exp()
+
+
+def merge_partials(fields: Tensor, *, positives: str, reduction: str, learned: bool) -> Merged:
+    """Parts [P, F, N] of the candidates to losses, statistics, hits and slope."""
     negative_lse = fields[:, NEGATIVE_LSE].logsumexp(dim=0)
     positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
     count = fields[:, POSITIVE_COUNT].sum(dim=0)
@@ -163,9 +180,42 @@ def merge_partials(fields: Tensor, *, positives: str, reduction: str) -> Merged:
         hits = torch.stack([valid & (beaten_by < 1), valid & (beaten_by < NUM_TOP), valid])
     statistics = statistics_of(negative_lse, positive_lse, count, positives)
     num_valid = valid.sum().to(fields.dtype)
-    if reduction != "none":
-        rows = rows.sum() / num_valid.clamp(min=1) if reduction == "mean" else rows.sum()
-    return Merged(rows, num_valid, hits, statistics)
+    slope = fields.new_empty(0)
+    if learned:
+        slopes = _temperature_slopes(fields, negative_lse, positive_lse, count, positives)
+        slope = _reduce(slopes.masked_fill(~valid, 0), num_valid, reduction)
+    return Merged(_reduce(rows, num_valid, reduction), num_valid, hits, statistics, slope)
+
+
+def _reduce(rows: Tensor, num_valid: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return rows
+    return rows.sum() / num_valid.clamp(min=1) if reduction == "mean" else rows.sum()
+
+
+def _temperature_slopes(
+    fields: Tensor, negative_lse: Tensor, positive_lse: Tensor, count: Tensor, positives: str
+) -> Tensor:
+    """d loss / d log(1 / temperature) of each row: the sum of slopes x logits.
+
+    That is the mean of all logits, less that of the positives: by their softmax ("sum") or plainly
+    ("mean"). It would cancel where the positives have nearly all of the mass, so it is taken from
+    the mean of the negatives, times their share of the mass.
+    """
+    negative_mean, positive_mean = (
+        (_shares(fields[:, part_lse], lse) * fields[:, mean]).sum(dim=0)
+        for part_lse, lse, mean in (
+            (NEGATIVE_LSE, negative_lse, NEGATIVE_MEAN),
+            (POSITIVE_LSE, positive_lse, POSITIVE_MEAN),
+        )
+    )
+    share = torch.sigmoid(negative_lse - positive_lse)
+    slopes = share * (negative_mean - positive_mean)
+    if positives == "mean":
+        plain_mean = fields[:, POSITIVE_SUM].sum(dim=0) / count
+        # With one positive both means are the same but for their rounding.
+        slopes = slopes + (positive_mean - plain_mean).masked_fill(count == 1, 0)
+    return slopes
 
 
 def statistics_of(
@@ -216,6 +266,7 @@ def compute_gradients(
     problem: Problem,
     partials: Partials,
     statistics: Tensor,
+    slope: Tensor,
     upstream: Tensor,
     count: Tensor | None,
     needs: tuple[bool, bool, bool],
@@ -225,20 +276,24 @@ def compute_gradients(
     """Gradients of query, key (both in `dtype`) and temperature; [0] for each that is not needed.
 
     Args:
+        statistics: Of Merged, and so is slope.
         upstream: Gradient of the loss, 0-d, or [N] for reduction "none".
         count: Number of rows that a "mean" divides by, else None.
     """
     query, key, own = problem.query, problem.columns, problem.key is None
     needs_query, needs_key, needs_temperature = needs
     key_scale = partials.query_scale if own else partials.key_scale
+    grad_temperature = slope.new_empty(0)
+    if needs_temperature:
+        grad_temperature = temperature_gradient(problem, slope, upstream)
     if count is not None:
         upstream = upstream / count.clamp(min=1)
     row_weight = upstream.to(problem.dtype).expand(query.shape[0])
     grad_query = _accumulator(query, problem, needs_query)
     grad_key = grad_query if own else _accumulator(key, problem, needs_key)
-    slope = query.new_zeros((), dtype=problem.dtype)  # sum of d loss / d logit x logit
+    wanted = needs_query or (needs_key and not own)
     with torch.autocast(query.device.type, enabled=False):
-        for rows, columns, mirrored in _tiles(problem):
+        for rows, columns, mirrored in _tiles(problem) if wanted else ():
             q = _rows(query, partials.query_scale, rows, problem)
             k = _rows(key, key_scale, columns, problem)
             logits = q @ k.T / _temperature(problem)
@@ -248,7 +303,6 @@ def compute_gradients(
             if mirrored:
                 back = _slopes(problem, logits.T, (masks[0].T, masks[1].T), statistics[:, columns])
                 slopes += (back * row_weight[columns, None]).T
-            slope += (slopes * logits).sum()
             if needs_query:
                 grad_query[rows] += slopes @ k
             if needs_query if own else needs_key:
@@ -258,13 +312,13 @@ def compute_gradients(
             grad_key = grad_query.new_empty(0)
         else:
             grad_key = _finish(grad_key, key, key_scale, problem, needs_key, dtype)
-    grad_temperature = slope.new_empty(0)
-    if needs_temperature:
-        # d loss / d log(1 / temperature) is `slope`.
-        grad_temperature = -slope / _temperature(problem)
-        if problem.is_scale:
-            grad_temperature = slope * _temperature(problem)
     return grad_query, grad_key, grad_temperature
+
+
+def temperature_gradient(problem: Problem, slope: Tensor, upstream: Tensor) -> Tensor:
+    """Gradient of the temperature, 0-d; of its inverse if that is given in its place."""
+    total = (slope * upstream).sum()
+    return total * _temperature(problem) if problem.is_scale else -total / _temperature(problem)
 
 
 def _accumulator(x: Tensor, problem: Problem, needed: bool) -> Tensor:

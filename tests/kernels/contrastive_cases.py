@@ -330,10 +330,16 @@ def launches_of_losses() -> dict[str, int]:
     first, second = leaf(64, 128), leaf(64, 128)
     clips, others = leaf(64, 2, 64), leaf(64, 2, 64)
     scale = torch.tensor(10.0, requires_grad=True)
+    learned = losses.NTXentLoss(torch.nn.Parameter(torch.tensor(0.1)))
     permutation = torch.tensor([[1, 0]]).expand(64, 2)
     coherence = losses.TemporalCoherenceLoss
     calls: dict[str, tuple[Callable[..., Tensor], list[Tensor], list[Any]]] = {
         "NT-Xent": (losses.NTXentLoss(), [first, second], []),
+        "NT-Xent, learned temperature": (
+            lambda first, second, _: learned(first, second),
+            [first, second, learned.temperature],
+            [],
+        ),
         "SupCon": (losses.SupConLoss(), [leaf(128, 128)], [torch.arange(128) // 2]),
         "CLIP": (losses.ClipLoss(), [first, second], [10.0]),
         "CLIP, learned scale": (losses.ClipLoss(), [first, second, scale], []),

@@ -1,12 +1,15 @@
 """The kernels compiled for GPUs that are not here: no spills, and shared memory within the chip."""
 
 import csv
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench import kernels_aot
 
 TABLE = Path(__file__).resolve().parents[2] / "bench" / "results" / "kernels_aot.csv"
 # Architecture and cases that are compiled anew; all of them are in the table, made by
@@ -31,16 +34,103 @@ def read_table() -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[str, object]]:
+    from fastdual.kernels import aot_cases
+
+    return list(aot_cases.table_cases())
+
+
+def test_table_is_of_the_kernels_as_they_are(cases) -> None:
+    """Whoever changes a kernel's code, its arguments or a tile makes the table anew."""
+    listed = [
+        (row["case"], row["kernel"], row["architecture"], row["digest"]) for row in read_table()
+    ]
+    current = [
+        (case, launch.name, f"sm_{architecture}", launch.digest)
+        for case, launch in cases
+        for architecture in ARCHITECTURES
+    ]
+    assert listed == current, "run python -m bench.kernels_aot"
+
+
+KERNELS = """
+import triton
+import triton.language as tl
+
+FACTOR = tl.constexpr(2.0)
+
+
+@triton.jit
+def scaled(x):
+    return x * FACTOR
+
+
+@triton.jit
+def kernel(x_ptr):
+    tl.store(x_ptr, scaled(tl.load(x_ptr)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("FACTOR = ", "# Comments and lines above do not count.\nFACTOR = ", True),
+        ("def scaled(x):\n", 'def scaled(x):\n    """Nor do docstrings."""\n', True),
+        ("constexpr(2.0)", "constexpr(3.0)", False),
+        ("x * FACTOR", "x + FACTOR", False),
+        ("tl.store(x_ptr, ", "tl.store(x_ptr + 1, ", False),
+    ],
+)
+def test_digest_is_of_the_code_of_a_kernel_and_what_it_calls(
+    old: str, new: str, same: bool, tmp_path: Path
+) -> None:
     from fastdual.kernels import aot
 
-    return list(aot.table_cases())
+    digests = []
+    for name, source in (("before", KERNELS), ("after", KERNELS.replace(old, new, 1))):
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        specification = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        launch = aot.Launch(module.kernel, (1,), {"x_ptr": "*fp32"}, {}, {}, 4, 3, None)
+        digests.append(launch.digest)
+    assert len(set(digests)) == (1 if same else 2)
 
 
-def test_table_lists_every_kernel_and_tile(cases) -> None:
-    """Whoever changes a tile or a kernel's arguments makes the table anew."""
-    listed = {(row["kernel"], row["case"], row["blocks"], row["num_warps"]) for row in read_table()}
-    current = {(launch.name, case, launch.blocks, str(launch.num_warps)) for case, launch in cases}
-    assert listed == current, "run python -m bench.kernels_aot"
+def test_digest_is_of_the_launch_too(cases) -> None:
+    _, launch = cases[0]
+    for change in (
+        {"num_warps": 16},
+        {"num_stages": 9},
+        {"max_registers": 24},
+        {"signature": launch.signature | {"N": "i64"}},
+        {"constants": {}},
+        {"attributes": {}},
+    ):
+        assert launch._replace(**change).digest != launch.digest, change
+    assert launch._replace(grid=(99,)).digest == launch.digest
+
+
+def test_table_keeps_rows_of_unchanged_launches(
+    cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Two of three rows are kept, under the names of today; the one of another code is compiled."""
+    from fastdual.kernels import aot_cases
+
+    small = [case for case in cases if case[1].name == "segment_sums_kernel"][:3]
+    monkeypatch.setattr(aot_cases, "table_cases", lambda: iter(small))
+    old = [row for row in read_table() if row["digest"] in {item[1].digest for item in small}]
+    assert len(old) == 3 * len(ARCHITECTURES)
+    version = old[0]["triton"]
+    stale = [row | {"case": "an old name", "registers": "1"} for row in old]
+    stale[-1]["digest"] = "of other code"
+    made = kernels_aot.table_rows(kernels_aot.known_costs(stale, version), jobs=1)
+    assert "1 of 3 launches compiled" in capsys.readouterr().out
+    assert [row["case"] for row in made] == [row["case"] for row in old]
+    kept, compiled = made[:-3], made[-3:]
+    assert {row["registers"] for row in kept} == {"1"}
+    assert [{k: str(v) for k, v in row.items()} for row in compiled] == old[-3:]
+    assert kernels_aot.known_costs(stale, "another Triton") == {}
 
 
 def test_table_shows_no_spill_and_shared_memory_within_the_chip() -> None:
@@ -58,10 +148,11 @@ def test_table_shows_no_spill_and_shared_memory_within_the_chip() -> None:
     "case",
     [
         "bf16 D=128 N=16384 M=16384 plain",
-        "bf16 D=128 N=128 M=128 all options",
-        "bf16 D=256 N=16384 M=16384 all options",
+        "bf16 D=128 N=128 M=128 all",
+        "bf16 D=256 N=16384 M=16384 all",
+        "bf16 D=16 N=128 M=128 learned, placed",
         "fp16 D=256 N=64 M=16448 plain",
-        "fp32 D=128 N=128 M=128 all options",
+        "fp32 D=64 N=128 M=128 all, placed",
         "bf16 D=64 B=64 S=16",
     ],
 )

@@ -310,11 +310,11 @@ def test_op_is_well_registered(columns: int | None, layout: str) -> None:
             torch.library.opcheck(contrastive._contrastive_fwd, arguments)
         with torch.no_grad():
             outputs = contrastive._contrastive_fwd(*arguments)
-        loss, count, _, statistics, query_scale, key_scale = outputs
+        loss, count, _, *saved = outputs
         torch.library.opcheck(
             contrastive._contrastive_bwd,
-            (torch.ones_like(loss), count if reduction == "mean" else None, statistics, query_scale,
-             key_scale, *(x.detach() if isinstance(x, Tensor) else x for x in problem),
+            (torch.ones_like(loss), count if reduction == "mean" else None, *saved,
+             *(x.detach() if isinstance(x, Tensor) else x for x in problem),
              True, True, True),
         )  # fmt: skip
 
