@@ -1,6 +1,7 @@
 """Our presets against the libraries whose calling conventions they take: values and gradients."""
 
 import math
+import os
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,9 @@ def peer(load: Callable[[], nn.Module]) -> nn.Module:
     try:
         return load()
     except peers.PeerMissingError as error:
+        # Continuous integration installs them all, and a skip would go by unseen there.
+        if os.environ.get("FASTDUAL_REQUIRE_PEERS"):
+            raise
         pytest.skip(str(error))
 
 
