@@ -110,7 +110,7 @@ def admit(
     Raises:
         FailureError: Our own loader or one of the controls gives no batch.
     """
-    once = replace(job, warmup=1, batches=0)
+    once = replace(job, warmup=1, batches=0, seconds=0.0)
     references = {}
     for number, name in enumerate((REFERENCE, *CONTROLS)):
         references[name] = Path(job.folder) / f"reference{number}.npy"
@@ -190,11 +190,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder, CSV, index or pack")
     parser.add_argument("--videos", type=int, default=24, help="at most this many, evenly chosen")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=6, help="timed in each turn")
-    parser.add_argument("--warmup", type=int, default=2, help="batches before the clock starts")
+    parser.add_argument("--batches", type=int, default=6, help="timed in each turn, at least")
+    parser.add_argument("--warmup", type=int, default=2, help="before the clock starts, at least")
+    parser.add_argument("--seconds", type=float, default=4.0, help="timed in each turn, at least")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=available_cpus())
-    parser.add_argument("--providers", nargs="+", choices=PROVIDERS, default=list(PROVIDERS))
+    parser.add_argument(
+        "--providers", nargs="+", choices=PROVIDERS, default=list(PROVIDERS), metavar="NAME",
+        help=f"of {'; '.join(PROVIDERS)}",
+    )  # fmt: skip
     parser.add_argument("--work", type=Path, help="keep the prepared data here")
     parser.add_argument("--out", type=Path, help="results without extension")
     parsed = parser.parse_args(arguments)
@@ -229,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parsed.warmup,
                 parsed.batches,
                 parsed.workers,
+                parsed.seconds,
             )
             environment = lend_ffmpeg(folder / "ffmpeg")
             facts = admit(providers, job, environment)

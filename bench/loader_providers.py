@@ -22,10 +22,16 @@ from fastdual.loaders.pool import ProcessPool, TaskFailure
 Ints = NDArray[np.int64]
 Kind = Literal["ours", "rival", "limit", "control"]
 
+_MOST_BATCHES = 1 << 16  # no rival gets through so many
+
 
 @dataclass(frozen=True)
 class Job:
-    """What one process measures; paths of the prepared data, see `bench.loader_data`."""
+    """What one process measures; paths of the prepared data, see `bench.loader_data`.
+
+    It warms up for `warmup` batches and a third of `seconds` at least, and is timed for `batches`
+    and `seconds` at least.
+    """
 
     provider: str
     folder: str
@@ -33,13 +39,9 @@ class Job:
     warmup: int
     batches: int
     num_workers: int
+    seconds: float = 0.0
     seed: int = 0
     dump: str = ""
-
-    @property
-    def total(self) -> int:
-        """Batches to have ready: some more than are timed, so that no rival runs dry early."""
-        return self.warmup + self.batches + self.num_workers * 2
 
 
 Make = Callable[[Job], Iterator[Any]]
@@ -100,7 +102,7 @@ def rival(decode: rivals.Decode, *, threads: bool = False, jpeg: bool = False) -
             ClipSpec(),
             decode,
             batch_size=job.batch_size,
-            num_batches=job.total,
+            num_batches=_MOST_BATCHES,
             seed=job.seed,
             frames_folder=folder,
         )

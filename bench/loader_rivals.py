@@ -7,8 +7,10 @@ open; view 2 and the shuffled view are gathered from what was decoded.
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +246,20 @@ def under_threads(dataset: VideoDataset, *, num_workers: int) -> Iterator[Tensor
     """Batches from threads: a CUDA decoder cannot follow a forked process."""
     from concurrent.futures import ThreadPoolExecutor
 
+    numbers = iter(range(len(dataset)))
     with ThreadPoolExecutor(num_workers) as threads:
-        samples = threads.map(dataset.__getitem__, range(len(dataset)))
+        ahead = dataset.batch_size + 2 * num_workers
+        pending = deque(
+            threads.submit(dataset.__getitem__, number) for number in islice(numbers, ahead)
+        )
         for _ in range(dataset.num_batches):
-            yield torch.stack([next(samples) for _ in range(dataset.batch_size)])
+            batch = []
+            for _ in range(dataset.batch_size):
+                batch.append(pending.popleft().result())
+                pending.extend(
+                    threads.submit(dataset.__getitem__, number) for number in islice(numbers, 1)
+                )
+            yield torch.stack(batch)
 
 
 def lend_ffmpeg(folder: Path) -> dict[str, str]:

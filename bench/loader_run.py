@@ -1,7 +1,8 @@
 """One measurement of bench.loader in a process of its own: `python -m bench.loader_run JOB`.
 
 CPU time and memory are those of the process and everything it started. The clock starts when a
-provider is set to work, and for the rate when `warmup` batches have come.
+provider is set to work, and for the rate when `warmup` batches have come and long enough has passed
+that a fast one has come round to memory that was used before.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,20 @@ class PeakMemory(threading.Thread):
         return self.peak_mib
 
 
+def take(batches: Iterator[Any], count: int, seconds: float) -> int:
+    """Take batches until there are `count` and the seconds have passed; returns how many."""
+    taken, end = 0, time.perf_counter() + seconds
+    while taken < count or time.perf_counter() < end:
+        next(batches)
+        taken += 1
+    return taken
+
+
 def measure(job: Job) -> dict[str, Any]:
-    """Run one provider: warm up, time `batches`, and keep the first one if that is asked."""
+    """Run one provider: warm up, time it, and keep the first batch if that is asked.
+
+    Memory is looked at before the clock starts and after it stops, for looking takes time.
+    """
     watch = PeakMemory()
     watch.start()
     started = time.perf_counter()
@@ -80,22 +94,23 @@ def measure(job: Job) -> dict[str, Any]:
     first_seconds = time.perf_counter() - started
     if job.dump:
         np.save(job.dump, first.cpu().to(torch.float32).numpy())
-    for _ in range(job.warmup - 1):
-        next(batches)
+    del first
+    take(batches, job.warmup - 1, job.seconds / 3)
+    peak_mib = watch.stop()
     cpu, clock = sum(process_tree(os.getpid()).values()), time.perf_counter()
-    for _ in range(job.batches):
-        next(batches)
+    count = take(batches, job.batches, job.seconds)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     seconds = time.perf_counter() - clock
     cpu_seconds = sum(process_tree(os.getpid()).values()) - cpu
-    videos = job.batches * job.batch_size
+    peak_mib = max(peak_mib, memory_mib(list(process_tree(os.getpid()))))
+    videos = count * job.batch_size
     device_mib = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
     return {
         "videos_per_second": videos / seconds if videos else 0.0,
         "cpu_ms_per_video": 1e3 * cpu_seconds / videos if videos else 0.0,
         "first_batch_seconds": first_seconds,
-        "peak_mib": watch.stop(),
+        "peak_mib": peak_mib,
         "peak_device_mib": device_mib,
     }
 
