@@ -214,11 +214,24 @@ class _Writer:
         )
         frame.pts, frame.time_base = self._count, self._step
         self._count += 1
-        self._container.mux(self._stream.encode(frame))
+        self._encode(frame)
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
+        self._encode(None)
         self._container.close()
+
+    def _encode(self, frame: Any) -> None:
+        from av.error import FFmpegError
+
+        from fastdual.loaders.video import VideoError, explain
+
+        try:
+            packets = self._stream.encode(frame)
+        except FFmpegError as error:
+            size = f"{self._stream.width}x{self._stream.height}"
+            what = f"{self._stream.codec_context.name} cannot encode pictures of {size}"
+            raise VideoError(f"{what}: {explain(error)}") from error
+        self._container.mux(packets)
 
 
 def _options(settings: Transcoding) -> dict[str, str]:

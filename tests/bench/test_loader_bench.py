@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from bench import loader, loader_data, loader_rivals
 from bench.loader_run import memory_mib, process_tree
 from fastdual.loaders.decode import unique_frames
+from fastdual.loaders.index import build_index
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.loaders.video import read_frames
 from tests.loaders.augment_reference import reference_views
@@ -35,6 +37,32 @@ def test_rivals_augment_as_the_float64_reference_does() -> None:
         views = loader_rivals.augment(torch.from_numpy(video[wanted]), plan, order, spec)
         expected = reference_views(video, plan, spec)
         assert np.allclose(views.permute(0, 2, 3, 4, 1).numpy(), expected, atol=2e-3)
+
+
+def test_threads_yield_the_batches_of_a_dataloader_and_run_ahead_by_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(tmp_path / "videos" / "a.mp4", 12)
+    encode(tmp_path / "videos" / "b.mp4", 9)
+    index = build_index(tmp_path / "videos", tmp_path / "x.h5", num_workers=1)
+    spec = ClipSpec(frames_per_clip=4, resize_height=36, resize_width=48, crop_size=32)
+    asked: list[int] = []
+    original = loader_rivals.VideoDataset.__getitem__
+
+    def note(dataset: loader_rivals.VideoDataset, number: int) -> torch.Tensor:
+        asked.append(number)
+        return original(dataset, number)
+
+    dataset = loader_rivals.VideoDataset(
+        index, spec, loader_rivals.decode_pyav, batch_size=2, num_batches=1000
+    )
+    expected = list(islice(loader_rivals.under_dataloader(dataset, num_workers=0), 3))
+    monkeypatch.setattr(loader_rivals.VideoDataset, "__getitem__", note)
+    batches = loader_rivals.under_threads(dataset, num_workers=2)
+    for ours, theirs in zip(expected, batches, strict=False):
+        assert torch.equal(ours, theirs)
+    batches.close()
+    assert len(asked) < 20  # of 2,000
 
 
 def test_the_controls_are_wrong_by_one_frame(tmp_path: Path) -> None:

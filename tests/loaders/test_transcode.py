@@ -111,6 +111,18 @@ def test_an_odd_source_is_encoded(tmp_path: Path) -> None:
     assert after.size == (48, 64) and numbers_in(frames_of(contents, after)) == list(range(9))
 
 
+def test_a_picture_too_small_for_the_encoder_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 2, 2, "yuv444p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((2, 2, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoError, match="libx265 cannot encode pictures of 2x2: "):
+        pack_task(Transcoding(codec="hevc"), task_of(source, probe_file(source)))
+
+
 @pytest.mark.parametrize("colour_space", [1, 5])
 @pytest.mark.parametrize("codec", ["h264", "mjpeg"])
 def test_flat_colours_stay_and_are_stated_as_bt601(
