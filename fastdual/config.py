@@ -168,7 +168,12 @@ class ScheduleConfig:
         rising = all(a < b for a, b in zip((0, *stones), stones, strict=False))
         check(rising, "schedule.milestones", stones, "must be rising epochs from 1 on")
         check(0 < self.factor <= 1, "schedule.factor", self.factor, "must lie in (0, 1]")
-        check(0 <= warmup < epochs, "schedule.warmup_epochs", warmup, f"must lie in [0, {epochs})")
+        check(
+            0 <= warmup < epochs,
+            "schedule.warmup_epochs",
+            warmup,
+            f"must lie in [0, {epochs}), below schedule.epochs",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
