@@ -33,6 +33,8 @@ SETTINGS = (
     "clip.resize_height=36",
     "clip.resize_width=48",
     "schedule.epochs=100",
+    # At the recipe's 1e-3 any rounding is 11 % of the loss after 200 steps, at this 1 %.
+    "optimiser.learning_rate=2e-4",
     "run.device=cpu",
 )
 

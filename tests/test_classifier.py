@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastdual.classifier import Classifier, classify
@@ -67,7 +68,8 @@ def test_score_is_the_mean_softmax_of_ten_clips() -> None:
 def test_video_that_cannot_be_tested_is_named(tmp_path: Path) -> None:
     shutil.copytree(small_index_file().parent / "videos", tmp_path / "videos")
     index = build_index(tmp_path / "videos" / "videos.csv", tmp_path / "x.h5", num_workers=1)
-    index = replace(index, quarantine=(("never.mp4", "no video stream"),))
+    quarantine = (("never.mp4", "no video stream"),)
+    index = replace(index, quarantine=quarantine, quarantine_stamps=np.zeros((1, 2), np.int64))
     broken = index.split("test")[3]
     index.path(broken).write_bytes(b"\0" * 100)
     config = config_of(**{"clip.clips_per_video": 1})

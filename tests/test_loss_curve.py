@@ -29,5 +29,5 @@ def test_kernels_train_along_the_curve_of_the_eager_losses(tmp_path: Path) -> No
     difference = (fused - eager).abs() / eager
     assert difference[:3].max() < 1e-4
     means = [curve.view(-1, 50).mean(dim=1) for curve in (fused, eager)]
-    torch.testing.assert_close(*means, rtol=0.1, atol=0)
-    assert means[1][-1] < 0.8 * means[1][0]  # something was learned
+    torch.testing.assert_close(*means, rtol=0.05, atol=0)
+    assert means[1][-1] < 0.9 * means[1][0]  # something was learned

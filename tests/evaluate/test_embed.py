@@ -109,7 +109,7 @@ def test_checkpoint_that_is_missing_or_damaged_never_becomes_random_weights(
     for random_weights in (False, True):
         with pytest.raises(InputError, match="damaged, or not a checkpoint"):
             load_network(tmp_path / "cut.pt", random_weights=random_weights)
-    with pytest.raises(InputError, match="damaged, or not a checkpoint"):
+    with pytest.raises(InputError, match="an index or pack of videos; name the run first"):
         load_network(small_index_file())
 
 
