@@ -12,6 +12,7 @@ import argparse
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -71,9 +72,9 @@ class Costs:
         (path,) = self._folder.checkpoints.glob("step-*.pt")
         return path.stat().st_size / 2**20
 
-    def _timed(self, work: object) -> float:
+    def _timed(self, work: Callable[[], object]) -> float:
         started = time.perf_counter()
-        work()  # type: ignore[operator]
+        work()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started

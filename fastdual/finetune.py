@@ -138,7 +138,8 @@ def _settle_overlaps(
         decode=config.data.decode,
         num_workers=config.data.num_workers,
     )
-    write_overlaps(listing, found)
+    if listing is not None:
+        write_overlaps(listing, found)
     return refuse_overlaps(found, allowed=allowed, listing=listing)
 
 

@@ -116,8 +116,9 @@ class Request:
         from fastdual.evaluate.hygiene import refuse_overlaps, write_overlaps
 
         listing = self.overlaps_file
-        # Splits of one data set share videos, and so pairs: each is written once.
-        write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
+        if listing is not None:
+            # Splits of one data set share videos, and so pairs: each is written once.
+            write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
         return [refuse_overlaps(of, allowed=self.allow_overlap, listing=listing) for of in found]
 
 

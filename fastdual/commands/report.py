@@ -72,7 +72,8 @@ def command(
         decoding: dict[str, Any] = {"decode": decode, "num_workers": workers}
         found = index_overlaps(index, *splits, **decoding)
         options = EmbedOptions(clips_per_video=clips_per_video, **decoding)
-        write_overlaps(overlaps_file, found)
+        if overlaps_file is not None:
+            write_overlaps(overlaps_file, found)
         overlaps = refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
         with video_progress("embedding") as progress:
             evidence = collect(

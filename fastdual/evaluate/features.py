@@ -6,7 +6,6 @@ Shapes: N videos, F features.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastdual.checkpoint import write_atomically
 from fastdual.loaders.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.tables import Tables, write_texts
 
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
@@ -146,7 +146,7 @@ class FeatureSet:
         body = _read_checked(path)
         try:
             with h5py.File(io.BytesIO(body), "r") as file:
-                return cls(**_decode(file))
+                return cls(**_decode(file, Tables(file, len(body))))
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
 
@@ -167,15 +167,15 @@ def _encode(feature_set: FeatureSet) -> bytes:
         file.attrs["settings"] = json.dumps(dict(feature_set.settings))
         file["features"] = feature_set.features
         file["labels"] = feature_set.labels
-        _write_texts(file, "paths", feature_set.paths)
-        _write_texts(file, "class_names", feature_set.class_names)
-        _write_texts(file, "groups", feature_set.groups)
+        write_texts(file, "paths", feature_set.paths)
+        write_texts(file, "class_names", feature_set.class_names)
+        write_texts(file, "groups", feature_set.groups)
         # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
         names = tuple(sorted(feature_set.splits))
-        _write_texts(file, "split_names", names)
+        write_texts(file, "split_names", names)
         for number, name in enumerate(names):
             file[f"splits/{number}"] = feature_set.splits[name]
-        file["left_out"] = json.dumps([asdict(video) for video in feature_set.left_out])
+        write_texts(file, "left_out", [json.dumps(asdict(v)) for v in feature_set.left_out])
     body = stream.getvalue()[_USER_BLOCK:]
     digest = hashlib.sha256(body).hexdigest()
     header = _MAGIC + f"{_VERSION}\nsha256 {digest}\n".encode()
@@ -200,41 +200,23 @@ def _read_checked(path: Path) -> bytes:
     return content
 
 
-def _decode(file: Any) -> dict[str, Any]:
+def _decode(file: Any, tables: Tables) -> dict[str, Any]:
     splits = {
-        name: _read_array(file, f"splits/{number}")
-        for number, name in enumerate(_read_texts(file, "split_names"))
+        name: tables.array(f"splits/{number}")
+        for number, name in enumerate(tables.texts("split_names"))
     }
+    missing = [json.loads(text) for text in tables.texts("left_out")]
     return {
-        "features": _read_array(file, "features"),
-        "labels": _read_array(file, "labels"),
-        "paths": _read_texts(file, "paths"),
-        "class_names": _read_texts(file, "class_names"),
-        "groups": _read_texts(file, "groups"),
+        "features": tables.array("features"),
+        "labels": tables.array("labels"),
+        "paths": tables.texts("paths"),
+        "class_names": tables.texts("class_names"),
+        "groups": tables.texts("groups"),
         "splits": splits,
         "checkpoint": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
         "left_out": tuple(
-            LeftOut(video["path"], video["reason"], tuple(video["splits"]))
-            for video in json.loads(file["left_out"][()])
+            LeftOut(video["path"], video["reason"], tuple(video["splits"])) for video in missing
         ),
     }
-
-
-def _write_texts(file: Any, name: str, texts: tuple[str, ...]) -> None:
-    # As bytes: a file name need not be UTF-8.
-    file.create_dataset(name, data=[os.fsencode(t) for t in texts], dtype=h5py.string_dtype())
-
-
-def _read_array(file: Any, name: str) -> NDArray[Any]:
-    dataset = file[name]
-    # A damaged or hostile header may not make us allocate more than the file holds.
-    if dataset.id.get_storage_size() != dataset.nbytes:
-        raise InputError(f"{name} claims {dataset.nbytes} bytes that the file does not hold")
-    array: NDArray[Any] = dataset[:]
-    return array
-
-
-def _read_texts(file: Any, name: str) -> tuple[str, ...]:
-    return tuple(os.fsdecode(text) for text in file[name][:])

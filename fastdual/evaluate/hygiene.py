@@ -79,14 +79,12 @@ def refuse_overlaps(
     return [asdict(overlap) for overlap in overlaps]
 
 
-def write_overlaps(path: Path | None, overlaps: Sequence[Overlap]) -> None:
-    """Write pairs as a CSV file, where one is named: kind, training video, test video.
+def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
+    """Write pairs as a CSV file: kind, training video, test video.
 
     Raises:
         FailureError: it cannot be written.
     """
-    if path is None:
-        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", "train", "test"])
