@@ -78,8 +78,8 @@ class Assembler:
         self._graphs: dict[Source, ClipGraph] = {}
         self._refused: set[int] = set()
         self._memory = BatchMemory()
-        self._colour_tickets: dict[int, int] = {}
-        self._colour_matrices: dict[int, NDArray[np.float64]] = {}
+        self._examinations: dict[int, int] = {}
+        self._examined: dict[int, NDArray[np.float64] | str] = {}
         self._num_threads = graph_threads(choice.backend, available_cpus())
         self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
         self._rows_ahead = 2 * num_workers + self._chunk_rows
@@ -142,8 +142,8 @@ class Assembler:
             self._submit_to_pyav(row)
             return
         row.encoded = self._files.submit(read_pinned, self._index.source(video), self._device)
-        if video not in self._colour_matrices and video not in self._colour_tickets:
-            self._colour_tickets[video] = self._reader.submit_colour(video)
+        if video not in self._examined and video not in self._examinations:
+            self._examinations[video] = self._reader.submit_examination(video)
 
     def _submit_to_pyav(self, row: Row) -> None:
         """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
@@ -195,8 +195,8 @@ class Assembler:
                 continue
             if row.encoded.exception() is not None or not len(row.encoded.result()):
                 self._leave_to_pyav(row, "the file cannot be read")
-            elif not self._knows_colour(row.video):
-                self._leave_to_pyav(row, "DALI does not know the colour matrix that it states")
+            elif isinstance(answer := self._examine(row.video), str):
+                self._leave_to_pyav(row, answer)
             else:
                 rows.append(row)
         if not rows or self._try_encoded(chunk, rows) is None:
@@ -207,13 +207,11 @@ class Assembler:
             if reason is not None:
                 self._leave_to_pyav(row, reason)
 
-    def _knows_colour(self, video: int) -> bool:
-        ticket = self._colour_tickets.pop(video, None)
-        if ticket is not None:
-            matrix = self._reader.colour_matrix(ticket)
-            if matrix is not None:
-                self._colour_matrices[video] = matrix
-        return video in self._colour_matrices
+    def _examine(self, video: int) -> NDArray[np.float64] | str:
+        """What `FrameReader.examined` says of a video; it is asked once."""
+        if video not in self._examined:
+            self._examined[video] = self._reader.examined(self._examinations.pop(video))
+        return self._examined[video]
 
     def _leave_to_pyav(self, row: Row, reason: str) -> None:
         if row.video not in self._refused:
@@ -229,7 +227,7 @@ class Assembler:
             [row.encoded.result() for row in rows if row.encoded is not None],
             [row.wanted for row in rows],
             self._index.rotation[[row.video for row in rows]].astype(np.int64),
-            np.stack([self._colour_matrices[row.video] for row in rows]),
+            np.stack([self._examine(row.video) for row in rows]),
         )
         try:
             self._augment(chunk, rows, "encoded", inputs)

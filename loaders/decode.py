@@ -136,10 +136,20 @@ def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class ColourTask:
-    """Ask a worker for the colour matrix that a video states (libav's number)."""
+class ExamineTask:
+    """Ask a worker what decides whether DALI would show the pictures of a video as PyAV does."""
 
     source: Encoded
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The answer: the colour matrix that the video states (libav's number), and whether DALI, which
+    numbers frames by the times of packets, would number them otherwise; the reason, or None."""
+
+    colour_space: int
+    misnumbered: str | None
 
 
 @dataclass(frozen=True)
@@ -164,21 +174,34 @@ class ReadTask:
     views: AugmentTask | None = None
 
 
-def read_task(task: ReadTask | ColourTask) -> NDArray[np.uint8] | Deferred | int:
+def read_task(task: ReadTask | ExamineTask) -> NDArray[np.uint8] | Deferred | Examined:
     """Do one task in a worker process.
 
     Returns:
         The upright, scaled frames [F, h, w, 3]; or the views [V, T, H, W, 3] in float32, made where
-        they are handed over; or the number of a colour matrix.
+        they are handed over; or what was asked of a file.
     """
     from fastdual.loaders.picture import interleave
-    from fastdual.loaders.video import open_video
 
-    if isinstance(task, ColourTask):
-        with open_video(task.source) as video:
-            return int(video.stream.codec_context.colorspace)
+    if isinstance(task, ExamineTask):
+        return _examine(task)
     planes = decode_planes(task)
     return interleave(planes) if task.views is None else _views(planes, task.views)
+
+
+def _examine(task: ExamineTask) -> Examined:
+    from fastdual.loaders.video import demux, open_video
+
+    with open_video(task.source) as video:
+        times = [packet.pts for packet in demux(video) if packet.size]
+        codec = video.stream.codec_context
+        misnumbered = None
+        if any(time is None or time < 0 for time in times):
+            misnumbered = "DALI leaves out frames whose time is missing or negative"
+        # In MPEG-4, a packet may hold two pictures and the next one none; DALI takes them apart.
+        elif len(times) != task.num_frames and codec.codec.canonical_name != "mpeg4":
+            misnumbered = f"it has {len(times)} packets for {task.num_frames} frames"
+        return Examined(int(codec.colorspace), misnumbered)
 
 
 def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
@@ -209,7 +232,7 @@ class FrameReader:
     ) -> None:
         self._index, self._spec = index, spec
         self._pool = ProcessPool(
-            READ_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds
+            READ_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds, send_ahead=True
         )
 
     def submit(self, video: int, frames: Ints) -> int:
@@ -246,15 +269,25 @@ class FrameReader:
         size = self._spec.resize_height, self._spec.resize_width
         return ReadTask(source, frames, table, size, rotation, num_frames, views)
 
-    def submit_colour(self, video: int) -> int:
-        """Queue the question which colour matrix a file states, and return a ticket."""
-        return self._pool.submit(ColourTask(self._index.source(video)))
+    def submit_examination(self, video: int) -> int:
+        """Queue the question whether DALI can be given a file, and return a ticket."""
+        num_frames = int(self._index.num_frames[video])
+        return self._pool.submit(ExamineTask(self._index.source(video), num_frames))
 
-    def colour_matrix(self, ticket: int) -> NDArray[np.float64] | None:
-        """Wait for the answer and forget the ticket; None also where the file cannot be read."""
-        number = self._pool.result(ticket)
+    def examined(self, ticket: int) -> NDArray[np.float64] | str:
+        """Wait for the answer and forget the ticket.
+
+        Returns:
+            What mends DALI's colours, see `colour_matrix`; or why PyAV must decode the file.
+        """
+        answer: Examined | TaskFailure = self._pool.result(ticket)
         self._pool.release(ticket)
-        return None if isinstance(number, TaskFailure) else colour_matrix(number)
+        if isinstance(answer, TaskFailure):
+            return answer.reason
+        if answer.misnumbered is not None:
+            return answer.misnumbered
+        matrix = colour_matrix(answer.colour_space)
+        return "DALI does not know the colour matrix that it states" if matrix is None else matrix
 
     def result(self, ticket: int) -> NDArray[Any] | TaskFailure | None:
         """Wait for a ticket.

@@ -49,8 +49,9 @@ class FrameWriter:
             interpolation=_SCALING,
             threads=1,
         )
+        planes = picture.planes
         for target, number in zip(out, _PLANES, strict=True):
-            plane = picture.planes[number]
+            plane = planes[number]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
             pixels = rows[: self._height, : self._width]
             target[...] = np.rot90(pixels, self._turns) if self._turns else pixels

@@ -30,6 +30,7 @@ _MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
 _MAX_TRIES_KILLED = 10  # a signal from outside is not the task's fault
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM")
 _FREE_BUFFERS_PER_WORKER = 4
+_MOST_BYTES_AHEAD = 1 << 14  # of a task that waits in a socket: it must fit, or sending blocks
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ProcessPool:
         num_workers: Child processes.
         timeout_seconds: A task that runs longer fails with kind "timeout" and costs its worker.
         setup: Leading arguments of every call.
+        send_ahead: Send a worker its next task while it is at another, so that it never waits for
+            us. That task cannot go to another worker then: for short tasks of similar length.
 
     A uint8 array returned by the function, or a `Deferred` one, arrives as a view of shared memory
     that is valid until its ticket is released; any other result is pickled. A `Deferred` array may
@@ -62,6 +65,7 @@ class ProcessPool:
         num_workers: int,
         timeout_seconds: float,
         setup: tuple[Any, ...] = (),
+        send_ahead: bool = False,
     ) -> None:
         if num_workers < 1 or timeout_seconds <= 0:
             raise ValueError(
@@ -70,6 +74,7 @@ class ProcessPool:
             )
         self._function, self._setup = function, setup
         self._num_workers, self._timeout_seconds = num_workers, timeout_seconds
+        self._tasks_per_worker = 2 if send_ahead else 1
         self._condition = threading.Condition()
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
@@ -116,7 +121,7 @@ class ProcessPool:
             raise FailureError(self._broken or "the worker pool was closed before its result came")
 
     def release(self, ticket: int) -> None:
-        """Forget a ticket: its array may be overwritten from now on; a pending task is dropped."""
+        """Forget a ticket: its array may be overwritten from now on; a queued task is dropped."""
         with self._condition:
             job = self._jobs.pop(ticket, None)
             if job is None:
@@ -207,36 +212,44 @@ class ProcessPool:
     def _load(self) -> int:
         """Number of tasks queued or running: no more workers than that are ever needed."""
         with self._condition:
-            return len(self._queue) + sum(worker.job is not None for worker in self._workers)
+            return len(self._queue) + sum(len(worker.jobs) for worker in self._workers)
 
     def _hand_out(self) -> None:
-        for worker in list(self._workers):
-            if not worker.ready or worker.job is not None:
-                continue
-            with self._condition:
-                job = self._next_job()
+        """Give every idle worker a task, then every busy one what it does next."""
+        for depth in range(self._tasks_per_worker):
+            for worker in list(self._workers):
+                if not worker.ready or len(worker.jobs) != depth:
+                    continue
+                with self._condition:
+                    job = self._next_job(_MOST_BYTES_AHEAD if depth else None)
                 if job is None:
                     return
-                worker.job, job.tries = job, job.tries + 1
-                worker.lent, dropped = worker.reader.take()
-            worker.deadline = time.monotonic() + self._timeout_seconds
-            place, descriptor = worker.place(job)
-            try:
-                message = (job.task, worker.lent, dropped, place, worker.shown.take_gone())
-                worker.channel.send(message, descriptor=descriptor)
-            except ChannelClosed:
-                self._bury(worker)
+                self._send(worker, job)
 
-    def _next_job(self) -> Job | None:
-        while self._queue:
-            job = self._queue.popleft()
-            if not job.abandoned:
-                return job
-        return None
+    def _send(self, worker: Worker, job: Job) -> None:
+        worker.jobs.append(job)
+        if len(worker.jobs) == 1:
+            worker.begin(self._timeout_seconds)
+        with self._condition:
+            job.lent, dropped = worker.reader.take()
+        place, descriptor = worker.place(job)
+        try:
+            message = (job.task, job.lent, dropped, place, worker.shown.take_gone())
+            worker.channel.send(message, descriptor=descriptor)
+        except ChannelClosed:
+            self._bury(worker)
+
+    def _next_job(self, most_bytes: int | None) -> Job | None:
+        """The next task that somebody still wants, unless it is longer than that."""
+        while self._queue and self._queue[0].abandoned:
+            self._queue.popleft()
+        if not self._queue or most_bytes is not None and len(self._queue[0].task) > most_bytes:
+            return None
+        return self._queue.popleft()
 
     def _collect(self) -> None:
         """Wait for a message, a death, a deadline or a wake-up, and deal with it."""
-        busy = [worker for worker in self._workers if worker.job is not None or not worker.ready]
+        busy = [worker for worker in self._workers if worker.jobs or not worker.ready]
         deadline = min((worker.deadline for worker in busy), default=None)
         pause = None if deadline is None else max(0.0, deadline - time.monotonic())
         sources: list[Any] = [self._wake_out, *(worker.channel for worker in self._workers)]
@@ -263,8 +276,9 @@ class ProcessPool:
             self._deliver(worker, kind, value, descriptor)
 
     def _deliver(self, worker: Worker, kind: str, value: Any, descriptor: int | None) -> None:
-        job, worker.job = worker.job, None
-        assert job is not None
+        job = worker.jobs.popleft()
+        if worker.jobs:
+            worker.begin(self._timeout_seconds)
         if kind == "error":
             value = TaskFailure(value, "error")
         if kind == "array":
@@ -272,18 +286,11 @@ class ProcessPool:
             with self._condition:
                 value = worker.reader.view(header, descriptor)
                 job.lender, job.buffer = worker, header.buffer
-                if worker.lent == header.buffer:
-                    worker.lent = None
-        self._return_lent(worker)
-        self._finish(job, value)
-
-    def _return_lent(self, worker: Worker) -> None:
-        """Take back a buffer that was offered for a result but not used."""
-        if worker.lent is not None:
+        if job.lent is not None and (job.lender is None or job.lent != job.buffer):
             with self._condition:
                 # Not used although offered: too small for what comes here, so do not keep it.
-                worker.reader.put_back(worker.lent, keep=0)
-            worker.lent = None
+                worker.reader.put_back(job.lent, keep=0)
+        self._finish(job, value)
 
     def _finish(self, job: Job, result: Any) -> None:
         with self._condition:
@@ -295,27 +302,35 @@ class ProcessPool:
             self._condition.notify_all()
 
     def _time_out(self, worker: Worker) -> None:
-        job = worker.job
+        running = self._take_jobs(worker)
         self._discard(worker)
-        if job is not None:
+        if running is not None:
             reason = f"took longer than {self._timeout_seconds:g} s"
-            self._finish(job, TaskFailure(reason, "timeout"))
+            self._finish(running, TaskFailure(reason, "timeout"))
         else:
             self._count_failed_start(f"did not start within {START_SECONDS:g} s")
 
     def _bury(self, worker: Worker) -> None:
         """A worker died: run its task again, unless it has had its tries."""
-        job, ready = worker.job, worker.ready
+        running, ready = self._take_jobs(worker), worker.ready
         cause = describe_exit(self._discard(worker))
-        if job is None:
+        if running is None:
             if not ready:
                 self._count_failed_start(cause)
             return
-        if job.tries < (_MAX_TRIES_KILLED if cause in _FROM_OUTSIDE else _MAX_TRIES):
+        if running.tries < (_MAX_TRIES_KILLED if cause in _FROM_OUTSIDE else _MAX_TRIES):
             with self._condition:
-                self._queue.appendleft(job)
+                self._queue.appendleft(running)
             return
-        self._finish(job, TaskFailure(f"crashed its worker process ({cause})", "crash"))
+        self._finish(running, TaskFailure(f"crashed its worker process ({cause})", "crash"))
+
+    def _take_jobs(self, worker: Worker) -> Job | None:
+        """Put the jobs that wait at a worker back into the queue; return the one that runs."""
+        running = worker.jobs.popleft() if worker.jobs else None
+        with self._condition:
+            self._queue.extendleft(reversed(worker.jobs))
+        worker.jobs.clear()
+        return running
 
     def _count_failed_start(self, cause: str) -> None:
         self._failed_starts += 1

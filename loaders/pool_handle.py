@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ class Job:
     result: Any = None
     lender: Worker | None = None
     buffer: int = -1
+    lent: int | None = None  # the worker's buffer that was offered for the result
 
 
 @dataclass(eq=False)
@@ -44,10 +46,14 @@ class Worker:
     channel: Channel
     deadline: float
     ready: bool = False
-    job: Job | None = None
-    lent: int | None = None
+    jobs: deque[Job] = field(default_factory=deque)  # the first runs, the others wait in the socket
     reader: BufferReader = field(default_factory=BufferReader)
     shown: Shown = field(default_factory=Shown)
+
+    def begin(self, seconds: float) -> None:
+        """Note that the first job runs from now on, and may take so long."""
+        self.jobs[0].tries += 1
+        self.deadline = time.monotonic() + seconds
 
     def place(self, job: Job) -> tuple[Place | None, int | None]:
         """Where a job's result goes, and the descriptor that the worker does not have yet."""

@@ -64,6 +64,22 @@ def encode(
     return path
 
 
+def remux(source: Path, path: Path, *, delay: int) -> Path:
+    """Copy the packets of a video so many frames later; negative times stay negative."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
+        stream = old.streams.video[0]
+        copied = new.add_stream_from_template(stream)
+        ticks = round(delay / (stream.average_rate * stream.time_base))
+        for packet in old.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+                packet.stream = copied
+                new.mux(packet)
+    return path
+
+
 def encode_sound(path: Path) -> Path:
     """Write a file with sound alone."""
     with av.open(str(path), "w") as container:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastdual.loaders.decode import (
+    Examined,
     FrameReader,
     choose_backend,
     colour_matrix,
@@ -19,9 +20,10 @@ from fastdual.loaders.decode import (
 from fastdual.loaders.errors import InputError
 from fastdual.loaders.graph import MEAN, STD, ClipGraph, encoded_inputs, read_pinned
 from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool import TaskFailure
-from tests.loaders.clips import encode, read_number
+from tests.loaders.clips import encode, read_number, remux
 
 DIFFERENCE = 2.0  # of 255, mean absolute, after resizing
 # Whole frames, borders and all; neighbours at the start, the end and in the middle.
@@ -68,9 +70,9 @@ def read_by_dali(index: VideoIndex, plan: ClipPlan, space: int, device: str = "c
 
 
 def colour_space(reader: FrameReader, index: VideoIndex, video: int) -> int:
-    number = reader._pool.result(reader.submit_colour(video))
-    assert isinstance(number, int)
-    return number
+    answer = reader._pool.result(reader.submit_examination(video))
+    assert isinstance(answer, Examined) and answer.misnumbered is None
+    return answer.colour_space
 
 
 def assert_backends_agree(index: VideoIndex, videos: list[int], device: str = "cpu") -> None:
@@ -175,6 +177,33 @@ def test_dali_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
     videos = [v for v in range(len(index)) if why_not_dali("dali-cpu", index, v) is None]
     assert len(videos) == 14
     assert_backends_agree(index, videos)
+
+
+def test_files_whose_frames_dali_would_miscount_are_left_to_pyav(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = {"height": 96, "width": 128}
+    source = encode(tmp_path / "source.webm", 20, codec="libvpx-vp9", **size)
+    remux(source, tmp_path / "videos" / "good.mkv", delay=0)
+    remux(source, tmp_path / "videos" / "early.mkv", delay=-2)
+    index = build_index(tmp_path / "videos", tmp_path / "x.h5", num_workers=1)
+    reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
+    early, good = (index.paths.index(name) for name in ("early.mkv", "good.mkv"))
+    assert reader.examined(reader.submit_examination(early)) == (
+        "DALI leaves out frames whose time is missing or negative"
+    )
+    assert np.array_equal(reader.examined(reader.submit_examination(good)), np.eye(3))
+    reader.close()
+    # The same video twice in a row, before the first answer: it is asked once and told once.
+    with ClipLoader(index, SPEC, batch_size=1, decode="dali-cpu", num_workers=1) as loader:
+        batches = [batch for _ in range(3) for batch in loader]
+    assert len(batches) == 6
+    told = [record.message for record in caplog.records if "PyAV decodes" in record.message]
+    assert len(told) == 1 and "early.mkv: DALI leaves out frames" in told[0]
+    fewer = replace(index, num_frames=index.num_frames - 1)
+    reader = FrameReader(fewer, SPEC, num_workers=1, timeout_seconds=60)
+    assert reader.examined(reader.submit_examination(good)) == "it has 20 packets for 19 frames"
+    reader.close()
 
 
 def test_each_wanted_frame_is_decoded_once():

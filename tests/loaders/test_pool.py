@@ -21,9 +21,14 @@ from fastdual.loaders.pool import ProcessPool, TaskFailure
 RUN = "tests.loaders.pool_tasks:run"
 
 
+@pytest.fixture(params=[False, True], ids=["", "ahead"])
+def send_ahead(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def pool() -> Iterator[ProcessPool]:
-    with ProcessPool(RUN, num_workers=2, timeout_seconds=20) as pool:
+def pool(send_ahead: bool) -> Iterator[ProcessPool]:
+    with ProcessPool(RUN, num_workers=2, timeout_seconds=20, send_ahead=send_ahead) as pool:
         yield pool
 
 
@@ -84,6 +89,36 @@ def test_a_task_that_kills_its_worker_is_named_and_costs_no_other(
     assert pool.result(tickets[2]) == 36
 
 
+def test_a_worker_has_its_next_task_before_it_is_done(pool: ProcessPool, send_ahead: bool) -> None:
+    for ticket in [pool.submit(("sleep", 0.5)) for _ in range(2)]:
+        pool.result(ticket)  # both have started
+    long, short, next_one, huge, last = (
+        pool.submit(task)
+        for task in (
+            ("sleep", 1.0),
+            ("sleep", 0.4),
+            ("sleep", 0),
+            ("echo", b"x" * 10_000_000),  # no socket holds it: it must not be sent ahead
+            ("sleep", 0),
+        )
+    )
+    busy, idle = pool.result(long), pool.result(short)
+    assert busy != idle
+    assert pool.result(next_one) == (busy if send_ahead else idle)
+    assert len(pool.result(huge)) == 10_000_000
+    assert pool.result(last) in (busy, idle)
+
+
+def test_a_crash_or_a_hang_is_not_the_fault_of_the_tasks_behind_it() -> None:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5, send_ahead=True) as pool:
+        fatal = [("signal", signal.SIGSEGV), ("sleep", 600)]
+        tickets = [pool.submit(task) for task in (*fatal, ("square", 3), *fatal, ("square", 4))]
+        results = [pool.result(ticket) for ticket in tickets]
+    crash = TaskFailure("crashed its worker process (SIGSEGV)", "crash")
+    hang = TaskFailure("took longer than 0.5 s", "timeout")
+    assert results == [crash, hang, 9, crash, hang, 16]
+
+
 def test_a_crash_is_tried_once_more(tmp_path: Path) -> None:
     with ProcessPool(
         "tests.loaders.pool_tasks:crash_once",
@@ -95,8 +130,8 @@ def test_a_crash_is_tried_once_more(tmp_path: Path) -> None:
         assert list(pool.imap(names, window=3)) == [(name, name) for name in names]
 
 
-def test_a_hang_ends_at_the_time_limit(pool: ProcessPool) -> None:
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5) as quick:
+def test_a_hang_ends_at_the_time_limit(send_ahead: bool) -> None:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5, send_ahead=send_ahead) as quick:
         quick.result(quick.submit(("square", 1)))
         pids = quick.worker_pids()
         tickets = [quick.submit(("sleep", 600)), quick.submit(("square", 7))]
@@ -228,14 +263,15 @@ def anonymous_mib(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def test_a_released_pending_task_is_dropped(pool: ProcessPool) -> None:
-    running = [pool.submit(("sleep", 0.3)) for _ in range(2)]
-    dropped = [pool.submit(("sleep", 600)) for _ in range(5)]
-    for ticket in dropped:
-        pool.release(ticket)
-    assert pool.result(pool.submit(("square", 8))) == 64
-    for ticket in running:
-        assert isinstance(pool.result(ticket), int)
+def test_a_released_pending_task_is_dropped() -> None:
+    with ProcessPool(RUN, num_workers=2, timeout_seconds=20) as pool:
+        running = [pool.submit(("sleep", 0.3)) for _ in range(2)]
+        dropped = [pool.submit(("sleep", 600)) for _ in range(5)]
+        for ticket in dropped:
+            pool.release(ticket)
+        assert pool.result(pool.submit(("square", 8))) == 64
+        for ticket in running:
+            assert isinstance(pool.result(ticket), int)
 
 
 def test_closing_kills_the_workers_and_frees_a_waiting_caller() -> None:
