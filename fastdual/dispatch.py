@@ -292,6 +292,7 @@ def _reference_contrast(
     """The reference on all processes' candidates, which the ring would not spare it either."""
     num_processes = dist.get_world_size() if gather is not None and dist.is_initialized() else 1
     if num_processes > 1:
+        gathering.check_even(key)
         key, key_ids = _gather_rows(key), _gather_rows(key_ids)
         key_groups = None if key_groups is None else _gather_rows(key_groups)
     spread = num_processes > 1 and reduction == "mean"

@@ -16,17 +16,18 @@ from fastdual.dispatch import (
     shuffle_rank_loss_with_metrics,
     widen_mixed,
 )
+from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import (
+    as_temperature,
     check_choice,
     check_floating,
     check_ids,
     check_same_device,
-    check_temperature,
     check_views,
 )
 from fastdual.kernels.contrastive import MAX_DIM, Positives
 from fastdual.kernels.problem import Layout
-from fastdual.kernels.rank_checks import check_permutation
+from fastdual.kernels.rank_checks import as_rank_numbers, check_permutation
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums import segment_sums
 
@@ -82,7 +83,6 @@ def two_view_contrast(
     """
     first, second = widen_mixed(first, second)
     check_views("[B, D]", max_dim=MAX_DIM, first=first, second=second)
-    check_temperature(temperature)
     check_same_device(first=first, ids=ids)
     return batch_contrast(
         torch.cat([first, second]),
@@ -130,7 +130,7 @@ def temporal_coherence_loss_with_metrics(
     check_choice("form", form, ("mean", "segments"))
     first, second = widen_mixed(first, second)
     check_views("[B, S, D]", max_dim=MAX_DIM, first=first, second=second)
-    check_temperature(temperature)
+    temperature = as_temperature(temperature)
     check_same_device(first=first, ids=ids)
     clips, num_segments, _ = first.shape
     options: dict[str, Any] = {"backend": backend, "gather": gather, "metrics": metrics}
@@ -138,6 +138,7 @@ def temporal_coherence_loss_with_metrics(
         if backend == "eager":
             means = first.mean(dim=1), second.mean(dim=1)
             return two_view_contrast(*means, ids, temperature=temperature, **options)
+        refuse_transforms(first, second)
         # Summed first, and not normalised: (1/S^2) sum_ij x_i.y_j = (sum x).(sum y) / S^2.
         return batch_contrast(
             segment_sums(first, second),
@@ -163,8 +164,8 @@ def dual_variance_loss(
     video_ids: Tensor,
     *,
     objective: Objective = "clip+rank+coherence",
-    clip_temperature: float = 0.07,
-    coherence_temperature: float = 0.07,
+    clip_temperature: float | Tensor = 0.07,
+    coherence_temperature: float | Tensor = 0.07,
     rank_temperature: float = 0.05,
     rank_clip: float | None = None,
     backend: Backend = "auto",
@@ -190,12 +191,9 @@ def dual_variance_loss(
         ValueError: If an argument does not fit.
     """
     check_choice("objective", objective, OBJECTIVES)
-    for name, value in (
-        ("clip_temperature", clip_temperature),
-        ("coherence_temperature", coherence_temperature),
-        ("rank_temperature", rank_temperature),
-    ):
-        check_temperature(value, name)
+    clip_temperature = as_temperature(clip_temperature, "clip_temperature")
+    coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
+    rank_temperature, rank_clip = as_rank_numbers(rank_temperature, rank_clip, prefix="rank_")
     _check_views(clip, segments, video_ids, views=4 if "rank" in objective else 2)
     if "rank" in objective:
         check_permutation(permutation, segments[:, 0])

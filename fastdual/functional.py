@@ -25,10 +25,10 @@ from fastdual.dual_variance import (
     two_view_contrast,
 )
 from fastdual.kernels.checks import (
+    as_temperature,
     check_ids,
     check_rows,
     check_same_device,
-    check_temperature,
     check_views,
 )
 from fastdual.kernels.contrastive import MAX_DIM
@@ -93,7 +93,7 @@ def clip_loss(
     check_views("[N, D]", max_dim=MAX_DIM, image=image, text=text)
     if isinstance(logit_scale, Tensor) and logit_scale.numel() == 1:
         logit_scale = logit_scale.reshape(())
-    check_temperature(logit_scale, "logit_scale")
+    logit_scale = as_temperature(logit_scale, "logit_scale")
     # Both directions at once: what an image meets are the texts, for images are all of one group.
     # Among several processes, and for the plain formula, each direction by itself: the rows' own
     # kind would be multiplied just to be ignored.

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from fastdual import functional
 from fastdual.dispatch import Backend, Gather
 from fastdual.dual_variance import CoherenceForm, DualVarianceResult, Objective
+from fastdual.kernels.checks import as_temperature
 from fastdual.kernels.contrastive import Positives, Precision, Reduction
+from fastdual.kernels.rank_checks import as_rank_numbers
 
 __all__ = [
     "ClipLoss",
@@ -60,7 +62,7 @@ class ContrastiveLoss(nn.Module):
         gather: Gather = None,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = as_temperature(temperature)
         self.positives = positives
         self.reduction = reduction
         self.normalize = normalize
@@ -107,7 +109,7 @@ class NTXentLoss(nn.Module):
         gather: Gather = None,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = as_temperature(temperature)
         self.normalize = normalize
         self.backend = backend
         self.gather = gather
@@ -138,7 +140,7 @@ class SupConLoss(nn.Module):
         gather: Gather = None,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = as_temperature(temperature)
         self.normalize = normalize
         self.backend = backend
         self.gather = gather
@@ -168,15 +170,20 @@ class ClipLoss(nn.Module):
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: float | Tensor,
+        logit_bias: Tensor | None = None,
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
         """Features [N, D] L2-normalised, logit_scale one number (1 / temperature) -> 0-d.
 
-        With `output_dict`, as open_clip's trainer asks, {"contrastive_loss": the loss}.
+        A `logit_bias` moves all logits alike, so it changes nothing, and its gradient is 0. With
+        `output_dict`, as open_clip's trainer asks, {"contrastive_loss": the loss}.
         """
         loss = functional.clip_loss(
             image_features, text_features, logit_scale, backend=self.backend, gather=self.gather
         )
+        if logit_bias is not None:
+            # DistributedDataParallel waits for the gradient of every parameter.
+            loss = loss + 0.0 * logit_bias.sum()
         return {"contrastive_loss": loss} if output_dict else loss
 
 
@@ -199,7 +206,7 @@ class TemporalCoherenceLoss(nn.Module):
         gather: Gather = None,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = as_temperature(temperature)
         self.form = form
         self.positives = positives
         self.backend = backend
@@ -238,8 +245,7 @@ class ShuffleRankLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.clip = clip
+        self.temperature, self.clip = as_rank_numbers(temperature, clip)
         self.normalize = normalize
         self.backend = backend
 
@@ -265,8 +271,8 @@ class DualVarianceLoss(nn.Module):
         objective: Objective = "clip+rank+coherence",
         backend: Backend = "auto",
         gather: Gather = None,
-        clip_temperature: float = 0.07,
-        coherence_temperature: float = 0.07,
+        clip_temperature: float | nn.Parameter = 0.07,
+        coherence_temperature: float | nn.Parameter = 0.07,
         rank_temperature: float = 0.05,
         rank_clip: float | None = None,
     ) -> None:
@@ -274,10 +280,11 @@ class DualVarianceLoss(nn.Module):
         self.objective = objective
         self.backend = backend
         self.gather = gather
-        self.clip_temperature = clip_temperature
-        self.coherence_temperature = coherence_temperature
-        self.rank_temperature = rank_temperature
-        self.rank_clip = rank_clip
+        self.clip_temperature = as_temperature(clip_temperature, "clip_temperature")
+        self.coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
+        self.rank_temperature, self.rank_clip = as_rank_numbers(
+            rank_temperature, rank_clip, prefix="rank_"
+        )
 
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor

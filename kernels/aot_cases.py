@@ -17,7 +17,10 @@ from fastdual.kernels.aot import Launch, recorded_launches
 from fastdual.kernels.problem import Layout, Problem
 
 # Options of contrastive_launches, and whether ids and groups are told by their place.
-_OPTIONS = ("plain", False), ("all", False), ("plain", True), ("learned", True), ("all", True)
+_OPTIONS = (
+    ("plain", False), ("all", False),
+    ("plain", True), ("given", True), ("learned", True), ("all", True),
+)  # fmt: skip
 
 
 def contrastive_launches(
@@ -32,9 +35,10 @@ def contrastive_launches(
     """Launches of forward and backward, gradients of everything.
 
     Without num_columns the rows are their own candidates; `placed`: with ids and groups by their
-    place. Options are "plain", "learned" (the temperature), or "all": all that cost registers.
+    place. Options are "plain", "given" (the temperature, as a tensor), "learned" (the same, with a
+    gradient), or "all": all that cost registers.
     """
-    heavy, learned = options == "all", options != "plain"
+    heavy, learned = options == "all", options in ("learned", "all")
     query = torch.empty(num_rows, dim, dtype=dtype)
     ids = torch.empty(num_rows, dtype=torch.int64)
     key = key_ids = None
@@ -42,9 +46,10 @@ def contrastive_launches(
         key = torch.empty(num_columns, dim, dtype=dtype)
         key_ids = torch.empty(num_columns, dtype=torch.int64)
     positives = "mean" if heavy else "sum"
-    temperature = torch.empty(()) if learned else None
+    temperature = None if options == "plain" else torch.empty(())
     problem = Problem(
-        query, key, ids, key_ids, ids, key_ids, temperature, 0.07, positives, heavy, "ieee"
+        query, key, ids, key_ids, ids, key_ids, temperature, 0.07, positives, heavy, "ieee",
+        learned=learned,
     )  # fmt: skip
     if placed:
         # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
@@ -99,8 +104,8 @@ def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[L
             # The paper's batch, a large one, and a queue.
             for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
                 for options, placed in _OPTIONS:
-                    # What a learned temperature adds is the same in every dtype.
-                    told = options == "learned" and dtype != torch.bfloat16
+                    # What a tensor as temperature adds is the same in every dtype.
+                    told = options in ("given", "learned") and dtype != torch.bfloat16
                     if told or (placed and columns is not None):
                         continue
                     launches = contrastive_launches(

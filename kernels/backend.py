@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -26,6 +27,19 @@ def runs_triton(x: Tensor) -> bool:
         return False
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return x.dtype != torch.bfloat16 if interpreted else x.is_cuda
+
+
+def refuse_transforms(*tensors: Tensor | None) -> None:
+    """The ops have derivatives by torch.autograd; of a tangent torch would lose track silently."""
+    if torch.compiler.is_compiling():
+        return
+    given = (x for x in tensors if x is not None)
+    forward = any(forward_ad.unpack_dual(x).tangent is not None for x in given)  # type: ignore[no-untyped-call]
+    if forward or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "the fused losses cannot be transformed by torch.func (grad, vmap, jvp ...) nor "
+            "differentiated in forward mode: use torch.autograd, or backend='eager', which can"
+        )
 
 
 def device_of(x: Tensor) -> AbstractContextManager[None]:

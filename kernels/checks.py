@@ -5,7 +5,9 @@ devices and plain Python numbers only, so torch.compile folds them away.
 """
 
 import math
+import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ INTEGER = (torch.int64, torch.int32)
 
 
 def check_floating(**tensors: Tensor) -> None:
-    """Embeddings are floating-point tensors of float32, float16, bfloat16 or float64."""
+    """Embeddings are dense tensors of float32, float16, bfloat16 or float64."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} is a {type(tensor).__name__}, must be a tensor")
@@ -25,6 +27,8 @@ def check_floating(**tensors: Tensor) -> None:
             raise ValueError(
                 f"{name} has dtype {tensor.dtype}, must be float32, float16, bfloat16 or float64"
             )
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{name} has layout {tensor.layout}, must be dense")
 
 
 def check_same_device(**tensors: Tensor | None) -> None:
@@ -61,16 +65,31 @@ def check_ids(name: str, ids: Tensor, length: int, of: str) -> None:
         )
 
 
-def check_temperature(temperature: float | Tensor, name: str = "temperature") -> None:
-    """A finite float above zero, or a 0-d floating tensor, whose value is not read (no sync)."""
-    if isinstance(temperature, Tensor):
-        if temperature.ndim != 0 or not temperature.is_floating_point():
+def as_number(value: Any) -> float | None:
+    """Any real number as a float; None for all else, True and False included."""
+    if not isinstance(value, (float, int, Tensor)) and getattr(value, "shape", None) == ():
+        value = value.item()  # numpy's, which is not imported for it
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def as_temperature(value: Any, name: str = "temperature") -> float | Tensor:
+    """A finite number above 0 as a float, or a 0-d floating tensor, whose value is not read."""
+    if isinstance(value, Tensor):
+        if value.ndim != 0 or not value.is_floating_point():
             raise ValueError(
-                f"{name} is a tensor of shape {list(temperature.shape)} and dtype "
-                f"{temperature.dtype}, must be a float or a 0-d floating-point tensor"
+                f"{name} is a tensor of shape {list(value.shape)} and dtype {value.dtype}, "
+                "must be a float or a 0-d floating-point tensor"
             )
-    elif not (isinstance(temperature, (float, int)) and 0 < temperature < math.inf):
-        raise ValueError(f"{name} is {temperature!r}, must be a finite number above 0")
+        return value
+    number = as_number(value)
+    if number is None or not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, must be a finite number above 0")
+    return number
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
@@ -147,7 +166,6 @@ def check_batch_contrast(
             raise ValueError(f"{name} is {run}, must divide the {num_rows} rows")
     if ids is not None:
         check_ids("ids", ids, layout.num_ids, "the samples")
-    check_temperature(temperature)
     check_choice("positives", positives, ("sum", "mean"))
     check_same_device(
         rows=rows, ids=ids, temperature=temperature if isinstance(temperature, Tensor) else None
@@ -176,7 +194,6 @@ def check_contrast(
     if query_groups is not None and key_groups is not None:
         check_ids("query_groups", query_groups, query.shape[0], "query")
         check_ids("key_groups", key_groups, key.shape[0], "key")
-    check_temperature(temperature)
     check_choice("positives", positives, ("sum", "mean"))
     check_same_device(
         query=query,

@@ -22,8 +22,13 @@ import torch
 from torch import Tensor
 
 from fastdual.kernels import streaming
-from fastdual.kernels.backend import device_of, runs_triton
-from fastdual.kernels.checks import check_batch_contrast, check_choice, check_contrast
+from fastdual.kernels.backend import device_of, refuse_transforms, runs_triton
+from fastdual.kernels.checks import (
+    as_temperature,
+    check_batch_contrast,
+    check_choice,
+    check_contrast,
+)
 from fastdual.kernels.problem import Layout, Merged, Partials, Problem
 from fastdual.kernels.results import ContrastiveResult
 
@@ -94,6 +99,7 @@ def _contrastive_fwd(
     precision: str,
     is_scale: bool,
     layout: Sequence[int] | None,
+    learned: bool,
     reduction: str,
     metrics: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -101,7 +107,7 @@ def _contrastive_fwd(
     problem = Problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, temperature_value, positives, normalize, precision,
-        is_scale, None if layout is None else Layout(*layout),
+        is_scale, None if layout is None else Layout(*layout), learned,
     )  # fmt: skip
     partials = compute_partials(problem, metrics=metrics)
     merged = merge_partials(partials.fields, problem, reduction=reduction)
@@ -123,6 +129,7 @@ def _(
     precision: str,
     is_scale: bool,
     layout: Sequence[int] | None,
+    learned: bool,
     reduction: str,
     metrics: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -134,7 +141,7 @@ def _(
         query.new_empty((), dtype=dtype),
         query.new_empty((3, num_rows if metrics else 0), dtype=torch.bool),
         query.new_empty((2 if positives == "sum" else 4, num_rows), dtype=dtype),
-        query.new_empty(0 if temperature is None else by_row, dtype=dtype),
+        query.new_empty(by_row if learned else 0, dtype=dtype),
         query.new_empty(num_rows if normalize else 0, dtype=dtype),
         query.new_empty(0 if key is None or not normalize else key.shape[0], dtype=dtype),
     )
@@ -201,7 +208,7 @@ def _(
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, temperature_value, positives, normalize, precision, is_scale, layout = inputs[:13]
-    reduction = inputs[13]
+    ctx.learned, reduction, _ = inputs[13:]
     _, count, hits, *saved = output
     ctx.mark_non_differentiable(count, hits, *saved)
     # A sum is not divided by the count.
@@ -213,16 +220,16 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if upstream is None:
-        return (None,) * 15
-    needs = ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[6]
-    temperature = ctx.saved_tensors[-1]
-    grads = _contrastive_bwd(upstream, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None,) * 16
+    needs = *ctx.needs_input_grad[:2], ctx.learned and ctx.needs_input_grad[6]
+    saved = ctx.saved_tensors  # read once: under activation checkpointing a second time fails
+    grads = _contrastive_bwd(upstream, *saved, *ctx.options, *needs)
     grad_query, grad_key, grad_temperature = (
         grad if needed else None for grad, needed in zip(grads, needs, strict=True)
     )
     if grad_temperature is not None:
-        grad_temperature = grad_temperature.to(temperature.dtype)
-    return grad_query, grad_key, *(None,) * 4, grad_temperature, *(None,) * 8
+        grad_temperature = grad_temperature.to(saved[-1].dtype)
+    return grad_query, grad_key, *(None,) * 4, grad_temperature, *(None,) * 9
 
 
 def _refuse_double_backward(ctx: Any, *_: Tensor) -> None:
@@ -255,6 +262,7 @@ def make_problem(
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.
     """
+    temperature = as_temperature(temperature)
     check_contrast(
         query, key, query_ids, key_ids, query_groups, key_groups, temperature, positives,
         max_dim=MAX_DIM,
@@ -268,11 +276,11 @@ def make_problem(
         None if symmetric else key_ids,
         query_groups,
         None if symmetric else key_groups,
-        temperature if isinstance(temperature, Tensor) else None,
-        1.0 if isinstance(temperature, Tensor) else float(temperature),
+        *_split_temperature(temperature),
         positives,
         normalize,
         precision,
+        learned=_is_learned(temperature),
     )
 
 
@@ -298,19 +306,29 @@ def make_batch_problem(
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.
     """
+    temperature = as_temperature(temperature)
     check_batch_contrast(rows, ids, layout, temperature, positives, max_dim=MAX_DIM)
     check_choice("precision", precision, ("ieee", "tf32"))
-    is_tensor = isinstance(temperature, Tensor)
     return Problem(
-        rows, None, ids, None, None, None,
-        temperature if isinstance(temperature, Tensor) else None,
-        1.0 if is_tensor else float(temperature),
-        positives, normalize, precision, is_scale, layout,
+        rows, None, ids, None, None, None, *_split_temperature(temperature),
+        positives, normalize, precision, is_scale, layout, _is_learned(temperature),
     )  # fmt: skip
+
+
+def _split_temperature(temperature: float | Tensor) -> tuple[Tensor | None, float]:
+    """The two fields of Problem that hold it."""
+    return (temperature, 1.0) if isinstance(temperature, Tensor) else (None, temperature)
+
+
+def _is_learned(temperature: float | Tensor) -> bool:
+    """Whether a gradient may be asked for. Told to the op, which sees no `requires_grad` itself."""
+    wants = isinstance(temperature, Tensor) and temperature.requires_grad
+    return wants and torch.is_grad_enabled()
 
 
 def run(problem: Problem, *, reduction: str, metrics: bool) -> Merged:
     """The differentiable op on a checked problem."""
+    refuse_transforms(problem.query, problem.key, problem.temperature)
     check_choice("reduction", reduction, ("mean", "none", "sum"))
     return Merged(*_contrastive_fwd(*problem, reduction, metrics)[:5])
 
@@ -336,26 +354,24 @@ def contrastive_loss(
     row has its own id: with `arange(N)` as the groups of both, only the row itself is left out.
 
     Args:
-        query: [N, D] rows, D <= 1024; float32, float16, bfloat16 (float64: streamed, without
-        kernels).
-            Any strides. Under autocast nothing is cast: sums are float32 whatever the inputs are.
+        query: [N, D] rows, D <= 1024, of any strides; float32, float16 or bfloat16 (float64 is
+            streamed, without kernels). Under autocast nothing is cast: sums are float32 whatever
+            the inputs are.
         key: [M, D] candidates of the same dtype.
         query_ids: [N] int64 or int32.
         key_ids: [M]. A candidate is positive where its id equals the row's; a negative id (an entry
-        of
-            a queue, say) is never positive, not even for a row of that id.
+            of a queue, say) is never positive, not even for a row of that id.
         query_groups: [N] int64 or int32, or None: nothing is ignored.
         key_groups: [M]. A candidate is ignored where its group equals the row's, positive or not; a
             negative group is never equal.
-        temperature: Softmax divisor: a float above 0, or a 0-d tensor, which gets a gradient. The
+        temperature: Softmax divisor: a number above 0, or a 0-d tensor, which gets a gradient. The
             value of a tensor is not checked, for that would wait for the device.
         positives: How several positives count, see the module's docstring.
         reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none" for
-        [N].
-            A row without a positive has loss 0 and no gradient.
+            [N]. A row without a positive has loss 0 and no gradient.
         normalize: L2-normalise the rows of query and key first, in the same pass.
         precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
-        mantissas.
+            mantissas.
 
     Returns:
         Loss, float32 (float64 for float64 inputs); differentiable once in query, key and

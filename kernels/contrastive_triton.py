@@ -79,8 +79,8 @@ def _contrastive_fwd_kernel(
     temperature_ptr, fields_ptr, query_scale_ptr, key_scale_ptr,
     temperature_value, N, M, D, columns_a_part,
     stride_qn, stride_qd, stride_km, stride_kd, id_run, num_ids, group_run,
-    LAYOUT: tl.constexpr, IS_SCALE: tl.constexpr, IS_SUM: tl.constexpr, METRICS: tl.constexpr,
-    NORMALIZE: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr,
+    LAYOUT: tl.constexpr, IS_SCALE: tl.constexpr, LEARNED: tl.constexpr, IS_SUM: tl.constexpr,
+    METRICS: tl.constexpr, NORMALIZE: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr,
     NUM_FIELDS: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -143,9 +143,8 @@ def _contrastive_fwd_kernel(
             )  # fmt: skip
             positives = tl.where(positive, logits, float("-inf"))
             positive_peak, positive_mass, positive_moment = _online_softmax(
-                positive_peak, positive_mass, positive_moment, positives,
-                temperature_ptr is not None,
-            )  # fmt: skip
+                positive_peak, positive_mass, positive_moment, positives, LEARNED
+            )
             if not IS_SUM:
                 positive_count += tl.sum(positive.to(tl.float32), 1)
                 positive_sum += tl.sum(tl.where(positive, logits, 0.0), 1)
@@ -157,7 +156,7 @@ def _contrastive_fwd_kernel(
             )  # fmt: skip
             logits = tl.where(positive | ignored, float("-inf"), logits)
         negative_peak, negative_mass, negative_moment = _online_softmax(
-            negative_peak, negative_mass, negative_moment, logits, temperature_ptr is not None
+            negative_peak, negative_mass, negative_moment, logits, LEARNED
         )
         if METRICS:
             # Take out a row's largest negative while any row has one that belongs to its best five.
@@ -177,7 +176,7 @@ def _contrastive_fwd_kernel(
     if not IS_SUM:
         tl.store(fields_ptr + (field + 2) * N + rows, positive_count, mask=inside)
         tl.store(fields_ptr + (field + 3) * N + rows, positive_sum, mask=inside)
-    if temperature_ptr is not None:
+    if LEARNED:
         # Any mass at all is at least 1.
         negative_moment /= tl.maximum(negative_mass, 1.0)
         positive_moment /= tl.maximum(positive_mass, 1.0)
@@ -361,9 +360,9 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
         key_scale if stores_key_scale else None,
         problem.temperature_value, num_rows, num_columns, dim, columns_a_part,
         *query.stride(), *key.stride(), **layout_of(problem),
-        IS_SUM=problem.positives == "sum", METRICS=metrics, NORMALIZE=problem.normalize,
-        SINGLE=dim <= tile.dim, PRECISION=problem.precision, NUM_FIELDS=num_fields,
-        **tile.launch_options(),
+        LEARNED=problem.learned, IS_SUM=problem.positives == "sum", METRICS=metrics,
+        NORMALIZE=problem.normalize, SINGLE=dim <= tile.dim, PRECISION=problem.precision,
+        NUM_FIELDS=num_fields, **tile.launch_options(),
     )  # fmt: skip
     return Partials(fields, query_scale, key_scale)
 

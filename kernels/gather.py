@@ -7,9 +7,8 @@ process that holds the whole batch. Two ways, same numbers:
 - "all": one all-gather of the candidates, one reduce-scatter of their gradients. Each process holds
   all W * M candidates: memory O(W M D).
 - "ring": blocks of candidates travel from process to process and, in the backward, their gradients
-  with
-  them. Never more than two blocks on one process: memory O(M D), and the next block is under way
-  while this one is worked on. W - 1 rounds of messages forward, W backward.
+  with them. Never more than two blocks on one process: memory O(M D), and the next block is under
+  way while this one is worked on. W - 1 rounds of messages forward, W backward.
 """
 
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fastdual.kernels import contrastive
+from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.problem import Merged, Partials, Problem
 from fastdual.kernels.results import ContrastiveResult
@@ -86,7 +86,8 @@ def gathered_contrastive_loss_with_metrics(
         merged = contrastive.run(problem, reduction=reduction, metrics=metrics)
         return ContrastiveResult(merged.loss, *merged.hits.unbind())
     check_choice("reduction", reduction, ("mean", "none", "sum"))
-    _check_even(key, process_group)
+    refuse_transforms(query, key, problem.temperature)
+    check_even(key, process_group)
     local_reduction = "sum" if reduction == "mean" else reduction
     run = _run_all if gather == "all" else _run_ring
     merged = run(problem, local_reduction, metrics, process_group)
@@ -133,9 +134,12 @@ def gathered_contrastive_loss(
     ).loss
 
 
-def _check_even(key: Tensor, group: Group) -> None:
-    """All processes bring candidates of one shape. CPU only: a GPU would have to be waited for."""
-    if key.device.type != "cpu":
+def check_even(key: Tensor, group: Group = None) -> None:
+    """All processes bring candidates of one shape.
+
+    On a CPU only, for a GPU would have to be waited for, and torch.compile would break its graph.
+    """
+    if key.device.type != "cpu" or torch.compiler.is_compiling():
         return
     mine = torch.tensor(key.shape)
     shapes = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]

@@ -38,6 +38,7 @@ class Problem(NamedTuple):
     precision: str  # "ieee" or "tf32"
     is_scale: bool = False  # the temperature is its own inverse, that is, what logits multiply by
     layout: Layout | None = None  # with key None and without groups only
+    learned: bool = False  # a gradient of the temperature is wanted: the forward gathers its slope
 
     @property
     def columns(self) -> Tensor:
@@ -51,11 +52,6 @@ class Problem(NamedTuple):
     @property
     def column_groups(self) -> Tensor | None:
         return self.query_groups if self.key is None else self.key_groups
-
-    @property
-    def learned(self) -> bool:
-        """The temperature is a tensor, which may want a gradient."""
-        return self.temperature is not None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,16 +1,18 @@
 """Checks of the shuffle-rank loss's arguments; the rules are those of checks.py."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastdual.kernels.checks import (
     INTEGER,
+    as_number,
+    as_temperature,
     check_floating,
     check_same_device,
     check_same_dtype,
-    check_temperature,
 )
 
 MAX_SEGMENTS = 16
@@ -70,20 +72,19 @@ def check_permutation(permutation: Tensor, x: Tensor) -> None:
         )
 
 
-def check_rank_arguments(
-    x: Tensor,
-    shuffled: Tensor,
-    permutation: Tensor,
-    temperature: float,
-    clip: float | None,
-    *,
-    max_dim: int,
-) -> None:
-    """All arguments of shuffle_rank_loss."""
+def as_rank_numbers(temperature: Any, clip: Any, *, prefix: str = "") -> tuple[float, float | None]:
+    """Temperature and clip of the shuffle-rank loss as floats; errors name them with `prefix`."""
+    if isinstance(temperature, Tensor):
+        raise ValueError(f"{prefix}temperature is a tensor, must be a float: it is not learned")
+    limit = as_number(clip)
+    if clip is not None and (limit is None or not math.isfinite(limit)):
+        raise ValueError(f"{prefix}clip is {clip!r}, must be None or a finite number")
+    divisor = as_temperature(temperature, f"{prefix}temperature")
+    assert isinstance(divisor, float)
+    return divisor, limit
+
+
+def check_rank_tensors(x: Tensor, shuffled: Tensor, permutation: Tensor, *, max_dim: int) -> None:
+    """All tensors of shuffle_rank_loss."""
     check_segments(x, shuffled, max_dim=max_dim)
     check_permutation(permutation, x)
-    if isinstance(temperature, Tensor):
-        raise ValueError("temperature is a tensor, must be a float: it is not learned here")
-    check_temperature(temperature)
-    if clip is not None and not (isinstance(clip, (float, int)) and math.isfinite(clip)):
-        raise ValueError(f"clip is {clip!r}, must be None or a finite number")

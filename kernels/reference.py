@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdual.kernels.checks import check_choice, check_contrast
-from fastdual.kernels.rank_checks import check_rank_arguments
+from fastdual.kernels.checks import as_temperature, check_choice, check_contrast
+from fastdual.kernels.rank_checks import as_rank_numbers, check_rank_tensors
 from fastdual.kernels.results import ContrastiveResult, RankResult
 
 MAX_DIM = 1024
@@ -58,6 +58,7 @@ def contrastive_loss_with_metrics(
     normalize: bool = False,
 ) -> ContrastiveResult:
     """Multi-positive contrastive softmax; arguments as `fastdual.kernels.contrastive_loss`."""
+    temperature = as_temperature(temperature)
     check_contrast(
         query, key, query_ids, key_ids, query_groups, key_groups, temperature, positives,
         max_dim=MAX_DIM,
@@ -111,7 +112,8 @@ def _reduce(rows: Tensor, valid: Tensor, reduction: str) -> Tensor:
 def unshuffle(shuffled: Tensor, permutation: Tensor) -> Tensor:
     """Segments [B, S, D] back in order: out[b, permutation[b, i]] = shuffled[b, i]."""
     inverse = permutation.argsort(dim=1).unsqueeze(-1)
-    return shuffled.take_along_dim(inverse, dim=1)
+    # Not take_along_dim, which torch.compile would compile anew for every batch size.
+    return shuffled.gather(1, inverse.expand(shuffled.shape))
 
 
 def shuffle_rank_loss_with_metrics(
@@ -124,7 +126,8 @@ def shuffle_rank_loss_with_metrics(
     normalize: bool = False,
 ) -> RankResult:
     """Shuffle-rank loss over all 2S x 2S similarities; arguments as the fused one's."""
-    check_rank_arguments(x, shuffled, permutation, temperature, clip, max_dim=MAX_DIM)
+    check_rank_tensors(x, shuffled, permutation, max_dim=MAX_DIM)
+    temperature, clip = as_rank_numbers(temperature, clip)
     batch, segments, _ = x.shape
     z = torch.cat([x, unshuffle(shuffled, permutation)], dim=1)  # [B, 2S, D]
     z = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -135,15 +138,13 @@ def shuffle_rank_loss_with_metrics(
     match_column = (rows + segments) % (2 * segments)
     match = similarity[:, rows, match_column].unsqueeze(-1)  # [B, 2S, 1]
     is_other = (rows != rows[:, None]) & (rows != match_column[:, None])
-    # The same number of others in every row, so that a boolean mask reshapes back.
-    others = similarity[:, is_other].view(batch, 2 * segments, 2 * segments - 2)
-    violation = (others - match) / temperature
+    violation = (similarity - match) / temperature
     if clip is not None:
         violation = violation.clamp(max=clip)
-    accuracy = (match > others).all(dim=-1).float().mean()
+    accuracy = (~is_other | (match > similarity)).all(dim=-1).float().mean()
     # Not F.softplus, which is the identity beyond 20 and so off by 2e-9 there.
-    softplus = torch.logaddexp(violation, torch.zeros_like(violation))
-    return RankResult(softplus.mean(), accuracy)
+    softplus = torch.logaddexp(violation, torch.zeros_like(violation)).masked_fill(~is_other, 0)
+    return RankResult(softplus.sum() / (2 * batch * segments * (2 * segments - 2)), accuracy)
 
 
 def shuffle_rank_loss(

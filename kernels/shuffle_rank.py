@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastdual.kernels.backend import device_of, runs_triton
-from fastdual.kernels.rank_checks import check_rank_arguments
+from fastdual.kernels.backend import device_of, refuse_transforms, runs_triton
+from fastdual.kernels.rank_checks import as_rank_numbers, check_rank_tensors
 from fastdual.kernels.reference import MAX_DIM
 from fastdual.kernels.results import RankResult
 
@@ -208,7 +208,9 @@ def shuffle_rank_loss_with_metrics(
         ValueError: If an argument does not fit. Values of `permutation` are checked on a CPU only,
             where no device has to be waited for.
     """
-    check_rank_arguments(x, shuffled, permutation, temperature, clip, max_dim=MAX_DIM)
+    check_rank_tensors(x, shuffled, permutation, max_dim=MAX_DIM)
+    temperature, clip = as_rank_numbers(temperature, clip)
+    refuse_transforms(x, shuffled)
     loss, accuracy = _shuffle_rank_fwd(x, shuffled, permutation, temperature, clip, normalize)
     return RankResult(loss, accuracy)
 

@@ -2,17 +2,24 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import multiprocessing as mp
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from fastdual import functional
 from fastdual.losses import (
@@ -169,6 +176,175 @@ def test_compiles_as_one_graph() -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for ours, expected in zip(compiled(*inputs), loss(*inputs), strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+# ------------------------------------------------------------------------------- in others' loops
+class Call(NamedTuple):
+    """A loss, and its arguments for so many samples: the first one is to be differentiated."""
+
+    loss: Callable[..., Tensor]
+    arguments: Callable[[int], tuple[Tensor, ...]]
+
+    def on(self, batch: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """As a function of its first argument, and that."""
+        first, *others = self.arguments(batch)
+        return lambda x: self.loss(x, *others), first
+
+
+def calls_of_losses(backend: str) -> dict[str, Call]:
+    options = {"backend": backend}
+
+    def rows(batch: int) -> tuple[Tensor, ...]:
+        return unit(batch, 16), unit(batch, 16, seed=1)
+
+    def segments(batch: int) -> tuple[Tensor, ...]:
+        return unit(batch, 2, 8), unit(batch, 2, 8, seed=1)
+
+    def order(batch: int) -> Tensor:
+        return torch.tensor([[1, 0]]).repeat(batch, 1)
+
+    def total(clip: Tensor, *others: Tensor) -> Tensor:
+        return DualVarianceLoss(**options)(clip, *others).total
+
+    return {
+        "NT-Xent": Call(NTXentLoss(**options), rows),
+        "SupCon": Call(SupConLoss(**options), lambda b: (unit(b, 16), torch.arange(b) // 2)),
+        "CLIP": Call(ClipLoss(**options), lambda b: (*rows(b), torch.tensor(9.0))),
+        "coherence": Call(TemporalCoherenceLoss(**options), segments),
+        "segments": Call(TemporalCoherenceLoss(form="segments", **options), segments),
+        "rank": Call(ShuffleRankLoss(**options), lambda b: (*segments(b), order(b))),
+        "dual": Call(
+            total, lambda b: (unit(b, 4, 8), unit(b, 4, 2, 8, seed=1), order(b), torch.arange(b))
+        ),
+    }
+
+
+NAMES = ["NT-Xent", "coherence", "segments", "rank", "CLIP", "SupCon", "dual"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_of_any_size_compile_once_more_at_most(name: str, backend: str) -> None:
+    torch._dynamo.reset()
+    loss, arguments = calls_of_losses(backend)[name]
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=counter)
+    for batch in (8, 12, 6, 33, 7):
+        x, *others = arguments(batch)
+        x.requires_grad_()
+        outcomes = []
+        for function in (compiled, loss):
+            value = function(x, *others)
+            outcomes.append((value, *torch.autograd.grad(value, x)))
+        torch.testing.assert_close(*outcomes)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_checkpointing_changes_nothing(name: str, reentrant: bool, backend: str) -> None:
+    loss, x = calls_of_losses(backend)[name].on(6)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(loss(x), x)
+    checkpoint(loss, x, use_reentrant=reentrant).backward()
+    assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transforms_of_torch_func_are_refused_and_eager_takes_them(name: str) -> None:
+    """Forward mode would otherwise find a derivative of 0 and say nothing."""
+    ours, x = calls_of_losses("auto")[name].on(6)
+    eager, _ = calls_of_losses("eager")[name].on(6)
+    direction = torch.ones_like(x)
+
+    def directional(loss: Callable[[Tensor], Tensor]) -> Tensor:
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(loss(forward_ad.make_dual(x, direction))).tangent
+
+    for transformed in (
+        lambda loss: torch.func.grad(loss)(x),
+        lambda loss: torch.func.jvp(loss, (x,), (direction,))[1],
+        directional,
+    ):
+        with pytest.raises(RuntimeError, match="torch.func .* nor differentiated in forward mode"):
+            transformed(ours)
+        assert torch.isfinite(transformed(eager)).all()
+    with pytest.raises(RuntimeError, match="use torch.autograd, or backend='eager'"):
+        torch.vmap(ours)(torch.stack([x, x]))
+
+
+# ------------------------------------------------------------------------------------ temperature
+NUMBERS = [np.float32(0.5), np.float64(0.5), np.array(0.5), Fraction(1, 2)]
+NO_NUMBERS = [0, -0.5, math.nan, math.inf, np.float32(-1), True, np.True_, "0.5", None, [0.5], 1j]
+NO_NUMBERS += [np.array([0.5]), 10**400]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", NUMBERS, ids=repr)
+def test_temperature_is_any_real_number(number: object, backend: str) -> None:
+    first, second = unit(2, 6, 2, 8)
+    order = torch.tensor([[1, 0]]).repeat(6, 1)
+    rows, others, ids = first[:, 0], second[:, 0], torch.arange(6) // 2
+
+    def all_losses(value: object) -> list[Tensor]:
+        options = {"temperature": value, "backend": backend}
+        return [
+            NTXentLoss(**options)(rows, others),
+            SupConLoss(**options)(rows, ids),
+            ContrastiveLoss(**options)(rows, others, ids, ids),
+            ClipLoss(backend=backend)(rows, others, value),
+            TemporalCoherenceLoss(**options)(first, second),
+            ShuffleRankLoss(**options, clip=value)(first, second, order),
+            functional.contrastive_loss(rows, others, ids, ids, **options),
+            functional.shuffle_rank_loss(first, second, order, **options, clip=value),
+            functional.two_view_contrast(rows, others, **options).loss,
+            functional.temporal_coherence_loss_with_metrics(first, second, **options).loss,
+            functional.supcon_loss(rows, ids, **options),
+        ]
+
+    for ours, expected in zip(all_losses(number), all_losses(0.5), strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:20])
+def test_what_is_no_temperature_is_refused(value: object) -> None:
+    """Where a module is made, and where a function is called."""
+    message = re.escape(f"temperature is {value!r}, must be a finite number above 0")
+    rows, ids = unit(4, 8), torch.arange(4)
+    for call in (
+        lambda: NTXentLoss(value),
+        lambda: SupConLoss(value),
+        lambda: ContrastiveLoss(value),
+        lambda: TemporalCoherenceLoss(value),
+        lambda: ShuffleRankLoss(value),
+        lambda: DualVarianceLoss(rank_temperature=value),
+        lambda: functional.contrastive_loss(rows, rows, ids, ids, temperature=value),
+        lambda: functional.contrastive_loss(
+            rows, rows, ids, ids, temperature=value, backend="eager"
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_numpy_number_compiles_in_a_module() -> None:
+    loss = NTXentLoss(np.float64(0.5))
+    views = unit(2, 6, 8)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*views), NTXentLoss(0.5)(*views))
+
+
+def test_a_temperature_without_gradient_may_change_without_compiling_anew() -> None:
+    torch._dynamo.reset()
+    loss = NTXentLoss(torch.tensor(0.5))
+    views = unit(2, 6, 8)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=counter)
+    for value in (0.5, 0.4, 0.3):
+        loss.temperature.fill_(value)
+        torch.testing.assert_close(compiled(*views), NTXentLoss(value)(*views))
+    assert counter.frame_count == 1
 
 
 # --------------------------------------------------------------------------------- ids and groups
@@ -340,6 +516,9 @@ def test_clip_is_called_as_open_clips_trainer_does(backend: str) -> None:
         (lambda: NTXentLoss()(*elsewhere(4, 8)), "second is on meta but first is on cpu"),
         (lambda: NTXentLoss()(unit(4, 8), unit(4, 8).half()), "second has dtype torch.float16 but"),
         (lambda: NTXentLoss()(*torch.ones(2, 4, 8).long()), "first has dtype torch.int64"),
+        (lambda: SupConLoss()(unit(4, 8).to_sparse(), torch.arange(4)), "embeddings has layout to"),
+        (lambda: ShuffleRankLoss(clip=True), "clip is True, must be None or a finite number"),
+        (lambda: DualVarianceLoss(rank_clip="a"), "rank_clip is 'a', must be None or a finite nu"),
         (lambda: NTXentLoss()(*unit(2, 4, 2000)), "first has D = 2000, must be between"),
         (lambda: NTXentLoss()(*unit(2, 4, 2, 8)), r"first has shape \[4, 2, 8\], must be \[B, D\]"),
         (lambda: NTXentLoss()([[1.0]], [[1.0]]), "first is a list, must be a tensor"),
@@ -406,6 +585,10 @@ def gathered_worker(rank: int, store: str, results: str) -> None:
         summed = torch.cat([losses.detach(), grad.flatten()])
         torch.distributed.all_reduce(summed)
         outcomes.append(summed / WORLD)
+    uneven = [x[: 4 - rank] for x in gathered_batch()]
+    for backend, gather in VARIANTS:
+        with pytest.raises(ValueError, match=r"key has shapes .* on the processes, must be one sh"):
+            gathered_losses(weight, *uneven, backend=backend, gather=gather)
     if rank == 0:
         torch.save(outcomes, results)
     torch.distributed.barrier()  # gloo aborts a process whose peer has gone while it still talks

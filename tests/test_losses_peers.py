@@ -90,6 +90,18 @@ def test_clip_is_that_of_open_clip(batch: int, backend: str) -> None:
     )
 
 
+def test_clip_takes_a_logit_bias_as_open_clip_does() -> None:
+    """It moves all logits alike; its gradient is what DistributedDataParallel waits for."""
+    image, text = nn.functional.normalize(torch.randn(2, 12, 16), dim=-1)
+    bias = torch.tensor(-10.0, requires_grad=True)
+    output = {"image_features": image, "text_features": text, "logit_scale": torch.tensor(9.0)}
+    theirs = peer(peers.open_clip_loss)(**output, logit_bias=bias, output_dict=True)
+    ours = ClipLoss()(**output, logit_bias=bias, output_dict=True)
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    ours["contrastive_loss"].backward()
+    assert bias.grad == 0
+
+
 def test_clip_takes_a_plain_number_as_logit_scale() -> None:
     theirs = peer(peers.open_clip_loss)
     image, text = torch.randn(2, 12, 16)

@@ -252,6 +252,17 @@ def loss_with_nan() -> Tensor:
     return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
 
 
+def fields_without_slope() -> Tensor:
+    """What the forward gathers under a temperature that is a tensor, of which no gradient is asked.
+
+    Memory that nothing was stored to is NaN.
+    """
+    inputs = make_inputs(Case(33, 40, 16))
+    problem = contrastive.make_problem(*inputs, torch.tensor(0.1), "mean", True, "ieee")
+    with poisoned_empty():
+        return contrastive.compute_partials(problem, metrics=False).fields
+
+
 def rows_apart(stride: int) -> Tensor:
     """[3, 16] of unit rows that lie so many elements apart, in memory that is else untouched."""
     near = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)), dim=1)
@@ -391,6 +402,7 @@ def main(path: Path) -> None:
                 for dtype in (torch.float32, torch.float16)
             },
             "loss_with_nan": loss_with_nan(),
+            "fields_without_slope": fields_without_slope(),
             # Not within poisoned_empty, which would write all the memory.
             "far_rows": [
                 loss_and_gradient(contrastive_loss, rows_apart(stride)) for stride in FAR_STRIDES

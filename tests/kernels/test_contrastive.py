@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,8 +156,7 @@ def test_any_shape_matches_the_truth(
             torch.testing.assert_close(our, exact, rtol=1e-7, atol=1e-9)
 
 
-# --------------------------------------------------------------------------------- traps,
-# properties
+# ------------------------------------------------------------------------------ traps, properties
 def test_permuting_the_batch_permutes_the_loss() -> None:
     inputs = make_inputs(Case(12, 15, 8, torch.float64))
     order = torch.randperm(12)
@@ -296,6 +297,24 @@ def test_gradient_of_one_input_alone(wanted: str) -> None:
     torch.testing.assert_close(grad, getattr(everything, f"grad_{wanted}"))
 
 
+def slope_sizes(compute: Callable[..., Any] = contrastive.run) -> list[int]:
+    """Size of the slope for a learned temperature, the same without grad, a fixed one, a float."""
+    inputs = make_inputs(Case(9, 11, 8))
+    learned, fixed = torch.tensor(0.1, requires_grad=True), torch.tensor(0.1)
+    sizes = []
+    for temperature, enabled in ((learned, True), (learned, False), (fixed, True), (0.1, True)):
+        with torch.set_grad_enabled(enabled):
+            problem = contrastive.make_problem(*inputs, temperature, "mean", False, "ieee")
+            sizes.append(compute(problem, reduction="none", metrics=False).slope.numel())
+    return sizes
+
+
+def test_slope_of_the_temperature_is_gathered_only_where_it_is_wanted() -> None:
+    assert slope_sizes() == [9, 0, 0, 0]
+    compiled = torch.compile(contrastive.run, fullgraph=True, backend="aot_eager")
+    assert slope_sizes(compiled) == [9, 0, 0, 0]
+
+
 # -------------------------------------------------------------------------------------- torch op
 @pytest.mark.parametrize("columns", [None, 9])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
@@ -314,7 +333,7 @@ def test_op_is_well_registered(columns: int | None, layout: str) -> None:
         torch.library.opcheck(
             contrastive._contrastive_bwd,
             (torch.ones_like(loss), count if reduction == "mean" else None, *saved,
-             *(x.detach() if isinstance(x, Tensor) else x for x in problem),
+             *(x.detach() if isinstance(x, Tensor) else x for x in problem[:-1]),
              True, True, True),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastdual.kernels import contrastive_loss, reference
-from fastdual.kernels.problem import Layout
+from fastdual.kernels.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
 from fastdual.kernels.segment_sums import segment_sums
 from tests.kernels.contrastive_cases import (
     FAR_STRIDES,
@@ -127,6 +127,11 @@ def test_segment_sums_of_the_kernel(interpreted, dtype: torch.dtype) -> None:
 
 def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
     assert interpreted["loss_with_nan"].isnan()
+
+
+def test_kernels_gather_no_slope_where_none_is_wanted(interpreted) -> None:
+    missing = interpreted["fields_without_slope"].isnan().all(dim=2).all(dim=0)
+    assert missing.nonzero().flatten().tolist() == [NEGATIVE_MEAN, POSITIVE_MEAN]
 
 
 @pytest.mark.parametrize("number", range(len(FAR_STRIDES)))

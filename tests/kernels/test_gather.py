@@ -111,6 +111,19 @@ def refuse_uneven_keys(rank: int, gather: str) -> None:
         gathered_contrastive_loss(rows, rows, ids, ids, temperature=0.1, gather=gather)
 
 
+def gathering_compiles_as_one_graph(rank: int) -> None:
+    """Of "all"; the messages of a ring are none of those that torch compiles."""
+    compiled = torch.compile(
+        gathered_contrastive_loss_with_metrics, fullgraph=True, backend="aot_eager"
+    )
+    batch, rows = make_batch(CASES["clip"], 2), slice(rank * ROWS, (rank + 1) * ROWS)
+    outcomes = [
+        evaluate(function, batch, CASES["clip"], rows, 1, gather="all")
+        for function in (compiled, gathered_contrastive_loss_with_metrics)
+    ]
+    torch.testing.assert_close(*outcomes)
+
+
 def ring_holds_one_block_at_a_time(num_processes: int) -> None:
     """Forward and backward make no tensor larger than one process's candidates."""
     query, key = (torch.randn(rows, 32, requires_grad=True) for rows in (2, 64))
@@ -155,6 +168,8 @@ def run_process(rank: int, num_processes: int, rendezvous: str, folder: str) -> 
         for gather in ("all", "ring"):
             compare_with_one_process(rank, num_processes, gather)
             refuse_uneven_keys(rank, gather)
+        if num_processes == 2:
+            gathering_compiles_as_one_graph(rank)
         ring_holds_one_block_at_a_time(num_processes)
         train_data_parallel(rank, num_processes)
         Path(folder, f"{rank}.json").write_text(json.dumps({"triton": "triton" in sys.modules}))
