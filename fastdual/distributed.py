@@ -7,6 +7,7 @@ tensors, is for what is agreed on the host. Whoever does not answer in time is n
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -236,7 +237,10 @@ class Team:
         try:
             missing = self._roll_call("failed", seconds=_ROLL_CALL_SECONDS)
         except (RuntimeError, OSError):
-            return LostProcessError("rank 0, which keeps the store of all processes, is gone")
+            return LostProcessError(
+                f"{_name([0], self.world)}, which keeps what all processes share, is gone; go on "
+                "from the last checkpoint with --resume"
+            )
         if not missing:
             return LostProcessError(f"the connection between the processes broke: {reason}")
         return LostProcessError(
@@ -285,20 +289,53 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
 
 
 def _open_store(world: World, timeout_seconds: float) -> Store:
+    host, port = world.address or _main_address()
+    # torchrun keeps one store over restarts; what was said before them must not be heard.
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else ""
+    keeps = world.is_main and not shared
     timeout = timedelta(seconds=timeout_seconds)
     try:
-        host, port = world.address or (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-        # torchrun keeps one store over restarts; what was said before them must not be heard.
-        shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else ""
-        keeps = world.is_main and not shared
+        if not keeps:
+            wait_for_listener(host, port, seconds=timeout_seconds)
         store = TCPStore(host, port, world.size, keeps, timeout, wait_for_workers=False)
-        return PrefixStore(attempt, store)
-    except KeyError as error:
-        raise InputError(f"{error.args[0]} is not set; start with --gpus or torchrun") from None
+    except TimeoutError as error:
+        raise LostProcessError(
+            f"{_name([0], world)} did not come to {host}:{port} within {timeout_seconds:g} s "
+            f"({error}); look at its own output"
+        ) from None
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FailureError(f"the processes could not meet: {reason}") from error
+    return PrefixStore(attempt, store)
+
+
+def _main_address() -> tuple[str, int]:
+    """Where rank 0 keeps the store, as torchrun says it."""
+    try:
+        return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except KeyError as error:
+        raise InputError(f"{error.args[0]} is not set; start with --gpus or torchrun") from None
+    except ValueError as error:
+        raise InputError(f"MASTER_PORT: {error}; start with --gpus or torchrun") from None
+
+
+def wait_for_listener(host: str, port: int, *, seconds: float) -> None:
+    """Wait until something listens there; torch waits too, but ends with a stack of its C++.
+
+    Raises:
+        TimeoutError: nothing did in that time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=seconds).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                reason = error.strerror or str(error)
+                raise TimeoutError(f"nobody listens there: {reason}") from None
+        time.sleep(0.1)
 
 
 def _is_of_a_collective(error: RuntimeError) -> bool:

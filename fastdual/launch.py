@@ -15,12 +15,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from fastdual.distributed import LostProcessError
+from fastdual.distributed import LostProcessError, wait_for_listener
 from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import FailureError, InputError
 
@@ -28,6 +30,7 @@ _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
 _LAUNCHER = "FASTDUAL_LAUNCHER_PID"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_MISTAKE = signal.SIGUSR1  # from a process to its launcher
 _HOST = re.compile(r"[\w.:-]+")  # a name or an address
 
 
@@ -40,7 +43,8 @@ class LaunchPlan:
         nodes: machines.
         node_rank: number of this machine; number 0 keeps the meeting point.
         endpoint: HOST:PORT of the meeting point; None on a single machine.
-        max_restarts: how often all processes are started anew after one has died.
+        max_restarts: how often all processes are started anew after one has died or failed; a
+            user's mistake, which would come again, ends them.
         timeout_seconds: how long the machines wait for each other.
     """
 
@@ -89,17 +93,14 @@ def launch(arguments: Sequence[str], plan: LaunchPlan) -> int:
     with tempfile.TemporaryDirectory(prefix="fastdual-launch-") as folder:
         _prepare_environment(Path(folder), plan)
         try:
-            _run_elastic(arguments, plan, Path(folder))
+            with _ended_by_mistakes(Path(folder)):
+                _run_elastic(arguments, plan, Path(folder))
         except SignalException as stop:
             return 128 + int(stop.sigval)
         except ChildFailedError as error:
             raise _root_cause(error.failures, Path(folder)) from None
         except (RendezvousError, TimeoutError) as error:
-            raise FailureError(
-                f"--nnodes {plan.nodes}: the machines did not meet at {plan.endpoint} within "
-                f"{plan.timeout_seconds} s ({_first_line(error)}); start the command on each, with "
-                "its own --node-rank"
-            ) from None
+            raise _why_apart(error, plan, Path(folder)) from None
         stopped = Path(folder) / "signal"
         return 128 + int(stopped.read_text()) if stopped.exists() else 0
 
@@ -126,6 +127,9 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
         local_addr="127.0.0.1" if plan.nodes == 1 else None,
     )
     _silence_elastic()
+    if plan.endpoint is not None and plan.node_rank > 0:
+        host, _, port = plan.endpoint.rpartition(":")
+        wait_for_listener(host, int(port), seconds=timeout)
     elastic_launch(config, sys.executable)("-m", "fastdual", *arguments)
 
 
@@ -159,12 +163,39 @@ def _check_port(endpoint: str) -> None:
         ) from error
 
 
+@contextmanager
+def _ended_by_mistakes(folder: Path) -> Iterator[None]:
+    """While entered, the user's mistake that a process reports ends all of them at once.
+
+    Elastic starts anew whatever failed; only what is raised in its own process keeps it from that,
+    and closes its meeting point to other machines as well.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(_MISTAKE, signal.SIG_IGN)  # the first one ends the job, all others follow
+        raise _reported_errors(folder)[0]
+
+    before = signal.signal(_MISTAKE, end)
+    try:
+        yield
+    finally:
+        signal.signal(_MISTAKE, before)
+
+
+def _reported_errors(folder: Path) -> list[InputError | FailureError]:
+    """What processes left there: what came first, before what only followed."""
+    records = [json.loads(path.read_text()) for path in folder.glob("error-*.json")]
+    records.sort(key=lambda record: (record["lost"], record["time"]))
+    kinds: dict[tuple[bool, int], type[InputError | FailureError]]
+    kinds = {(True, 1): LostProcessError, (False, 1): FailureError, (False, 2): InputError}
+    return [kinds[record["lost"], record["code"]](record["message"]) for record in records]
+
+
 def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
     """The error to show for the processes that failed: what came first, not what followed."""
-    records = [json.loads(path.read_text()) for path in folder.glob("error-*.json")]
-    for record in sorted(records, key=lambda record: (record["lost"], record["time"])):
-        if not record["lost"]:
-            return (InputError if record["code"] == 2 else FailureError)(record["message"])
+    errors = _reported_errors(folder)
+    if errors and not isinstance(errors[0], LostProcessError):
+        return errors[0]
     for rank, failure in sorted(failures.items()):
         if failure.exitcode < 0 and -failure.exitcode not in _SIGNALS:
             name = signal.Signals(-failure.exitcode).name
@@ -173,10 +204,28 @@ def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
                 f"rank {rank} was ended by {name}{why}; go on from the last checkpoint with "
                 "--resume, or start with --max-restarts"
             )
-    if records:
-        return FailureError(min(records, key=lambda record: record["time"])["message"])
+    if errors:
+        return errors[0]
     rank, failure = min(failures.items())
     return FailureError(f"rank {rank} ended with exit code {failure.exitcode}; see above for why")
+
+
+def _why_apart(error: Exception, plan: LaunchPlan, folder: Path) -> Exception:
+    """The error to show when machines do not meet, at the start or before a restart."""
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError
+
+    errors = _reported_errors(folder)
+    if errors:  # they had met before, and this is what parted them
+        return errors[0]
+    if isinstance(error, RendezvousClosedError):
+        return FailureError(
+            f"--nnodes {plan.nodes}: another machine has ended the job; its own output says why"
+        )
+    return FailureError(
+        f"--nnodes {plan.nodes}: the machines did not meet at {plan.endpoint} within "
+        f"{plan.timeout_seconds} s ({_first_line(error)}); start the command on each, with its own "
+        "--node-rank"
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -219,6 +268,8 @@ def report_error(error: InputError | FailureError) -> int:
     temporary = _record_file().with_suffix(".partial")
     temporary.write_text(json.dumps(record))
     temporary.rename(_record_file())
+    if code == 2:
+        os.kill(int(os.environ[_LAUNCHER]), _MISTAKE)
     return code
 
 

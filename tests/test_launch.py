@@ -1,6 +1,7 @@
 """`fastdual pretrain --gpus N`: elastic's launcher with real processes, signals and ports."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,10 @@ from fastdual.checkpoint import find_checkpoint, load_checkpoint
 from fastdual.commands.launching import arguments_of
 from fastdual.commands.pretrain import command as pretrain_command
 from fastdual.launch import _root_cause
+from fastdual.loaders.loader import ClipBatch
+from fastdual.loaders.order import EpochOrder
+from fastdual.objective import StepOutput
+from fastdual.train import Training, take_step
 from tests.conftest import PROJECT
 from tests.runs import arguments, differences, invoke, read_log, start, write_index
 
@@ -60,6 +65,7 @@ def is_gone(process: int) -> bool:
 
 def one_error(stderr: str) -> str:
     assert "Traceback" not in stderr
+    assert "frame #" not in stderr  # the stacks of torch's C++
     errors = [line for line in stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1, stderr
     return errors[0]
@@ -120,7 +126,9 @@ def test_a_port_in_use_and_a_machine_that_never_comes_are_told_in_time(
     args = arguments(index, tmp_path / "run", *two, data__batch_size=8, run__timeout_seconds=3)
     elsewhere = [word.replace(f":{port}", ":9") for word in args]  # where nobody listens
     processes = start(args), start([*elsewhere, "--node-rank", "1"])
-    for process, why in zip(processes, ("", "timed out after 3000ms"), strict=True):
+    for process, why in zip(
+        processes, ("", "nobody listens there: Connection refused"), strict=True
+    ):
         stdout, stderr = process.communicate(timeout=100)
         assert process.returncode == 1, (stdout, stderr)
         assert "the machines did not meet at 127.0.0.1:" in one_error(stderr)
@@ -128,13 +136,48 @@ def test_a_port_in_use_and_a_machine_that_never_comes_are_told_in_time(
     assert time.monotonic() - began < 60
 
 
-def test_an_error_of_all_processes_is_one_line_and_its_exit_code(
+def test_a_mistake_of_all_processes_is_one_line_and_is_not_made_again(
     index: Path, tmp_path: Path
 ) -> None:
-    process = start(arguments(index, tmp_path / "run", *TWO, run__precision="bf16"))
+    """Found late, by the processes: the launcher sees neither precision nor checkpoints."""
+    run = tmp_path / "run"
+    restarts = ("--max-restarts", "3")
+    process = start(arguments(index, run, *TWO, *restarts, run__precision="bf16"))
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "fp32 only" in one_error(stderr)
+
+    assert (
+        invoke(arguments(index, run, schedule__epochs=1, schedule__milestones="[]")).exit_code == 0
+    )
+    (newest,) = (run / "checkpoints").iterdir()
+    newest.write_bytes(b"")
+    resume = ["pretrain", str(index), "--run", str(run), "--resume", *TWO, *restarts]
+    process = start(resume)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "none of its 1 checkpoints is whole" in one_error(stderr)
+    assert stderr.count("falling back to the one before") == 1  # read once, by one attempt
+
+
+def test_a_mistake_on_one_machine_ends_the_other_with_its_reason(
+    index: Path, tmp_path: Path
+) -> None:
+    """Node 0 waits for a rank that never joins, and its restart for a machine that has left."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--gpus", "1", "--device", "cpu", "--nnodes", "2", "--max-restarts", "1")
+    options += ("--rdzv-endpoint", f"127.0.0.1:{port}")
+    settings = {**SETTINGS, "run__timeout_seconds": 10}
+    machines = [
+        start(arguments(index, tmp_path / "run", *options, "--node-rank", node, **settings, **more))
+        for node, more in (("0", {}), ("1", {"run__precision": "bf16"}))
+    ]
+    errors = [machine.communicate(timeout=120)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [1, 2], errors
+    assert re.search(r"rank [01] of 2 did not come", one_error(errors[0]))
+    assert "fp32 only" in one_error(errors[1])
 
 
 def test_every_process_is_given_all_options_but_those_of_the_launch() -> None:
@@ -255,34 +298,50 @@ def test_sharded_optimiser_state_is_whole_in_checkpoints(index: Path, tmp_path: 
     assert load_checkpoint(middle)["step"] == 8
 
 
-def test_a_machine_that_leaves_is_told_and_the_rest_go_on(index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_machine_that_leaves_is_told_and_the_rest_go_on(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: int
+) -> None:
+    """Machine 0 keeps the meeting point, so that the other one has to find its absence out."""
     run = tmp_path / "run"
+    settings = {**SETTINGS, "schedule__epochs": 10}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     meeting = ("--gpus", "1", "--device", "cpu", "--nnodes", "2")
     meeting += ("--rdzv-endpoint", f"127.0.0.1:{port}")
     machines = [
-        start(arguments(index, run, *meeting, "--node-rank", str(node), **SETTINGS))
+        start(arguments(index, run, *meeting, "--node-rank", str(node), **settings))
         for node in (0, 1)
     ]
     wait_for_steps(machines[0], run, 6)
     # As when its power fails: the launcher and all that it started, at once.
-    for process in (machines[1].pid, *ranks_of(machines[1].pid).values()):
+    for process in (machines[victim].pid, *ranks_of(machines[victim].pid).values()):
         os.kill(process, signal.SIGKILL)
-    machines[1].communicate(timeout=60)
+    machines[victim].communicate(timeout=60)
     began = time.monotonic()
-    _, stderr = machines[0].communicate(timeout=120)
+    left = machines[1 - victim]
+    _, stderr = left.communicate(timeout=120)
     assert time.monotonic() - began < 60
-    assert machines[0].returncode == 1, stderr
-    assert "rank 1 of 2" in one_error(stderr)
-    left = load_checkpoint(find_checkpoint(run))
+    assert left.returncode == 1, stderr
+    assert re.search(r"rank [01] of 2.* go on from the last checkpoint", one_error(stderr))
+    step = load_checkpoint(find_checkpoint(run))["step"]
+    assert step % 4 == 0
 
+    # On one process, over the very videos that the two would have taken.
+    taken = []
+
+    def note(training: Training, batch: ClipBatch) -> StepOutput:
+        taken.append(batch.video_ids.tolist())
+        return take_step(training, batch)
+
+    monkeypatch.setattr("fastdual.train.take_step", note)
     result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
     assert result.exit_code == 0, result.output
-    end = load_checkpoint(find_checkpoint(run))
-    assert (end["step"], left["step"] % 4) == (40, 0)
-    assert end["order"] == left["order"] | {"epoch": 20, "step": 0}
+    order = EpochOrder(8, global_batch_size=4, seed=0)
+    steps = [order.batch(epoch, part) for epoch in range(10) for part in range(2)]
+    assert taken == [videos.tolist() for videos in steps[step:]]
+    assert load_checkpoint(find_checkpoint(run))["step"] == 20
 
 
 def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> None:
