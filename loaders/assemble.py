@@ -103,6 +103,10 @@ class Assembler:
         while pending:
             yield from self._finish(pending.popleft())
 
+    def interrupt(self) -> None:
+        """Kill the workers, so that waiting for one that hangs ends; from any thread."""
+        self._reader.close()
+
     def close(self) -> None:
         """Stop the workers and drop the graphs."""
         self._reader.close()

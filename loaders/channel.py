@@ -120,7 +120,8 @@ class SharedMemory:
     def __init__(self, nbytes: int) -> None:
         self.number, self.nbytes = next(_numbers), nbytes
         self.descriptor = os.memfd_create("fastdual", os.MFD_CLOEXEC)
-        weakref.finalize(self, os.close, self.descriptor)
+        # Not at the interpreter's exit: workers may still be sent it, and it ends with the process.
+        weakref.finalize(self, os.close, self.descriptor).atexit = False
         os.ftruncate(self.descriptor, nbytes)
         self._map = mmap.mmap(self.descriptor, nbytes)
 

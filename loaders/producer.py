@@ -33,6 +33,7 @@ class Producer:
         self._make_assembler, self._spans, self._device = make_assembler, spans, device
         self._queue: queue.Queue[tuple[Assembled, Any] | BaseException] = queue.Queue(prefetch)
         self._stopping = threading.Event()
+        self._assembler: Assembler | None = None
         self._thread = threading.Thread(target=self._run, name="fastdual-loader", daemon=True)
         self._thread.start()
 
@@ -58,6 +59,8 @@ class Producer:
     def stop(self) -> None:
         """End the thread and its workers and drop what waits; may be called twice."""
         self._stopping.set()
+        if self._assembler is not None:
+            self._assembler.interrupt()
         if self._thread is not threading.current_thread():
             self._thread.join()
         with contextlib.suppress(queue.Empty):
@@ -65,17 +68,16 @@ class Producer:
                 self._queue.get_nowait()
 
     def _run(self) -> None:
-        assembler: Assembler | None = None
         try:
-            assembler = self._make_assembler()
-            for assembled, ready in self._batches(assembler):
+            self._assembler = self._make_assembler()
+            for assembled, ready in self._batches(self._assembler):
                 if not self._put((assembled, ready)):
                     break
         except BaseException as error:  # for the consumer to see
             self._put(error)
         finally:
-            if assembler is not None:
-                assembler.close()
+            if self._assembler is not None:
+                self._assembler.close()
 
     def _batches(self, assembler: Assembler) -> Iterator[tuple[Assembled, Any]]:
         spans = self._until_stopped()

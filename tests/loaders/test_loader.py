@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -369,6 +370,31 @@ def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
     del loader
     gc.collect()
     assert gone() is None
+    assert children() == before
+
+
+def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
+    before, errors = children(), []
+
+    def read() -> None:
+        try:
+            next(iter(loader))
+        except FailureError as error:
+            errors.append(str(error))
+
+    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
+    reader = threading.Thread(target=read)
+    reader.start()
+    while not children() - before:
+        time.sleep(0.01)
+    (pid,) = children() - before
+    os.kill(pid, signal.SIGSTOP)  # before it has decoded anything
+    time.sleep(0.5)
+    started = time.monotonic()
+    loader.close()
+    assert time.monotonic() - started < 10  # one that hangs is given up after 60 s
+    reader.join()
+    assert errors == ["the loader was closed while it was read"]
     assert children() == before
 
 

@@ -246,6 +246,20 @@ def test_a_worker_lets_go_of_memory_that_is_gone() -> None:
             assert memories_of(pid) <= 3  # the one kept, the last, the one before
 
 
+def test_memory_can_be_sent_until_the_interpreter_has_ended() -> None:
+    """Loaders are closed at exit, and until then their workers are given memory to write to."""
+    code = (
+        "import os, weakref\n"
+        "from fastdual.loaders.channel import SharedMemory\n"
+        "class Loader: pass\n"
+        "loader, held = Loader(), []\n"
+        "weakref.finalize(loader, lambda: print(os.fstat(held[0].descriptor).st_size))\n"
+        "held.append(SharedMemory(4096))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("4096\n", "")
+
+
 def test_a_worker_gives_free_memory_back_to_the_system() -> None:
     """Small blocks between ones that stay: free, but in the heap until it is trimmed."""
     with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
