@@ -31,11 +31,11 @@ def check_floating(**tensors: Tensor) -> None:
             raise ValueError(f"{name} has layout {tensor.layout}, must be dense")
 
 
-def check_same_device(**tensors: Tensor | None) -> None:
-    """All tensors given lie on one device."""
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    first_name, first = next(iter(given.items()))
-    for name, tensor in given.items():
+def check_same_device(**arguments: Any) -> None:
+    """All tensors among the arguments lie on one device."""
+    given = [(name, value) for name, value in arguments.items() if isinstance(value, Tensor)]
+    (first_name, first), *others = given
+    for name, tensor in others:
         if tensor.device != first.device:
             raise ValueError(
                 f"{name} is on {tensor.device} but {first_name} is on {first.device}, "
@@ -167,9 +167,7 @@ def check_batch_contrast(
     if ids is not None:
         check_ids("ids", ids, layout.num_ids, "the samples")
     check_choice("positives", positives, ("sum", "mean"))
-    check_same_device(
-        rows=rows, ids=ids, temperature=temperature if isinstance(temperature, Tensor) else None
-    )
+    check_same_device(rows=rows, ids=ids, temperature=temperature)
 
 
 def check_contrast(
@@ -201,5 +199,5 @@ def check_contrast(
         key_ids=key_ids,
         query_groups=query_groups,
         key_groups=key_groups,
-        temperature=temperature if isinstance(temperature, Tensor) else None,
+        temperature=temperature,
     )

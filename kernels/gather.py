@@ -99,41 +99,6 @@ def gathered_contrastive_loss_with_metrics(
     return ContrastiveResult(loss, *merged.hits.unbind())
 
 
-def gathered_contrastive_loss(
-    query: Tensor,
-    key: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    *,
-    query_groups: Tensor | None = None,
-    key_groups: Tensor | None = None,
-    temperature: float | Tensor,
-    positives: contrastive.Positives = "sum",
-    reduction: contrastive.Reduction = "mean",
-    normalize: bool = False,
-    precision: contrastive.Precision = "ieee",
-    gather: Literal["all", "ring"] | None = "all",
-    process_group: Group = None,
-) -> Tensor:
-    """The loss of `gathered_contrastive_loss_with_metrics` alone."""
-    return gathered_contrastive_loss_with_metrics(
-        query,
-        key,
-        query_ids,
-        key_ids,
-        query_groups=query_groups,
-        key_groups=key_groups,
-        temperature=temperature,
-        positives=positives,
-        reduction=reduction,
-        normalize=normalize,
-        precision=precision,
-        gather=gather,
-        process_group=process_group,
-        metrics=False,
-    ).loss
-
-
 def check_even(key: Tensor, group: Group = None) -> None:
     """All processes bring candidates of one shape.
 

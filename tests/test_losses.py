@@ -517,6 +517,10 @@ def test_clip_is_called_as_open_clips_trainer_does(backend: str) -> None:
         (lambda: NTXentLoss()(unit(4, 8), unit(4, 8).half()), "second has dtype torch.float16 but"),
         (lambda: NTXentLoss()(*torch.ones(2, 4, 8).long()), "first has dtype torch.int64"),
         (lambda: SupConLoss()(unit(4, 8).to_sparse(), torch.arange(4)), "embeddings has layout to"),
+        (
+            lambda: NTXentLoss()(*unit(2, 4, 8), [0, 1, 2, 3]),
+            "ids is a list, must be an int64 or in",
+        ),
         (lambda: ShuffleRankLoss(clip=True), "clip is True, must be None or a finite number"),
         (lambda: DualVarianceLoss(rank_clip="a"), "rank_clip is 'a', must be None or a finite nu"),
         (lambda: NTXentLoss()(*unit(2, 4, 2000)), "first has D = 2000, must be between"),

@@ -13,10 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize
 
-from fastdual.kernels.gather import (
-    gathered_contrastive_loss,
-    gathered_contrastive_loss_with_metrics,
-)
+from fastdual.kernels.gather import gathered_contrastive_loss_with_metrics
 from fastdual.kernels.reference import contrastive_loss_with_metrics
 from tests.numerics import LargestTensor
 
@@ -108,7 +105,7 @@ def refuse_uneven_keys(rank: int, gather: str) -> None:
     ids = torch.arange(3 + rank)
     rows = torch.randn(len(ids), 8)
     with pytest.raises(ValueError, match=r"key has shapes \[\[3, 8\], \[4, 8\].*one shape"):
-        gathered_contrastive_loss(rows, rows, ids, ids, temperature=0.1, gather=gather)
+        gathered_contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather=gather)
 
 
 def gathering_compiles_as_one_graph(rank: int) -> None:
@@ -131,9 +128,9 @@ def ring_holds_one_block_at_a_time(num_processes: int) -> None:
     largest = {}
     for gather in ("all", "ring"):
         with LargestTensor() as seen:
-            gathered_contrastive_loss(
+            gathered_contrastive_loss_with_metrics(
                 query, key, query_ids, key_ids, temperature=0.1, gather=gather
-            ).backward()
+            ).loss.backward()
         largest[gather] = seen.numel
     assert largest == {"all": num_processes * 64 * 32, "ring": 64 * 32}
 
@@ -149,9 +146,9 @@ def train_data_parallel(rank: int, num_processes: int) -> None:
 
     def loss_of(model, rows: slice, gather: str | None) -> Tensor:
         z, i, g = model(views[rows]), ids[rows], groups[rows]
-        return gathered_contrastive_loss(
+        return gathered_contrastive_loss_with_metrics(
             z, z, i, i, query_groups=g, key_groups=g, temperature=0.5, normalize=True, gather=gather
-        )
+        ).loss
 
     parallel = torch.nn.parallel.DistributedDataParallel(models[0])
     loss_of(parallel, slice(rank * 4, rank * 4 + 4), "all").backward()
@@ -191,7 +188,9 @@ def test_processes_together_equal_one_process(num_processes: int, monkeypatch) -
 def test_one_process_needs_no_process_group(gather) -> None:
     ids = torch.arange(4)
     rows = torch.randn(4, 8)
-    loss = gathered_contrastive_loss(rows, rows * 2, ids, ids, temperature=0.1, gather=gather)
+    loss = gathered_contrastive_loss_with_metrics(
+        rows, rows * 2, ids, ids, temperature=0.1, gather=gather
+    ).loss
     truth = contrastive_loss_with_metrics(rows, rows * 2, ids, ids, temperature=0.1).loss
     torch.testing.assert_close(loss, truth)
 
@@ -200,4 +199,4 @@ def test_gather_must_be_known() -> None:
     ids = torch.arange(4)
     rows = torch.randn(4, 8)
     with pytest.raises(ValueError, match="gather is 'some', must be one of 'all', 'ring'"):
-        gathered_contrastive_loss(rows, rows, ids, ids, temperature=0.1, gather="some")
+        gathered_contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather="some")
