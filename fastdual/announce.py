@@ -9,10 +9,7 @@ from fastdual.distributed import World
 from fastdual.execution import Execution
 from fastdual.loaders.index import VideoIndex
 from fastdual.recipe import Resolved
-from fastdual.train import StepReport, Training
-
-# Enough for a mean, few enough to be told within the first minutes.
-_STEPS_OF_ESTIMATE = 20
+from fastdual.train import StepReport, Training, estimate_steps
 
 
 def describe_run(
@@ -75,28 +72,26 @@ def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
 class EpochEstimate:
     """Tells once, after the first 20 steps, how long an epoch takes and how long the rest.
 
-    It is measured from the first reading on: the steps before that compile the network and search
-    for the fastest convolutions.
-
     Args:
         start_step: steps that earlier processes did.
+        total_steps: length of the run.
     """
 
-    def __init__(self, *, start_step: int) -> None:
-        self._start_step = start_step
-        self._first: tuple[int, float] | None = None
+    def __init__(self, *, start_step: int, total_steps: int) -> None:
+        self._from_step, self._to_step = estimate_steps(start_step, total_steps)
+        self._begun = (start_step, time.perf_counter())
         self._told = False
 
     def look(self, report: StepReport) -> str | None:
         """A line for people, at the first reading that allows it; None at all others."""
-        if self._first is None:
-            self._first = (report.step, time.perf_counter())
-            return None
-        if self._told or report.step - self._start_step < _STEPS_OF_ESTIMATE:
+        now = time.perf_counter()
+        if report.step <= self._from_step:
+            self._begun = (report.step, now)
+        if self._told or report.step < self._to_step:
             return None
         self._told = True
-        step, started = self._first
-        seconds_per_step = (time.perf_counter() - started) / (report.step - step)
+        step, began = self._begun
+        seconds_per_step = (now - began) / (report.step - step)
         steps_per_epoch = report.step / report.epoch
         epoch = _duration(seconds_per_step * steps_per_epoch)
         left = _duration(seconds_per_step * (report.total_steps - report.step))

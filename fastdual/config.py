@@ -192,7 +192,8 @@ class RunConfig:
     """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
     less memory, a second forward; without torch.compile."""
     log_every_steps: int = 10
-    """Steps between two readings of the metrics; the device is waited for only then."""
+    """Steps between two readings of the metrics; the device is waited for only then. For an
+    estimate of the time, a process also reads after 5 and 20 steps."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 3
     timeout_seconds: int = 600

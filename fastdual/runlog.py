@@ -102,7 +102,7 @@ class ProgressLine:
 
     def __init__(self, *, total_steps: int, start_step: int) -> None:
         console = Console(file=sys.stderr)
-        self._estimate = EpochEstimate(start_step=start_step)
+        self._estimate = EpochEstimate(start_step=start_step, total_steps=total_steps)
         self._last_plain = -math.inf
         self._live: Live | None = None
         if console.is_terminal:

@@ -22,6 +22,9 @@ from fastdual.loaders.plan import ClipPlan
 from fastdual.metrics import MetricWindow
 from fastdual.objective import StepOutput
 
+# An epoch's time is told after so many steps: enough for a mean, soon enough to choose otherwise.
+# The first quarter of them does not count: it compiles, and searches for the fastest convolutions.
+_STEPS_OF_ESTIMATE = 20
 # Share of the newest reading in the running step time that the time left is computed from.
 _NEWEST_SHARE = 0.3
 
@@ -104,6 +107,18 @@ class StepReport:
     seconds_left: float
 
 
+def estimate_steps(start_step: int, total_steps: int) -> tuple[int, int]:
+    """The steps between which it is measured how long an epoch takes; both are read.
+
+    Args:
+        start_step: steps that earlier processes did.
+        total_steps: length of the run; a short one is measured over its first half.
+    """
+    left = total_steps - start_step
+    steps = _STEPS_OF_ESTIMATE if left > _STEPS_OF_ESTIMATE else max(1, left // 2)
+    return start_step + steps // 4, start_step + steps
+
+
 class Keeper(Protocol):
     """Who keeps what a run produces."""
 
@@ -140,6 +155,7 @@ def train(
         FailureError: a loss or gradient was not finite; nothing after it is saved.
     """
     meter = _Meter(training)
+    early_readings = estimate_steps(training.step, training.total_steps)
     while training.step < training.total_steps:
         for batch in training.loader:
             output = take_step(training, batch)
@@ -148,8 +164,9 @@ def train(
             complete = training.step == training.total_steps
             stopping = complete or should_stop()
             saving = stopping or training.step % checkpoint_every_steps == 0
+            logging = training.step % log_every_steps == 0 or training.step in early_readings
             # Read before saving, so that weights that are not finite never reach a checkpoint.
-            if saving or training.step % log_every_steps == 0:
+            if saving or logging:
                 # Reading waits for the device, and that for the others' without an end: whoever
                 # hangs has to be missed here, where he is named.
                 keeper.meet()

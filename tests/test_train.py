@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastdual.announce import EpochEstimate
 from fastdual.collapse import CollapseWatch, embedding_spread
 from fastdual.config import PretrainConfig, resolve
 from fastdual.distributed import World
@@ -27,9 +28,10 @@ from fastdual.model import create_model
 from fastdual.objective import StepOutput
 from fastdual.pretrain import create_loader, create_training
 from fastdual.runfolder import RunFolder
+from fastdual.runlog import ProgressLine
 from fastdual.schedule import create_optimiser
 from fastdual.step import PretrainStep, create_objective
-from fastdual.train import StepReport, Training, take_step, train
+from fastdual.train import StepReport, Training, estimate_steps, take_step, train
 from tests.runs import QUICK, arguments, invoke, write_index
 
 NUM_VIDEOS = 10
@@ -95,14 +97,15 @@ def test_reports_and_checkpoints_come_at_their_steps_and_at_the_end(
     training = make_training(schedule__epochs=4)  # 10 videos in batches of 4: 2 steps an epoch
     assert run(training, keeper)
     assert training.total_steps == training.step == 8
-    assert [report.step for report in keeper.reports] == [2, 3, 4, 6, 8]
+    # At even ones, with every checkpoint, and at the first for the estimate.
+    assert [report.step for report in keeper.reports] == [1, 2, 3, 4, 6, 8]
     assert keeper.saved_steps == [3, 6, 8]
-    assert [r.epoch for r in keeper.reports] == [1.0, 1.5, 2.0, 3.0, 4.0]
+    assert [r.epoch for r in keeper.reports] == [0.5, 1.0, 1.5, 2.0, 3.0, 4.0]
     for report in keeper.reports:
         assert 0 <= report.data_wait_share <= 1
         assert report.clips_per_second > 0
         assert all(math.isfinite(value) for value in report.metrics.values())
-    assert [r.learning_rate for r in keeper.reports] == pytest.approx([3e-3] * 3 + [3e-4] * 2)
+    assert [r.learning_rate for r in keeper.reports] == pytest.approx([3e-3] * 4 + [3e-4] * 2)
 
 
 def test_asked_to_stop_it_saves_after_the_step_and_says_that_it_is_not_complete(
@@ -359,25 +362,66 @@ def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     assert kept[-1]["loss"] is None
 
 
-def test_an_epoch_is_estimated_without_the_steps_that_compile() -> None:
-    from fastdual.announce import EpochEstimate
+@pytest.mark.parametrize("log_every_steps", [1, 7, 10, 50])
+def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
+    make_training: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    log_every_steps: int,
+) -> None:
+    """The clock stands but for the steps; the first five compile, and take 100 s each."""
+    training, keeper = make_training(schedule__epochs=12), ListKeeper(tmp_path)
+    now = [0.0]
+    monkeypatch.setattr("fastdual.announce.time.perf_counter", lambda: now[0])
+    weight = next(training.model.parameters())
 
+    def slowly(batch: ClipBatch) -> StepOutput:
+        now[0] += 100.0 if training.step < 5 else 2.0
+        return StepOutput(weight.square().mean(), {})
+
+    training.compute = slowly
+    told = {}
+    with ProgressLine(total_steps=training.total_steps, start_step=0) as line:
+
+        def show(report: StepReport) -> None:
+            line.show(report)
+            told[report.step] = [w for w in capsys.readouterr().err.splitlines() if "estimate" in w]
+
+        monkeypatch.setattr(keeper, "report", show)
+        pace = {"log_every_steps": log_every_steps, "checkpoint_every_steps": 24}
+        assert run(training, keeper, **pace)
+    # 2 steps an epoch, 24 in all.
+    said = ["estimate  4.0 s an epoch, 8.0 s to the end, by steps 5 to 20"]
+    assert {step: lines for step, lines in told.items() if lines} == {20: said}
+
+
+@pytest.mark.parametrize(
+    ("start_step", "total_steps", "steps"),
+    [
+        (0, 1000, (5, 20)),
+        (0, 21, (5, 20)),
+        (100, 1000, (105, 120)),
+        (0, 12, (1, 6)),
+        (95, 100, (95, 97)),
+        (99, 100, (99, 100)),
+    ],
+)
+def test_a_run_of_fewer_than_20_steps_is_estimated_from_its_first_half(
+    start_step: int, total_steps: int, steps: tuple[int, int]
+) -> None:
     def report(step: int) -> StepReport:
         return StepReport(
-            step=step, total_steps=1000, epoch=step / 50, learning_rate=0.1, metrics={},
+            step=step, total_steps=total_steps, epoch=step / 4, learning_rate=0.1, metrics={},
             clips_per_second=1.0, data_wait_share=0.0, seconds_left=0.0,
         )  # fmt: skip
 
-    estimate, now = EpochEstimate(start_step=100), [1000.0]
-    told = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastdual.announce.time.perf_counter", lambda: now[0])
-        for step, seconds in ((110, 500.0), (119, 18.0), (120, 2.0), (130, 20.0)):
-            now[0] += seconds
-            told.append(estimate.look(report(step)))
-    # 2 s a step, 50 steps an epoch, 880 steps to go.
-    line = "estimate  0:01:40 an epoch, 0:29:20 to the end, by steps 110 to 120"
-    assert told == [None, None, line, None]
+    assert estimate_steps(start_step, total_steps) == steps
+    estimate = EpochEstimate(start_step=start_step, total_steps=total_steps)
+    told = {step: estimate.look(report(step)) for step in range(start_step + 1, total_steps + 1)}
+    said = {step: line for step, line in told.items() if line}
+    assert list(said) == [steps[1]]
+    assert said[steps[1]].endswith(f"by steps {steps[0]} to {steps[1]}")
 
 
 def test_wandb_is_refused_where_it_is_not_and_gets_the_numbers_where_it_is(
