@@ -13,7 +13,9 @@ help:
 	@echo "make test       install, run the whole test suite"
 	@echo "make install    the environment alone, in $(VENV)"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      the benchmarks at a size for this machine, into bench/results"
+	@echo "make bench      losses, loader, training, checkpoints and order at a size for this machine, into"
+	@echo "                bench/results, and the tables made of them; what takes longer is started by name:"
+	@echo "                python -m bench.method, python -m bench.soak"
 	@echo "make gpu-check  everything that only a GPU can show; OUT=folder for its results"
 	@echo "make clean      remove the environment and everything built"
 
@@ -47,6 +49,10 @@ bench: install
 	$(BIN)/python -m bench.losses
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.train --levers
+	$(BIN)/python -m bench.checkpoints
+	$(BIN)/python -m bench.order
+	$(BIN)/python -m bench.scale --write docs/scale.md
+	$(BIN)/python -m bench.readme
 
 gpu-check: install
 	$(BIN)/python -m bench.gpu_check --out $(OUT)

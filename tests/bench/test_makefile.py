@@ -1,0 +1,28 @@
+"""`make bench` runs every benchmark that a machine without a GPU can finish, and says which not."""
+
+import re
+
+from tests.conftest import PROJECT
+
+# What else can be run in bench/, and why `make bench` does not.
+NOT_BENCHMARKS = {
+    "gpu_check": "make gpu-check",
+    "kernels_aot": "part of make gpu-check",
+    "loader_run": "one turn of bench.loader",
+}
+TAKE_LONG = {"method", "soak"}
+
+
+def recipe(target: str) -> str:
+    text = (PROJECT / "Makefile").read_text()
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", text, flags=re.M)
+    assert found is not None
+    return found[1]
+
+
+def test_every_benchmark_is_run_by_make_or_named_as_too_long() -> None:
+    files = (PROJECT / "bench").glob("*.py")
+    scripts = {file.stem for file in files if 'if __name__ == "__main__"' in file.read_text()}
+    run = set(re.findall(r"-m bench\.(\w+)", recipe("bench")))
+    assert run == scripts - set(NOT_BENCHMARKS) - TAKE_LONG
+    assert set(re.findall(r"-m bench\.(\w+)", recipe("help"))) == TAKE_LONG
