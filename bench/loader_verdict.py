@@ -7,6 +7,14 @@ from bench.common import Row
 REFERENCE = "ours, pyav, raw"
 
 
+def limit_of(rows: Sequence[Row]) -> float | None:
+    """Videos a second where bare decode and bare augmentation follow each other; None: untimed."""
+    rate = {row["provider"]: row["videos_per_second"] for row in rows if row.get("turns")}
+    if not {"bare decode", "bare augmentation"} <= rate.keys():
+        return None
+    return float(1 / (1 / rate["bare decode"] + 1 / rate["bare augmentation"]))
+
+
 def verdict(rows: Sequence[Row]) -> Iterator[str]:
     """Who won and by how much, losses included; ratios of medians of one run."""
     rate = {row["provider"]: row["videos_per_second"] for row in rows if row.get("turns")}
@@ -21,8 +29,8 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
                 f"{name}: {rate[name]:.1f} videos/s, {max(ratio, 1 / ratio):.2f} times {word} "
                 f"the best rival, {best} ({rate[best]:.1f})"
             )
-    if {"bare decode", "bare augmentation", REFERENCE} <= rate.keys():
-        limit = 1 / (1 / rate["bare decode"] + 1 / rate["bare augmentation"])
+    limit = limit_of(rows)
+    if limit is not None and REFERENCE in rate:
         yield (
             f"limit: {limit:.1f} videos/s (bare decode {rate['bare decode']:.1f}, bare "
             f"augmentation {rate['bare augmentation']:.1f}); {REFERENCE} reaches "

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import method, method_readme
+from bench import method, readme
 from bench.common import RESULTS
 from bench.method_run import CONTESTANTS, NO_MERIT, UNTRAINED
 from bench.method_summary import MEASURES, compare, conclude
@@ -162,7 +162,7 @@ def test_longer_training_is_another_table_named_by_what_differs() -> None:
         "b",
     ]
     # The README has a table of the longest of each set, and a sentence on each of the others.
-    shown = method_readme.text([*short, *other, *long, *wide])
+    shown = readme.method([*short, *other, *long, *wide])
     assert shown.count("| guessing |") == 2
     assert "set, 320 steps: R@1: clip+rank+coherence is 0.0 points above clip" in shown
     assert shown.index("3120 steps of 16") < shown.index("set, 320 steps:") < shown.index("b: 40")
@@ -176,7 +176,7 @@ def test_head_that_plain_contrast_does_not_train_has_no_ratio() -> None:
 
 
 def test_readme_shows_the_committed_results() -> None:
-    method_readme.main(["--check"])
+    readme.main(["--check"])
 
 
 def test_readme_that_is_not_current_is_noticed(
@@ -185,6 +185,6 @@ def test_readme_that_is_not_current_is_noticed(
     rows = json.loads((RESULTS / "method.json").read_text())
     rows[0]["r1"] += 0.1
     (tmp_path / "method.json").write_text(json.dumps(rows))
-    monkeypatch.setattr(method_readme, "RESULTS", tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="run it"):
-        method_readme.main(["--check"])
+        readme.main(["--check"])

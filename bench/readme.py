@@ -1,26 +1,25 @@
-"""The README's table of what the method reaches, made from the committed results.
+"""The README's tables: how fast the parts are and what the method reaches, from committed results.
 
-    python -m bench.method_readme [--check]
+    python -m bench.readme [--check]
 
-Writes between the two marks in README.md; with --check it exits 1 where they differ.
+Writes between the marks in README.md; with --check it exits 1 where they differ.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.common import RESULTS, Row
 from bench.method_summary import MEASURES, compare, describe, markdown
 from bench.method_tables import FULL, PLAIN, tables
+from bench.speed_summary import speed
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_START = "<!-- made by python -m bench.method_readme from bench/results/method.json -->"
-_END = "<!-- end of what bench.method_readme made -->"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")
 
 
-def text(rows: Sequence[Row]) -> str:
+def method(rows: Sequence[Row]) -> str:
     """Of each data set the table of the longest training, and a sentence on each of the others."""
     measures = [measure for measure in MEASURES if measure[0] in _SHOWN]
     parts: list[str] = []
@@ -36,13 +35,20 @@ def text(rows: Sequence[Row]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def updated(readme: str, rows: Sequence[Row]) -> str:
-    """The README with the table of these rows between its marks."""
-    before, _, rest = readme.partition(_START)
-    _, mark, after = rest.partition(_END)
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "speed": speed,
+    "method": lambda results: method(json.loads((results / "method.json").read_text())),
+}
+
+
+def updated(readme: str, name: str, text: str) -> str:
+    """The README with a text between the marks of a section."""
+    start, end = f"<!-- {name}: made by python -m bench.readme -->", f"<!-- end of {name} -->"
+    before, _, rest = readme.partition(start)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise ValueError(f"README.md lacks the marks {_START} and {_END}")
-    return f"{before}{_START}\n{text(rows)}\n{_END}{after}"
+        raise ValueError(f"README.md lacks the marks {start} and {end}")
+    return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
-    readme = README.read_text()
-    wanted = updated(readme, json.loads((RESULTS / "method.json").read_text()))
+    readme = wanted = README.read_text()
+    for name, make in SECTIONS.items():
+        wanted = updated(wanted, name, make(RESULTS))
     if options.check and wanted != readme:
-        raise SystemExit("README.md is not what python -m bench.method_readme makes; run it")
+        raise SystemExit("README.md is not what python -m bench.readme makes; run it")
     if not options.check:
         README.write_text(wanted)
 
