@@ -3,6 +3,7 @@
 Needs triton, and not TRITON_INTERPRET=1; aot.py records and compiles.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +17,10 @@ from fastdual.kernels import (
 from fastdual.kernels.aot import Launch, recorded_launches
 from fastdual.kernels.problem import Layout, Problem
 
+# Of every tile the D that fills it (beyond 256 it is taken in steps), and some that are loaded
+# element by element.
+_DIMS = 16, 32, 64, 128, 256, 1024
+_UNALIGNED_DIMS = 8, 24, 83, 230, 921
 # Options of contrastive_launches, and whether ids and groups are told by their place.
 _OPTIONS = (
     ("plain", False), ("all", False),
@@ -99,14 +104,17 @@ def table_cases() -> Iterator[tuple[str, Launch]]:
 
 def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[Launch]]]:
     for dtype, name in names.items():
-        # Of every tile the D that fills it; beyond 256 it is taken in steps.
-        for dim in (16, 32, 64, 128, 256, 1024):
+        for dim in _DIMS + _UNALIGNED_DIMS:
             # The paper's batch, a large one, and a queue.
             for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
                 for options, placed in _OPTIONS:
-                    # What a tensor as temperature adds is the same in every dtype.
-                    told = options in ("given", "learned") and dtype != torch.bfloat16
-                    if told or (placed and columns is not None):
+                    if placed and columns is not None:
+                        continue
+                    # What a tensor as temperature adds is the same in every dtype, and what a place
+                    # does at every D.
+                    if options in ("given", "learned") and dtype != torch.bfloat16:
+                        continue
+                    if placed and options != "all" and dim in _UNALIGNED_DIMS:
                         continue
                     launches = contrastive_launches(
                         dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns,
@@ -114,7 +122,7 @@ def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[L
                     )  # fmt: skip
                     size = f"{name} D={dim} N={num_rows} M={columns or num_rows}"
                     yield f"{size} {options}{', placed' if placed else ''}", launches
-        for num_segments in (2, 16):
-            launches = rank_launches(dtype=dtype, dim=64, num_segments=num_segments)
-            launches += segment_launches(dtype=dtype, dim=64, num_segments=num_segments)
-            yield f"{name} D=64 B=64 S={num_segments}", launches
+        for dim, num_segments in itertools.product((64, 83), (2, 16)):
+            launches = rank_launches(dtype=dtype, dim=dim, num_segments=num_segments)
+            launches += segment_launches(dtype=dtype, dim=dim, num_segments=num_segments)
+            yield f"{name} D={dim} B=64 S={num_segments}", launches

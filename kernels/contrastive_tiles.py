@@ -221,11 +221,22 @@ def is_heavy(problem: Problem, *, metrics: bool = False) -> bool:
     return metrics or problem.normalize or problem.positives == "mean"
 
 
-def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool) -> Tile:
+def is_aligned(*sides: Tensor) -> bool:
+    """Whether rows are loaded many elements at a time; else each element takes an address."""
+    return all(x.shape[1] % 16 == 0 and x.stride(0) % 16 == 0 and x.stride(1) == 1 for x in sides)
+
+
+def forward_tile(
+    dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool, aligned: bool
+) -> Tile:
     """Chosen by registers and spills of the compiled kernels: bench/results/kernels_aot.csv.
 
-    `placed`: with a layout, which takes some registers to follow.
+    `placed`: with a layout, which takes some registers to follow; `aligned`: see is_aligned.
     """
+    if not aligned and dtype == torch.float32:
+        return Tile(16, 32, min(_tile_dim(dim), 32), 4, 2, 224)
+    if not aligned and dim > 16:
+        return Tile(32, 32, _tile_dim(dim), 8, 2, 255)
     if dtype == torch.float32:
         # All options beside a whole row of 64 would spill: two steps of 32.
         block_d = min(_tile_dim(dim), 32 if heavy and dim <= 64 else 64)
@@ -237,13 +248,17 @@ def forward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, pla
     return Tile(128, 32 if narrow else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
 
 
-def backward_tile(dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool) -> Tile:
+def backward_tile(
+    dtype: torch.dtype, num_own: int, dim: int, *, heavy: bool, placed: bool, aligned: bool
+) -> Tile:
     """As forward_tile; the float32 gradient of the tile's own rows is in registers besides."""
     block_d = _tile_dim(dim)
     if dtype == torch.float32:
         if dim > 128 or (heavy and placed):
-            return Tile(16, 16, min(block_d, 64), 4, 2, 128)
+            return Tile(16, 16, min(block_d, 64), 4, 2, 128 if aligned else 200)
         return Tile(16, 32, block_d, 4, 2)
+    if not aligned and dim > 16:
+        return Tile(32 if dim <= 128 else 16, 32, block_d, 8, 2, 255)
     if dim > 256 or (dim <= 128 and num_own <= FEW_ROWS):
         return Tile(32, 32, block_d, 4, 2, 200 if heavy or placed else None)
     if num_own <= FEW_ROWS:

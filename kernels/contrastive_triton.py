@@ -22,6 +22,7 @@ from fastdual.kernels.contrastive_tiles import (
     base2_softplus,
     exact_masks,
     forward_tile,
+    is_aligned,
     is_heavy,
     is_special,
     labels_of,
@@ -345,7 +346,8 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     num_rows, dim = query.shape
     num_columns = key.shape[0]
     heavy, placed = is_heavy(problem, metrics=metrics), problem.layout is not None
-    tile = forward_tile(query.dtype, num_rows, dim, heavy=heavy, placed=placed)
+    aligned = is_aligned(query, key)
+    tile = forward_tile(query.dtype, num_rows, dim, heavy=heavy, placed=placed, aligned=aligned)
     num_blocks = triton.cdiv(num_rows, tile.own)
     parts, columns_a_part = split(
         query.device, num_blocks, num_columns, tile.other, programs=2, min_tiles=2

@@ -19,6 +19,7 @@ from fastdual.kernels.contrastive_tiles import (
     backward_tile,
     base2_scale,
     exact_masks,
+    is_aligned,
     is_heavy,
     labels_of,
     layout_of,
@@ -339,7 +340,8 @@ def _launch(
     num_own, dim = own.rows.shape
     num_other = other.rows.shape[0]
     heavy, placed = is_heavy(problem), problem.layout is not None
-    tile = backward_tile(own.rows.dtype, num_own, dim, heavy=heavy, placed=placed)
+    aligned = is_aligned(own.rows, other.rows)
+    tile = backward_tile(own.rows.dtype, num_own, dim, heavy=heavy, placed=placed, aligned=aligned)
     num_blocks, num_slices = triton.cdiv(num_own, tile.own), triton.cdiv(dim, tile.dim)
     parts, others_a_part = split(
         own.rows.device, num_blocks * num_slices, num_other, tile.other, programs=1, min_tiles=8
