@@ -146,7 +146,7 @@ class SupConLoss(nn.Module):
         self.gather = gather
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """embeddings [N, D], labels [N] int64 -> 0-d; rows of the same label are positives."""
+        """embeddings [N, D], labels [N] int64 -> 0-d; rows of the same label >= 0 are positives."""
         return functional.supcon_loss(
             embeddings,
             labels,
