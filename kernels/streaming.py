@@ -6,6 +6,7 @@ there is at a time, so memory is O((N + M) D).
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from fastdual.kernels.problem import (
     Problem,
 )
 
-TILE = 1024
+TILE = 256  # the matrices of one tile fit into the cache of one core
 # Tiles end where a group of so many rows does: then those within it are left out as a whole.
 LARGE_GROUP = 64
 
@@ -99,15 +100,39 @@ def _labels(problem: Problem, span: slice, *, columns: bool) -> tuple[Tensor, Te
     return ids[span], None if groups is None else groups[span]
 
 
-def _masks(problem: Problem, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-    """Which pairs of a tile are positive and which negative; those of one group are neither."""
+class _Tile(NamedTuple):
+    """A part [rows, columns] of the logits, and which of its pairs are what.
+
+    None stands for a mask without a pair: most tiles hold negatives alone, and take half the time.
+    """
+
+    logits: Tensor
+    positive: Tensor | None
+    excluded: Tensor | None  # positive, or of one group: no negatives
+
+
+def _tile(problem: Problem, q: Tensor, k: Tensor, rows: slice, columns: slice) -> _Tile:
+    logits = (q @ k.T).div_(_temperature(problem))
     row_ids, row_groups = _labels(problem, rows, columns=False)
     ids, groups = _labels(problem, columns, columns=True)
-    positive = (row_ids[:, None] == ids) & (ids >= 0)
-    if row_groups is None or groups is None:
-        return positive, ~positive
-    ignored = (row_groups[:, None] == groups) & (groups >= 0)
-    return positive & ~ignored, ~(positive | ignored)
+    positive, ignored = _matches(row_ids, ids), None
+    if row_groups is not None and groups is not None:
+        ignored = _matches(row_groups, groups)
+    if positive is None or ignored is None:
+        return _Tile(logits, positive, ignored if positive is None else positive)
+    return _Tile(logits, positive & ~ignored, positive | ignored)
+
+
+def _matches(rows: Tensor, columns: Tensor) -> Tensor | None:
+    """[rows, columns]: where a label that is not negative meets itself; None if nowhere."""
+    if not _may_meet(rows, columns):
+        return None
+    return (rows[:, None] == columns).logical_and_(columns >= 0)
+
+
+def _may_meet(rows: Tensor, columns: Tensor) -> bool:
+    """Whether a label is in both; on a GPU this is not asked, for the host would have to wait."""
+    return rows.device.type != "cpu" or bool(torch.isin(rows, columns).any())
 
 
 def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
@@ -123,37 +148,49 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
         for rows, columns, mirrored in _tiles(problem):
             q = _rows(query, query_scale, rows, problem)
             k = _rows(key, query_scale if own else key_scale, columns, problem)
-            logits = q @ k.T / _temperature(problem)
-            masks = _masks(problem, rows, columns)
-            _gather_fields(problem, fields[0, :, rows], logits, *masks)
+            tile = _tile(problem, q, k, rows, columns)
+            _gather_fields(problem, fields[0, :, rows], tile, 1)
             if mirrored:
-                masks = masks[0].T, masks[1].T
-                _gather_fields(problem, fields[0, :, columns], logits.T, *masks)
+                _gather_fields(problem, fields[0, :, columns], tile, 0)
     return Partials(fields, query_scale, key_scale)
 
 
-def _gather_fields(
-    problem: Problem, fields: Tensor, logits: Tensor, positive: Tensor, negative: Tensor
-) -> None:
-    """Add a tile [rows, columns] of logits to the fields [F, rows] of its rows, in place."""
-    negatives = logits.masked_fill(~negative, -torch.inf)
-    positives = logits.masked_fill(~positive, -torch.inf)
-    for field, mean, part in (
-        (NEGATIVE_LSE, NEGATIVE_MEAN, negatives),
-        (POSITIVE_LSE, POSITIVE_MEAN, positives),
-    ):
-        lse = torch.logaddexp(fields[field], part.logsumexp(dim=1))
-        if problem.learned:
-            shares = _shares(part, lse[:, None])
-            fields[mean] *= _shares(fields[field], lse)
-            fields[mean] += (shares * logits).sum(dim=1)
-        fields[field] = lse
-    fields[POSITIVE_COUNT] += positive.sum(dim=1)
-    fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim=1)
-    if fields.shape[0] > NUM_FIELDS:
-        fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(positives.amax(dim=1))
-        top = torch.cat([fields[TOP_NEGATIVES:], negatives.T])
+def _gather_fields(problem: Problem, fields: Tensor, tile: _Tile, dim: int) -> None:
+    """Add a tile to the fields [F, N] of its rows (dim 1), or of its columns (dim 0), in place."""
+    logits, positive, excluded = tile
+    negatives = logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
+    _add_part(problem, fields[NEGATIVE_LSE], fields[NEGATIVE_MEAN], negatives, logits, dim)
+    has_metrics = fields.shape[0] > NUM_FIELDS
+    if has_metrics:
+        top = negatives.topk(min(NUM_TOP, negatives.shape[dim]), dim=dim).values
+        top = torch.cat([fields[TOP_NEGATIVES:], top if dim == 0 else top.T])
         fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
+    if positive is None:
+        return
+    positives = logits.masked_fill(~positive, -torch.inf)
+    highest = _add_part(
+        problem, fields[POSITIVE_LSE], fields[POSITIVE_MEAN], positives, logits, dim
+    )
+    fields[POSITIVE_COUNT] += positive.sum(dim)
+    if problem.positives == "mean":
+        fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim)
+    if has_metrics:
+        fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(highest)
+
+
+def _add_part(
+    problem: Problem, lse: Tensor, mean: Tensor, part: Tensor, logits: Tensor, dim: int
+) -> Tensor:
+    """Add a part of the logits, -inf elsewhere, to two fields [N]; returns the highest of each."""
+    highest = part.amax(dim)
+    base = highest.masked_fill(highest == -torch.inf, 0)
+    weights = (part - base.unsqueeze(dim)).exp_()
+    total = torch.logaddexp(lse, base + weights.sum(dim).log())
+    if problem.learned:
+        mean *= _shares(lse, total)
+        mean += weights.mul_(logits).sum(dim) * _shares(highest, total)
+    lse.copy_(total)
+    return highest
 
 
 def _shares(logits: Tensor, lse: Tensor) -> Tensor:
@@ -246,20 +283,26 @@ def statistics_of(
     return torch.where(count > 0, torch.stack(rows), stand_in)
 
 
-def _slopes(
-    problem: Problem, logits: Tensor, masks: tuple[Tensor, Tensor], stats: Tensor
-) -> Tensor:
-    """d loss / d logit of a tile, with the statistics of its rows; see statistics_of."""
-    positive, negative = masks
-    at_positive, at_negative, *others = stats[:, :, None].unbind()
-    away = logits - torch.where(positive, at_positive, at_negative)
-    share = away.exp()
-    if problem.positives == "sum":
-        slopes = torch.where(positive, -share, share)
+def _slopes(problem: Problem, tile: _Tile, stats: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """d loss / d logit of a tile, with the statistics and weights of its rows (dim 1) or columns.
+
+    See statistics_of.
+    """
+    logits, positive, excluded = tile
+    at_positive, at_negative, *others = stats.unsqueeze(dim + 1).unbind()
+    if positive is None:
+        slopes = (logits - at_negative).exp_()
     else:
-        ratio, uniform = others
-        slopes = torch.where(positive, uniform * away.expm1() - share * ratio, share)
-    return slopes.masked_fill(~(positive | negative), 0)
+        away = logits - torch.where(positive, at_positive, at_negative)
+        share = away.exp()
+        if problem.positives == "sum":
+            slopes = torch.where(positive, -share, share)
+        else:
+            ratio, uniform = others
+            slopes = torch.where(positive, uniform * away.expm1() - share * ratio, share)
+    if excluded is not None:
+        slopes.masked_fill_(excluded if positive is None else excluded & ~positive, 0)
+    return slopes.mul_(weight.unsqueeze(dim))
 
 
 def compute_gradients(
@@ -296,17 +339,14 @@ def compute_gradients(
         for rows, columns, mirrored in _tiles(problem) if wanted else ():
             q = _rows(query, partials.query_scale, rows, problem)
             k = _rows(key, key_scale, columns, problem)
-            logits = q @ k.T / _temperature(problem)
-            masks = _masks(problem, rows, columns)
-            slopes = _slopes(problem, logits, masks, statistics[:, rows])
-            slopes *= row_weight[rows, None]
+            tile = _tile(problem, q, k, rows, columns)
+            slopes = _slopes(problem, tile, statistics[:, rows], row_weight[rows], 1)
             if mirrored:
-                back = _slopes(problem, logits.T, (masks[0].T, masks[1].T), statistics[:, columns])
-                slopes += (back * row_weight[columns, None]).T
+                slopes += _slopes(problem, tile, statistics[:, columns], row_weight[columns], 0)
             if needs_query:
-                grad_query[rows] += slopes @ k
+                grad_query[rows].addmm_(slopes, k)
             if needs_query if own else needs_key:
-                grad_key[columns] += slopes.T @ q
+                grad_key[columns].addmm_(slopes.T, q)
         grad_query = _finish(grad_query, query, partials.query_scale, problem, needs_query, dtype)
         if own:
             grad_key = grad_query.new_empty(0)

@@ -62,6 +62,22 @@ def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatc
     assert seen.numel <= 700 * 10 < 600 * 600
 
 
+@pytest.mark.parametrize("positives", ["sum", "mean"])
+@pytest.mark.parametrize("columns", [None, 37])
+def test_masks_without_a_pair_change_nothing(
+    positives: str, columns: int | None, monkeypatch
+) -> None:
+    """On a CPU they are left out, on a GPU they are not."""
+    monkeypatch.setattr(streaming, "TILE", 8)
+    case = Case(29, columns, 12, torch.float32, positives, "none", groups=columns is None)
+    inputs = make_inputs(case)
+    without = evaluate(contrastive_loss_with_metrics, case, inputs)
+    monkeypatch.setattr(streaming, "_may_meet", lambda rows, columns: True)
+    with_all = evaluate(contrastive_loss_with_metrics, case, inputs)
+    for ours, other in zip(with_all, without, strict=True):
+        assert torch.equal(ours, other)
+
+
 def test_half_precision_is_added_up_in_float32(monkeypatch) -> None:
     monkeypatch.setattr(streaming, "TILE", 8)
     case = Case(40, 64, 16, torch.bfloat16)
