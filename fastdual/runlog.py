@@ -43,9 +43,9 @@ class RunLog:
         self._wandb = None if wandb_project is None else _wandb_run(folder, wandb_project)
         with self._failures():
             if self._path.exists():
-                lines = self._path.read_text().splitlines()
-                kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step)
-                write_atomically(self._path, kept.encode())
+                lines = self._path.read_bytes().splitlines()
+                kept = b"".join(line + b"\n" for line in lines if _step_of(line) <= start_step)
+                write_atomically(self._path, kept)
             # Unbuffered: a line is written whole when it is due, or fails then and there.
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115, closed by close()
             self._board: Any = _summary_writer(folder / "tensorboard", start_step + 1)
@@ -187,10 +187,10 @@ def _wandb_run(folder: Path, project: str) -> Any:
     return wandb.init(project=project, name=folder.name, id=number, resume="allow", dir=str(folder))
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
         return float(json.loads(line)["step"])
-    # The last line of a killed run may be cut anywhere.
+    # The last line of a killed run may be cut anywhere; a crash of the machine leaves any bytes.
     except (ValueError, KeyError, TypeError):
         return math.inf
 

@@ -58,7 +58,7 @@ def find_runs(folder: Path) -> list[RunSummary]:
 def summarise(run: Path, *, name: str) -> RunSummary:
     """Read the log of one run folder; lines cut by a kill are passed over."""
     path = run / LOG_NAME
-    events = list(_events(path))
+    events = list(read_events(path))
     last = {event["event"]: event for event in events}
     state, start, reading = "open", last.get("start", {}), last.get("train", {})
     if events and events[-1]["event"] == "end":
@@ -66,15 +66,36 @@ def summarise(run: Path, *, name: str) -> RunSummary:
     if events and events[-1]["event"] == "failed":
         state = "failed"
     known = {"event", "step", "time"}
-    metrics = {key: value for key, value in reading.items() if key not in known}
+    numbers = (int, float, type(None))
+    metrics = {
+        key: value
+        for key, value in reading.items()
+        if key not in known and isinstance(value, numbers)
+    }
     return RunSummary(
         run=name,
         state=state,
-        step=max((int(event.get("step", 0)) for event in events), default=0),
+        step=max((event["step"] for event in events), default=0),
         total_steps=start.get("total_steps"),
         idle_seconds=max(0.0, time.time() - path.stat().st_mtime),
         metrics=metrics,
     )
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """What a run logged, each with the name `event` and its `step`.
+
+    A kill may cut a line, a crash of the machine leaves anything: what is no event is passed over.
+    """
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            known = isinstance(event, dict) and isinstance(event.get("event"), str)
+            if known and isinstance(event.get("step"), int):
+                yield event
 
 
 def describe_runs(runs: Sequence[RunSummary]) -> str:
@@ -103,17 +124,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path != folder else folder.resolve().name
-
-
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                yield event
 
 
 def _ago(seconds: float) -> str:

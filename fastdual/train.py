@@ -6,6 +6,7 @@ few steps.
 """
 
 import math
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -220,7 +221,7 @@ class _Meter:
         summary = self._window.read()
         if summary.bad_step is not None:
             step = training.step - num_steps + summary.bad_step
-            file = keeper.save_plan(self._plans[summary.bad_step], step=step)
+            file = shlex.quote(str(keeper.save_plan(self._plans[summary.bad_step], step=step)))
             raise FailureError(
                 f"step {step}: {summary.bad_metric} is not finite, so the run stops and keeps its "
                 f"last checkpoint; look where with `fastdual replay DATA {file}` (DATA as given "

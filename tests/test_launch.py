@@ -89,6 +89,7 @@ def test_more_gpus_than_there_are_are_refused(index: Path, tmp_path: Path) -> No
         ([*TWO, "--rdzv-endpoint", "here"], "'here': must be HOST:PORT"),
         ([*TWO, "--nnodes", "2", "--rdzv-endpoint", ":29400"], "':29400': must be HOST:PORT"),
         (["--max-restarts", "1"], "need --gpus N"),
+        ([*TWO, "--nnodes", "1:2"], "Invalid value for '--nnodes': '1:2' is not a valid integer"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_starts(

@@ -353,7 +353,9 @@ def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     from fastdual.runlog import RunLog
 
     lines = [json.dumps({"event": "train", "step": step}) for step in (1, 2, 3)]
-    (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"event": "tr']))
+    # What a kill cut, and what a crash of the machine may leave.
+    cut = b'\n\xff\x00\n{"event": "tr'
+    (tmp_path / "log.jsonl").write_bytes("\n".join(lines).encode() + cut)
     log = RunLog(tmp_path, start_step=2)
     log.event("start", step=2, loss=math.nan)
     log.close()

@@ -1,5 +1,6 @@
 """`fastdual demo`: the demo videos, and with --train the whole way through them."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -47,4 +48,5 @@ def command(
 
         run_demo(folder)
     else:
-        click.echo(f"next: fastdual pretrain {videos / 'videos.csv'} --run run --recipe tiny")
+        table = shlex.quote(str(videos / "videos.csv"))
+        click.echo(f"next: fastdual pretrain {table} --run run --recipe tiny")

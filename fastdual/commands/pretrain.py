@@ -1,6 +1,7 @@
 """`fastdual pretrain`: from a folder of videos or an index to a pretrained backbone."""
 
 import functools
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,25 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     say = functools.partial(click.echo, err=True) if world.is_main else lambda _: None
     result = pretrain(index, folder, config, world=world, announce=say)
     stopped = result.signal_number
+    backbone = config.config.model.backbone
+    needed = {"root": root, "backbone": backbone if ":" in backbone else None}
     if world.is_main:
         click.echo(f"checkpoint  {result.checkpoint}")
         if stopped is None:
-            click.echo(f"next        fastdual retrieve {folder.path} {data}")
+            click.echo(f"next        {_typed('retrieve', folder.path, data, **needed)}")
         else:
             click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
-            click.echo(f"go on with  fastdual pretrain {data} --run {folder.path} --resume")
+            again = ("pretrain", data, "--run", folder.path, "--resume")
+            click.echo(f"go on with  {_typed(*again, **needed)}")
     if stopped is not None and is_launched():
         report_signal(stopped)
     elif stopped is not None:
         raise click.exceptions.Exit(128 + stopped)
+
+
+def _typed(*words: str | Path, **options: str | Path | None) -> str:
+    """A command line that can be pasted, with those options that have a value."""
+    given = [(f"--{name}", value) for name, value in options.items() if value is not None]
+    return shlex.join(
+        ["fastdual", *map(str, words), *(str(part) for pair in given for part in pair)]
+    )

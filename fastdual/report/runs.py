@@ -1,6 +1,5 @@
 """What a run logged, as arrays to draw."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.errors import InputError
+from fastdual.runs import LOG_NAME, read_events
 
 _MAX_LOG_BYTES = 1 << 30
 
@@ -43,24 +43,18 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def read_curves(run: Path, name: str) -> RunCurves:
-    """Read `log.jsonl` of a run folder; the last line of a run that was killed may be cut.
+    """Read `log.jsonl` of a run folder; lines that a kill or a crash left broken are passed over.
 
     Raises:
         InputError: no log there, or one without a single reading.
     """
-    path = run / "log.jsonl"
+    path = run / LOG_NAME
     if not path.is_file():
-        raise InputError(f"{run}: no run folder, it holds no log.jsonl; give the folder of --run")
+        raise InputError(f"{run}: no run folder, it holds no {LOG_NAME}; give the folder of --run")
     if path.stat().st_size > _MAX_LOG_BYTES:
         raise InputError(f"{path}: larger than {_MAX_LOG_BYTES} bytes, so no log of a run")
-    readings = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and event.get("event") == "train":
-            readings.append(event)
+    trained = [event for event in read_events(path) if event["event"] == "train"]
+    readings = [event for event in trained if math.isfinite(_number(event.get("epoch")))]
     if not readings:
         raise InputError(f"{path}: no reading of the training yet; wait for the first one")
     names = dict.fromkeys(key for reading in readings for key in reading if key != "event")

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import termios
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -321,3 +323,25 @@ def test_on_a_terminal_the_bar_keeps_its_place_at_any_width(index: Path, tmp_pat
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     for words in ("6/6", "epoch 3.0, ", "rank accuracy", "checkpoint  "):
         assert words in text, words
+
+
+def test_what_it_says_to_type_next_can_be_pasted_whatever_the_paths_are(tmp_path: Path) -> None:
+    place = tmp_path / "zwölf kleine Filme & mehr"
+    place.mkdir()
+    run, root = place / "der Lauf", place / "videos"
+    index = write_index(place, count=4)
+    one = {"schedule__epochs": 30, "schedule__milestones": "[]"}
+    process = start(arguments(index, run, "--root", str(root), **one))
+    while not read_log(run, "train"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143, stderr
+    words = shlex.split(stdout.partition("go on with")[2])
+    assert words == ["fastdual", "pretrain", str(index), "--run", str(run), "--resume",
+                     "--root", str(root)]  # fmt: skip
+    result = invoke(words[1:])
+    assert result.exit_code == 0, result.output
+    following = shlex.split(result.stdout.partition("\nnext")[2])
+    assert following == ["fastdual", "retrieve", str(run), str(index), "--root", str(root)]

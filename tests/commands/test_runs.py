@@ -82,3 +82,16 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
         result = invoke(["runs", str(folder)])
         assert result.exit_code == 2
         assert words in result.stderr
+
+
+def test_what_a_crash_left_in_a_log_is_passed_over(tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    write_log(run, START, reading(5, loss=2.0, spread=0.5))
+    broken = ['{"event": "train"}', '{"event": "train", "step": "six"}', '{"event": 3, "step": 9}',
+              '{"event": "train", "step": ' + "9" * 5000 + "}", "[1, 2]", "null", ""]  # fmt: skip
+    odd = reading(6, loss=1.5) | {"spread": "much"}
+    with open(run / "log.jsonl", "ab") as log:
+        log.write("\n".join([*broken, json.dumps(odd)]).encode() + b"\n\xff\x00\x00\n")
+    result = invoke(["runs", str(run)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1].split() == ["a", "open", "6/40", "0", "s", "ago", "1.5"]

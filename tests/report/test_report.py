@@ -55,6 +55,7 @@ def test_log_of_a_killed_run_is_read_up_to_its_broken_line(tmp_path: Path) -> No
         (None, "it holds no log.jsonl"),
         ("", "no reading of the training yet"),
         ("[]\n7\n", "no reading"),
+        ('{"event": "train"}\n{"event": "train", "step": 1, "epoch": "x"}\n', "no reading"),
     ],
 )
 def test_folder_without_readings_is_named(
