@@ -115,17 +115,21 @@ def _tile(problem: Problem, q: Tensor, k: Tensor, rows: slice, columns: slice) -
     logits = (q @ k.T).div_(_temperature(problem))
     row_ids, row_groups = _labels(problem, rows, columns=False)
     ids, groups = _labels(problem, columns, columns=True)
-    positive, ignored = _matches(row_ids, ids), None
+    same = problem.key is None and rows == columns
+    positive, ignored = _matches(row_ids, ids, same), None
     if row_groups is not None and groups is not None:
-        ignored = _matches(row_groups, groups)
+        ignored = _matches(row_groups, groups, same)
     if positive is None or ignored is None:
         return _Tile(logits, positive, ignored if positive is None else positive)
     return _Tile(logits, positive & ~ignored, positive | ignored)
 
 
-def _matches(rows: Tensor, columns: Tensor) -> Tensor | None:
-    """[rows, columns]: where a label that is not negative meets itself; None if nowhere."""
-    if not _may_meet(rows, columns):
+def _matches(rows: Tensor, columns: Tensor, same: bool) -> Tensor | None:
+    """[rows, columns]: where a label that is not negative meets itself; None if nowhere.
+
+    With `same` both are the same labels, and to look whether any meet would be time lost.
+    """
+    if not (same or _may_meet(rows, columns)):
         return None
     return (rows[:, None] == columns).logical_and_(columns >= 0)
 
