@@ -142,7 +142,9 @@ def _contrastive_fwd_kernel(
                 ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M,
                 id_run, num_ids, group_run, LAYOUT,
             )  # fmt: skip
-            positives = tl.where(positive, logits, float("-inf"))
+            # One of -inf, of an embedding that is infinite, is not to look like none at all.
+            present = tl.where(logits < LOWEST, LOWEST, logits)
+            positives = tl.where(positive, present, float("-inf"))
             positive_peak, positive_mass, positive_moment = _online_softmax(
                 positive_peak, positive_mass, positive_moment, positives, LEARNED
             )
@@ -271,6 +273,7 @@ def _contrastive_merge_kernel(
     positive_lse = _merge_lse(fields_ptr, 1, rows, N, P, NUM_FIELDS, BLOCK)
     # Not `>`: a NaN has to reach the loss.
     valid = inside & (positive_lse != float("-inf"))
+    positive_lse = tl.where(positive_lse <= LOWEST, float("-inf"), positive_lse)
     # A stand-in for rows without positives: finite, and cut off by `valid`.
     positive_lse = tl.where(valid, positive_lse, 0.0)
     gap = negative_lse - positive_lse

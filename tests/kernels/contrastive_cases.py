@@ -252,6 +252,15 @@ def loss_with_nan() -> Tensor:
     return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
 
 
+def rows_with_infinity() -> tuple[Tensor, Tensor]:
+    """Losses of rows, and which are valid, where the second one's only logits are -inf."""
+    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
+    inputs.key[:, 3] = 1.0
+    inputs.query[1, 3] = -torch.inf
+    result = contrastive_loss_with_metrics(*inputs[:4], temperature=0.1, reduction="none")
+    return result.loss, result.valid
+
+
 def fields_without_slope() -> Tensor:
     """What the forward gathers under a temperature that is a tensor, of which no gradient is asked.
 
@@ -402,6 +411,7 @@ def main(path: Path) -> None:
                 for dtype in (torch.float32, torch.float16)
             },
             "loss_with_nan": loss_with_nan(),
+            "rows_with_infinity": rows_with_infinity(),
             "fields_without_slope": fields_without_slope(),
             # Not within poisoned_empty, which would write all the memory.
             "far_rows": [

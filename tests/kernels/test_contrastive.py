@@ -22,6 +22,7 @@ from tests.kernels.contrastive_cases import (
     evaluate,
     loss_with_nan,
     make_inputs,
+    rows_with_infinity,
     upstream_like,
 )
 
@@ -198,6 +199,11 @@ def test_tiny_temperature_stays_finite(dtype: torch.dtype) -> None:
 
 def test_nan_reaches_the_loss() -> None:
     assert loss_with_nan().isnan()
+
+
+def test_a_positive_at_minus_infinity_is_one() -> None:
+    losses, valid = rows_with_infinity()
+    assert valid.all() and losses.isfinite().tolist() == [True, False, True, True]
 
 
 @pytest.mark.parametrize("positives", ["sum", "mean"])

@@ -129,6 +129,11 @@ def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
     assert interpreted["loss_with_nan"].isnan()
 
 
+def test_a_positive_at_minus_infinity_is_one_to_the_kernels(interpreted) -> None:
+    losses, valid = interpreted["rows_with_infinity"]
+    assert valid.all() and losses.isfinite().tolist() == [True, False, True, True]
+
+
 def test_kernels_gather_no_slope_where_none_is_wanted(interpreted) -> None:
     missing = interpreted["fields_without_slope"].isnan().all(dim=2).all(dim=0)
     assert missing.nonzero().flatten().tolist() == [NEGATIVE_MEAN, POSITIVE_MEAN]
