@@ -111,7 +111,7 @@ def finetune(
         )
         team.from_main(lambda: claim.enter_context(folder.claimed(cast(Any, resolved))))
         training = create_training(model, loader, config, execution, team)
-        restored = restore(training, folder, identity, team)
+        restored = restore(training, folder, constants, team)
         for line in _describe(index, training, config, execution, restored is not None):
             announce(line)
         result = run_loop(training, folder, config.run, constants, team)

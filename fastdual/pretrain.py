@@ -16,7 +16,7 @@ from fastdual.announce import describe_run
 from fastdual.batch_norm import synchronise_batch_norm
 from fastdual.checkpoint import find_checkpoint, load_weights
 from fastdual.collapse import CollapseWatch
-from fastdual.config import PretrainConfig, RunConfig
+from fastdual.config import RESUME_KEYS, PretrainConfig, RunConfig
 from fastdual.convolution_check import require_bf16
 from fastdual.distributed import Team, World, joined
 from fastdual.execution import Execution, choose_execution, explained_memory
@@ -119,7 +119,7 @@ def pretrain(
             clip = config.clip
             shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
             require_bf16(model.backbone, shape, execution.device)
-        restored = restore(training, folder, identity, team)
+        restored = restore(training, folder, constants, team)
         for line in describe_run(index, training, resolved, execution, split, restored, world):
             announce(line)
         collapse = CollapseWatch(config.loss.clip_temperature, steps_per_epoch=len(loader))
@@ -200,23 +200,25 @@ def create_training(
 
 
 def restore(
-    training: Training, folder: RunFolder, identity: dict[str, Any], team: Team
+    training: Training, folder: RunFolder, constants: dict[str, Any], team: Team
 ) -> Path | None:
     """Load the newest whole checkpoint of the folder, if there is one; returns its file.
 
+    Args:
+        training: takes up the state.
+        folder: of the run.
+        constants: what this run's own checkpoints hold beside the state.
+        team: all processes, which start from one file.
+
     Raises:
-        InputError: it was made from other data, or of another model.
+        InputError: it was made from other data, with other settings, or of another model.
     """
     # Read once, so that all processes start from one file whatever each would have found.
     found = team.from_main(folder.load_newest)
     if found is None:
         return None
     path, state = found
-    if state["data"] != identity:
-        raise InputError(
-            f"{path}: was trained on other data ({state['data']['num_videos']} videos, split "
-            f"{state['data']['split']}); name the same DATA, or start another run folder"
-        )
+    _check_origin(state, path, {**training.state_dict(), **constants})
     load_weights(training.model, state["model"], origin=path)
     training.load_state_dict(state)
     for name, version in current_versions().items() if team.is_main else ():
@@ -227,6 +229,29 @@ def restore(
                 stacklevel=2,
             )
     return path
+
+
+def _check_origin(state: dict[str, Any], path: Path, own: dict[str, Any]) -> None:
+    """Raise an InputError unless a checkpoint is of the same run as one with our own entries."""
+    missing = [name for name in own if name not in state]
+    if missing:
+        raise InputError(
+            f"{path}: holds no {', '.join(missing)}, so this fastdual cannot go on from it; use "
+            "the version that wrote it, or start another run folder"
+        )
+    if state["data"] != own["data"]:
+        raise InputError(
+            f"{path}: was trained on other data ({state['data']['num_videos']} videos, split "
+            f"{state['data']['split']}); name the same DATA, or start another run folder"
+        )
+    # The run's config.toml, which options were compared with, may have been lost or edited.
+    for key, value in own["config"].items():
+        before = state["config"].get(key, value)
+        if before != value and key not in RESUME_KEYS:
+            raise InputError(
+                f"{path}: was trained with {key} = {before!r}, and config.toml or the command line "
+                f"says {value!r} now: put that right, or start another run folder"
+            )
 
 
 def run_loop(

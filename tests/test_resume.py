@@ -3,12 +3,14 @@
 Real processes, real signals, real videos; states are compared bit for bit.
 """
 
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from tests.runs import arguments, differences, invoke, read_log, start, write_index
@@ -111,6 +113,35 @@ def test_a_finished_run_resumed_is_left_as_it_is(index: Path, undisturbed: Path)
     assert result.exit_code == 0, result.output
     assert newest.read_bytes() == before
     assert len(list_checkpoints(undisturbed / "checkpoints")) == 2
+
+
+def test_resume_refuses_a_checkpoint_that_is_not_of_its_config_or_lacks_a_part(
+    index: Path, tmp_path: Path
+) -> None:
+    """The config has been lost, or edited by hand: neither may train on with other settings."""
+    run = tmp_path / "run"
+    settings = {**SETTINGS, "schedule__epochs": 1, "schedule__milestones": "[]"}
+    first = arguments(index, run, **settings)
+    assert invoke(first).exit_code == 0
+    again = ["pretrain", str(index), "--run", str(run), "--resume"]
+    config, checkpoint = run / "config.toml", find_checkpoint(run)
+    text, state = config.read_text(), torch.load(checkpoint, weights_only=True)
+
+    config.write_text(re.sub(r"(?m)^learning_rate = .*$", "learning_rate = 0.5", text))
+    result = invoke(again)
+    assert result.exit_code == 2
+    assert f"{checkpoint}: was trained with optimiser.learning_rate = 0.003" in result.stderr
+    config.unlink()
+    result = invoke([*first, "--resume", "--set", "run.seed=1"])
+    assert result.exit_code == 2
+    assert "was trained with run.seed = 0, and" in result.stderr
+
+    config.write_text(text)
+    assert invoke(again).exit_code == 0
+    torch.save({key: value for key, value in state.items() if key != "order"}, checkpoint)
+    result = invoke(again)
+    assert result.exit_code == 2
+    assert f"{checkpoint}: holds no order, so this fastdual cannot go on" in result.stderr
 
 
 def test_resume_refuses_other_settings_other_data_and_no_whole_checkpoint(
