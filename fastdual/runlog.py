@@ -105,7 +105,8 @@ class ProgressLine:
         self._estimate = EpochEstimate(start_step=start_step, total_steps=total_steps)
         self._last_plain = -math.inf
         self._live: Live | None = None
-        if console.is_terminal:
+        # A dumb terminal cannot move its cursor: it would show the bar once, at the end.
+        if console.is_terminal and not console.is_dumb_terminal:
             columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("", total=total_steps, completed=start_step)
