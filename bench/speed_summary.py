@@ -14,7 +14,7 @@ _VIDEOS = {
 }
 _KINDS = ("ours", "rival")
 _TRAIN = ("paper", "eager", "ours")
-_OURS = "fastdual"
+_OURS, _DIM = "fastdual", 128
 
 
 def speed(results: Path) -> str:
@@ -97,28 +97,27 @@ def _train(rows: Sequence[Row]) -> Iterator[str]:
 
 def _losses(rows: Sequence[Row]) -> Iterator[str]:
     both = [row for row in rows if row["mode"] == "both" and row["status"] == "ok"]
-    most = max(row["rows"] for row in both)
-    shown = [row for row in both if row["rows"] == most and row["dim"] == 128]
-    providers = list(dict.fromkeys(row["provider"] for row in shown))
-    peers = [name for name in providers if name not in ("eager", "torch.compile", _OURS)]
-    body = []
-    for loss in dict.fromkeys(row["loss"] for row in shown):
-        of_loss = {row["provider"]: row for row in shown if row["loss"] == loss}
-        peer = next((name for name in peers if name in of_loss), None)
-        cells = [
-            f"{of_loss[name]['median_ms']:.0f} ({of_loss[name]['peak_mib']:.0f})"
-            if name in of_loss
-            else "-"
-            for name in ("eager", "torch.compile", _OURS)
+    for dtype in dict.fromkeys(row["dtype"] for row in both):
+        shown = [row for row in both if row["dtype"] == dtype and row["dim"] == _DIM]
+        body = [
+            _loss([row for row in shown if row["loss"] == loss])
+            for loss in dict.fromkeys(row["loss"] for row in shown)
         ]
-        theirs = (
-            f"{of_loss[peer]['median_ms']:.0f} ({of_loss[peer]['peak_mib']:.0f}), {peer}"
-            if peer
-            else "-"
+        yield (
+            f"Losses of rows of {_DIM} numbers in {dtype}, forward and backward, ms and peak MiB "
+            f"in brackets ({_machine(rows)}; `python -m bench.losses`)."
         )
-        body.append([loss, *cells, theirs])
-    yield (
-        f"Losses of {most} rows of 128 numbers in {shown[0]['dtype']}, forward and backward, ms "
-        f"and peak MiB in brackets ({_machine(rows)}; `python -m bench.losses`)."
-    )
-    yield _markdown(["", "eager", "torch.compile", "ours", "peer"], body)
+        yield _markdown(["", "rows", "eager", "torch.compile", "ours", "peers"], body)
+
+
+def _loss(rows: Sequence[Row]) -> list[str]:
+    """One loss at the most rows that were timed."""
+    most = max(row["rows"] for row in rows)
+    cells = {
+        row["provider"]: f"{row['median_ms']:.0f} ({row['peak_mib']:.0f})"
+        for row in rows
+        if row["rows"] == most
+    }
+    known = [cells.pop(name, "-") for name in ("eager", "torch.compile", _OURS)]
+    peers = "; ".join(f"{name} {cell}" for name, cell in cells.items()) or "-"
+    return [rows[0]["loss"], str(most), *known, peers]

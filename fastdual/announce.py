@@ -70,7 +70,7 @@ def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
 
 
 class EpochEstimate:
-    """Tells once, after the first 20 steps, how long an epoch takes and how long the rest.
+    """Tells once how long an epoch takes and how long the rest: after 20 steps, or half of fewer.
 
     Args:
         start_step: steps that earlier processes did.

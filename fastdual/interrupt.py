@@ -1,11 +1,28 @@
-"""Asking a run to stop: SIGTERM and Ctrl-C let the step finish, then the run saves and ends."""
+"""What may come from outside while a run trains: a request to stop, and output that nobody reads.
 
+SIGTERM, Ctrl-C and the end of the terminal (SIGHUP) ask a run to stop: the step is finished, then
+the run saves and ends. Where `nohup` has had the latter ignored, it stays ignored.
+"""
+
+import contextlib
+import errno
+import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def ignores_hangup() -> bool:
+    """Whether the process was told to outlive its terminal."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 class StopRequest:
-    """While entered, notes the first SIGTERM or SIGINT; calling it tells whether there was one.
+    """While entered, notes the first signal that asks to stop; calling it tells whether one came.
 
     A second Ctrl-C interrupts at once. Needs the main thread, as all signal handlers do.
     """
@@ -17,7 +34,7 @@ class StopRequest:
         return self.signal_number is not None
 
     def __enter__(self) -> "StopRequest":
-        signals = (signal.SIGTERM, signal.SIGINT)
+        signals = set(STOP_SIGNALS) - ({signal.SIGHUP} if ignores_hangup() else set())
         self._before = {number: signal.signal(number, self._note) for number in signals}
         return self
 
@@ -34,3 +51,47 @@ class StopRequest:
         if self.signal_number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """While entered, writing to stdout or stderr does not fail because its reader is gone.
+
+    Ctrl-C ends the `tee` behind a run as well, and a terminal may close: the run still has to save.
+    """
+    with (
+        contextlib.redirect_stdout(_LastingStream(sys.stdout)),
+        contextlib.redirect_stderr(_LastingStream(sys.stderr)),
+    ):
+        yield
+
+
+class _LastingStream:
+    """A text stream that goes on to nowhere when its pipe or terminal has closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._going_on():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._going_on():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # For the file descriptor, so that what is buffered goes there too when Python exits.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)

@@ -16,20 +16,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fastdual.distributed import LostProcessError, wait_for_listener
+from fastdual.interrupt import STOP_SIGNALS, ignores_hangup
 from fastdual.loaders.decode import available_cpus
 from fastdual.loaders.errors import FailureError, InputError
 
 _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
 _LAUNCHER = "FASTDUAL_LAUNCHER_PID"
 _PR_SET_PDEATHSIG = 1
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MISTAKE = signal.SIGUSR1  # from a process to its launcher
 _HOST = re.compile(r"[\w.:-]+")  # a name or an address
 
@@ -114,6 +114,8 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
     rendezvous["read_timeout"] = min(timeout, 60)
     if plan.nodes > 1:
         rendezvous["is_host"] = str(plan.node_rank == 0)
+    # Elastic would answer a signal that nohup has had ignored all the same.
+    signals = ["TERM", "INT", "QUIT", *([] if ignores_hangup() else ["HUP"])]
     config = LaunchConfig(
         min_nodes=plan.nodes,
         max_nodes=plan.nodes,
@@ -125,6 +127,7 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
         max_restarts=plan.max_restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "elastic")),
         local_addr="127.0.0.1" if plan.nodes == 1 else None,
+        signals_to_handle=",".join(f"SIG{name}" for name in signals),
     )
     _silence_elastic()
     if plan.endpoint is not None and plan.node_rank > 0:
@@ -172,8 +175,10 @@ def _ended_by_mistakes(folder: Path) -> Iterator[None]:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(_MISTAKE, signal.SIG_IGN)  # the first one ends the job, all others follow
-        raise _reported_errors(folder)[0]
+        errors = _reported_errors(folder)
+        if errors:  # none: the signal is somebody else's
+            signal.signal(_MISTAKE, signal.SIG_IGN)  # the first one ends the job, others follow
+            raise errors[0]
 
     before = signal.signal(_MISTAKE, end)
     try:
@@ -197,7 +202,7 @@ def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
     if errors and not isinstance(errors[0], LostProcessError):
         return errors[0]
     for rank, failure in sorted(failures.items()):
-        if failure.exitcode < 0 and -failure.exitcode not in _SIGNALS:
+        if failure.exitcode < 0 and -failure.exitcode not in STOP_SIGNALS:
             name = signal.Signals(-failure.exitcode).name
             why = " (the kernel does so when memory runs out)" if name == "SIGKILL" else ""
             return FailureError(
@@ -269,7 +274,8 @@ def report_error(error: InputError | FailureError) -> int:
     temporary.write_text(json.dumps(record))
     temporary.rename(_record_file())
     if code == 2:
-        os.kill(int(os.environ[_LAUNCHER]), _MISTAKE)
+        with suppress(ProcessLookupError):  # it died meanwhile
+            os.kill(int(os.environ[_LAUNCHER]), _MISTAKE)
     return code
 
 

@@ -218,7 +218,7 @@ def restore(
     if found is None:
         return None
     path, state = found
-    _check_origin(state, path, {**training.state_dict(), **constants})
+    _check_origin(state, path, constants)
     load_weights(training.model, state["model"], origin=path)
     training.load_state_dict(state)
     for name, version in current_versions().items() if team.is_main else ():
@@ -232,8 +232,8 @@ def restore(
 
 
 def _check_origin(state: dict[str, Any], path: Path, own: dict[str, Any]) -> None:
-    """Raise an InputError unless a checkpoint is of the same run as one with our own entries."""
-    missing = [name for name in own if name not in state]
+    """Raise an InputError unless a checkpoint is whole and of the run with our own constants."""
+    missing = [name for name in (*Training.STATE, *own) if name not in state]
     if missing:
         raise InputError(
             f"{path}: holds no {', '.join(missing)}, so this fastdual cannot go on from it; use "

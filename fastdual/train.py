@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,10 @@ class Training:
     average: Callable[[list[Tensor]], None] | None = None
     step: int = 0
 
+    STATE: ClassVar[tuple[str, ...]] = ("step", "model", "objective", "optimiser", "order", "rng")
+
     def state_dict(self) -> dict[str, Any]:
-        """The state after `step` steps, of tensors and plain values."""
+        """The state after `step` steps, of tensors and plain values; its keys are STATE."""
         device = next(self.model.parameters()).device
         rng = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":

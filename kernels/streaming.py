@@ -148,22 +148,35 @@ def compute_partials(problem: Problem, *, metrics: bool) -> Partials:
     num_fields = TOP_NEGATIVES + NUM_TOP if metrics else NUM_FIELDS
     fields = query.new_full((1, num_fields, query.shape[0]), -torch.inf, dtype=problem.dtype)
     fields[0, POSITIVE_COUNT : POSITIVE_MEAN + 1] = 0
+    masses = query.new_zeros((2, query.shape[0]), dtype=problem.dtype)
     with torch.autocast(query.device.type, enabled=False):
         for rows, columns, mirrored in _tiles(problem):
             q = _rows(query, query_scale, rows, problem)
             k = _rows(key, query_scale if own else key_scale, columns, problem)
             tile = _tile(problem, q, k, rows, columns)
-            _gather_fields(problem, fields[0, :, rows], tile, 1)
+            _gather_fields(problem, fields[0, :, rows], masses[:, rows], tile, 1)
             if mirrored:
-                _gather_fields(problem, fields[0, :, columns], tile, 0)
+                _gather_fields(problem, fields[0, :, columns], masses[:, columns], tile, 0)
+    for lse, mean, mass in (
+        (NEGATIVE_LSE, NEGATIVE_MEAN, masses[0]),
+        (POSITIVE_LSE, POSITIVE_MEAN, masses[1]),
+    ):
+        fields[0, lse] += mass.log()
+        fields[0, mean] /= mass.clamp(min=1)  # it is at least 1, where there is anything
     return Partials(fields, query_scale, key_scale)
 
 
-def _gather_fields(problem: Problem, fields: Tensor, tile: _Tile, dim: int) -> None:
-    """Add a tile to the fields [F, N] of its rows (dim 1), or of its columns (dim 0), in place."""
+def _gather_fields(problem: Problem, fields: Tensor, masses: Tensor, tile: _Tile, dim: int) -> None:
+    """Add a tile to the fields [F, N] of its rows (dim 1), or of its columns (dim 0), in place.
+
+    Until all are there, a log-sum-exp's field holds the highest logit so far and a mean's the sum
+    of e^(logit - highest) x logit; `masses` [2, N] are the sums of e^(logit - highest). A logarithm
+    a tile would round a log-sum-exp once a tile.
+    """
     logits, positive, excluded = tile
     negatives = logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
-    _add_part(problem, fields[NEGATIVE_LSE], fields[NEGATIVE_MEAN], negatives, logits, dim)
+    running = fields[NEGATIVE_LSE], masses[0], fields[NEGATIVE_MEAN]
+    _add_part(problem, *running, negatives, logits, dim)
     has_metrics = fields.shape[0] > NUM_FIELDS
     if has_metrics:
         top = negatives.topk(min(NUM_TOP, negatives.shape[dim]), dim=dim).values
@@ -172,9 +185,8 @@ def _gather_fields(problem: Problem, fields: Tensor, tile: _Tile, dim: int) -> N
     if positive is None:
         return
     positives = logits.masked_fill(~positive, -torch.inf)
-    highest = _add_part(
-        problem, fields[POSITIVE_LSE], fields[POSITIVE_MEAN], positives, logits, dim
-    )
+    running = fields[POSITIVE_LSE], masses[1], fields[POSITIVE_MEAN]
+    highest = _add_part(problem, *running, positives, logits, dim)
     fields[POSITIVE_COUNT] += positive.sum(dim)
     if problem.positives == "mean":
         fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim)
@@ -183,17 +195,24 @@ def _gather_fields(problem: Problem, fields: Tensor, tile: _Tile, dim: int) -> N
 
 
 def _add_part(
-    problem: Problem, lse: Tensor, mean: Tensor, part: Tensor, logits: Tensor, dim: int
+    problem: Problem,
+    peak: Tensor,
+    mass: Tensor,
+    moment: Tensor,
+    part: Tensor,
+    logits: Tensor,
+    dim: int,
 ) -> Tensor:
-    """Add a part of the logits, -inf elsewhere, to two fields [N]; returns the highest of each."""
+    """Add a part of the logits, -inf elsewhere, to what runs; returns the highest of each row."""
     highest = part.amax(dim)
-    base = highest.masked_fill(highest == -torch.inf, 0)
+    higher = torch.maximum(peak, highest)
+    base = higher.masked_fill(higher == -torch.inf, 0)
     weights = (part - base.unsqueeze(dim)).exp_()
-    total = torch.logaddexp(lse, base + weights.sum(dim).log())
+    kept = (peak - base).exp()
+    mass.mul_(kept).add_(weights.sum(dim))
     if problem.learned:
-        mean *= _shares(lse, total)
-        mean += weights.mul_(logits).sum(dim) * _shares(highest, total)
-    lse.copy_(total)
+        moment.mul_(kept).add_(weights.mul_(logits).sum(dim))
+    peak.copy_(higher)
     return highest
 
 
@@ -304,7 +323,7 @@ def _slopes(problem: Problem, tile: _Tile, stats: Tensor, weight: Tensor, dim: i
         else:
             ratio, uniform = others
             slopes = torch.where(positive, uniform * away.expm1() - share * ratio, share)
-    if excluded is not None:
+    if excluded is not None and excluded is not positive:
         slopes.masked_fill_(excluded if positive is None else excluded & ~positive, 0)
     return slopes.mul_(weight.unsqueeze(dim))
 

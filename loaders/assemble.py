@@ -41,7 +41,7 @@ logger = logging.getLogger("fastdual.loaders")
 
 
 class Assembler:
-    """Turns spans into batches; used from one thread.
+    """Turns spans into batches; used from one thread, but for `interrupt`.
 
     Args:
         index, spec, order: what is loaded.
@@ -197,9 +197,10 @@ class Assembler:
         for row in chunk.rows:
             if row.encoded is None:
                 continue
+            answer = self._examine(row.video)
             if row.encoded.exception() is not None or not len(row.encoded.result()):
                 self._leave_to_pyav(row, "the file cannot be read")
-            elif isinstance(answer := self._examine(row.video), str):
+            elif isinstance(answer, str):
                 self._leave_to_pyav(row, answer)
             else:
                 rows.append(row)

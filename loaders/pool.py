@@ -91,7 +91,7 @@ class ProcessPool:
     # ---- the caller's side
 
     def submit(self, task: Any, *, memory: SharedMemory | None = None, offset: int = 0) -> int:
-        """Queue a task and return its ticket; tasks start in ticket order. Never blocks.
+        """Queue a task and return its ticket; they are handed out in that order. Never blocks.
 
         A `Deferred` result is made in `memory`, from byte `offset` on.
         """

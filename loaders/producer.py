@@ -61,7 +61,8 @@ class Producer:
         self._stopping.set()
         if self._assembler is not None:
             self._assembler.interrupt()
-        if self._thread is not threading.current_thread():
+        # The garbage collector may call this in a thread of ours, for which another one waits.
+        if not threading.current_thread().name.startswith("fastdual-"):
             self._thread.join()
         with contextlib.suppress(queue.Empty):
             while True:

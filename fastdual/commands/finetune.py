@@ -1,7 +1,6 @@
 """`fastdual finetune`: from a pretrained backbone and labels to an action classifier."""
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,17 @@ import click
 
 from fastdual.commands.backbone import backbone_option
 from fastdual.commands.evaluation import RecordedCommand, missing, typed_command
-from fastdual.commands.launching import is_launching, launch_command, launch_options
+from fastdual.commands.launching import (
+    is_launching,
+    launch_command,
+    launch_options,
+    training_process,
+)
 from fastdual.commands.options import (
     overlap_options,
     split_pair,
 )
 from fastdual.commands.progress import video_progress
-from fastdual.loaders.errors import FailureError, InputError
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -62,7 +65,7 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.finetune_config import resolve_finetune
-    from fastdual.launch import follow_launcher, is_launched, is_restart, report_error
+    from fastdual.launch import is_launched, is_restart
     from fastdual.runfolder import RunFolder
     from fastdual.weights import load, load_random
 
@@ -76,33 +79,24 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     }
     if options["freeze"]:
         given["--freeze"] = ("model.freeze", True)
-    launched = is_launched()
-    if launched:
-        follow_launcher()
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
-        try:
-            if options["random_weights"]:
-                encoder = load_random(source, seed=options["seed"] or 0)
-            else:
-                encoder = load(source)
-            folder = RunFolder(options["run_path"])
-            config = resolve_finetune(
-                folder,
-                encoder,
-                recipe=options["recipe"],
-                flags=given,
-                settings=options["settings"],
-                resume=options["resume"] or (launched and is_restart()),
-            )
-            if is_launching(options):
-                launch_command(ctx, config.config, data=data, root=options["root"])
-            else:
-                _finetune(data, encoder, folder, config, options)
-        except (InputError, FailureError) as error:
-            if not launched:
-                raise
-            raise click.exceptions.Exit(report_error(error)) from None
+    with training_process():
+        if options["random_weights"]:
+            encoder = load_random(source, seed=options["seed"] or 0)
+        else:
+            encoder = load(source)
+        folder = RunFolder(options["run_path"])
+        config = resolve_finetune(
+            folder,
+            encoder,
+            recipe=options["recipe"],
+            flags=given,
+            settings=options["settings"],
+            resume=options["resume"] or (is_launched() and is_restart()),
+        )
+        if is_launching(options):
+            launch_command(ctx, config.config, data=data, root=options["root"])
+        else:
+            _finetune(data, encoder, folder, config, options)
 
 
 def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """What the commands that train share: the options that start several processes, and the start."""
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import click
 
 from fastdual.commands.backbone import named_on_command_line
 from fastdual.commands.progress import video_progress
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.errors import FailureError, InputError
 
 # Where the run computes rather than what: read by the launcher, unknown to the processes.
 LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
@@ -40,6 +42,29 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def is_launching(options: dict[str, Any]) -> bool:
     """Whether the command line asks for processes of their own."""
     return any(options[name] is not None for name in LAUNCH_OPTIONS)
+
+
+@contextlib.contextmanager
+def training_process() -> Iterator[None]:
+    """What a command that trains is run in, launched or not.
+
+    Warnings are lines, output may lose its reader, and errors of a launched process are left to
+    its launcher, with which it ends.
+    """
+    from fastdual.interrupt import lasting_output
+    from fastdual.launch import follow_launcher, is_launched, report_error
+
+    launched = is_launched()
+    if launched:
+        follow_launcher()
+    with warnings.catch_warnings(), lasting_output():
+        warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
+        try:
+            yield
+        except (InputError, FailureError) as error:
+            if not launched:
+                raise
+            raise click.exceptions.Exit(report_error(error)) from None
 
 
 def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | None) -> None:

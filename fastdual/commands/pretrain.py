@@ -2,15 +2,18 @@
 
 import functools
 import shlex
-import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fastdual.commands.launching import is_launching, launch_command, launch_options
+from fastdual.commands.launching import (
+    is_launching,
+    launch_command,
+    launch_options,
+    training_process,
+)
 from fastdual.commands.progress import video_progress
-from fastdual.loaders.errors import FailureError, InputError
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -48,16 +51,16 @@ _KEYS = {
 def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -> None:
     """Pretrain a backbone on DATA: a folder of videos, a CSV file that lists them, or an index.
 
-    SIGTERM and Ctrl-C save before they end the run (exit codes 143 and 130); --resume goes on with
-    exactly the steps that would have followed, on as many processes as are there then. Under
-    torchrun or srun it joins their processes.
+    SIGTERM, Ctrl-C and the end of the terminal save before they end the run (exit codes 143, 130
+    and 129); --resume goes on with exactly the steps that would have followed, on as many processes
+    as are there then. Under torchrun or srun it joins their processes.
 
     \b
       fastdual pretrain videos --run runs/first --recipe tiny
       fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256 --gpus 8
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.launch import follow_launcher, is_launched, is_restart, report_error
+    from fastdual.launch import is_launched, is_restart
     from fastdual.recipe import to_toml
     from fastdual.runfolder import RunFolder, resolve_config
 
@@ -67,10 +70,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         if options[name] is not None
     }
     folder = RunFolder(run_path)
-    launched = is_launched()
-    if launched:
-        follow_launcher()
-    resume = options["resume"] or options["show_config"] or (launched and is_restart())
+    resume = options["resume"] or options["show_config"] or (is_launched() and is_restart())
     resolve = functools.partial(
         resolve_config,
         folder,
@@ -83,19 +83,13 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         config = resolve()
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
-        try:
-            config = resolve()
-            _check_backbone(config)
-            if is_launching(options):
-                launch_command(ctx, config.config, data=data, root=options["root"])
-            else:
-                _train(data, folder, config, root=options["root"])
-        except (InputError, FailureError) as error:
-            if not launched:
-                raise
-            raise click.exceptions.Exit(report_error(error)) from None
+    with training_process():
+        config = resolve()
+        _check_backbone(config)
+        if is_launching(options):
+            launch_command(ctx, config.config, data=data, root=options["root"])
+        else:
+            _train(data, folder, config, root=options["root"])
 
 
 def _check_backbone(config: Any) -> None:

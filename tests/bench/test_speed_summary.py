@@ -62,9 +62,36 @@ def test_losses_are_shown_at_the_most_rows_with_whoever_agreed(tmp_path) -> None
         row("torch.compile", 4096, 300.0, status="disagrees"),
         row("fastdual", 4096, 200.0),
         row("open_clip", 4096, 400.0),
+        row("another", 4096, 500.0),
         row("eager", 4096, 9.0, mode="forward"),
+        row("eager", 512, 7.0, loss="rank"),
+        row("fastdual", 4096, 20.0, dtype="bfloat16"),
     ]
     _write(tmp_path, "losses_cpu", rows)
-    assert speed_summary.speed(tmp_path).splitlines()[-1] == (
-        "| clip | 600 (3) | - | 200 (3) | 400 (3), open_clip |"
-    )
+    table = [line for line in speed_summary.speed(tmp_path).splitlines() if "(" in line]
+    assert table[1:3] == [
+        "| clip | 4096 | 600 (3) | - | 200 (3) | open_clip 400 (3); another 500 (3) |",
+        "| rank | 512 | 7 (3) | - | - | - |",
+    ]
+    assert "bfloat16" in table[3]
+    assert table[4] == "| clip | 4096 | - | - | 20 (3) | - |"
+
+
+def test_training_is_shown_by_case(tmp_path) -> None:
+    def row(backbone: str, contestant: str, **more: object) -> dict[str, object]:
+        given = {"backbone": backbone, "videos": 4, "clip": "3x8x48x48", "contestant": contestant}
+        measured = {"step_ms": 50.04, "clips_per_second": 319.7, "status": "ok"}
+        return {**MACHINE, **given, **measured, **more}
+
+    rows = [
+        row("tiny", "paper"),
+        row("tiny", "ours", step_ms=40.0),
+        row("r2plus1d", "paper", status="out of memory"),
+        row("r2plus1d", "ours"),
+        row("tiny", "ours, padded"),
+    ]
+    _write(tmp_path, "train_cpu", rows)
+    assert speed_summary.speed(tmp_path).splitlines()[-2:] == [
+        "| tiny, 4 videos of 4 views 3x8x48x48 | 50.0 (320) | - | 40.0 (320) |",
+        "| r2plus1d, 4 videos of 4 views 3x8x48x48 | - | - | 50.0 (320) |",
+    ]

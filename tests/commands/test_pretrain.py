@@ -254,13 +254,16 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
     index: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    every = {"run__checkpoint_every_steps": 1}
-    assert invoke(arguments(index, run, **every, schedule__epochs=2)).exit_code == 0
+    args = arguments(index, run, "--resume", run__checkpoint_every_steps=1, schedule__epochs=200)
+    process = start(args)
+    while not read_log(run, "train"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    process.communicate(timeout=120)
     kept = {path: path.read_bytes() for path in list_checkpoints(run / "checkpoints")}
-    text = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(text.replace("epochs = 2 ", "epochs = 3 "))
 
-    process = start(arguments(index, run, "--resume", **every))
+    process = start(args)
     # Less than a checkpoint, more than everything else that a run writes.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
     _, stderr = process.communicate(timeout=120)
@@ -330,7 +333,7 @@ def test_what_it_says_to_type_next_can_be_pasted_whatever_the_paths_are(tmp_path
     place.mkdir()
     run, root = place / "der Lauf", place / "videos"
     index = write_index(place, count=4)
-    one = {"schedule__epochs": 30, "schedule__milestones": "[]"}
+    one = {"schedule__epochs": 100, "schedule__milestones": "[]"}
     process = start(arguments(index, run, "--root", str(root), **one))
     while not read_log(run, "train"):
         assert process.poll() is None, process.communicate()

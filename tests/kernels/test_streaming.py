@@ -95,3 +95,18 @@ def test_two_runs_agree_bit_by_bit() -> None:
     inputs = make_inputs(case)
     first, second = (evaluate(contrastive_loss_with_metrics, case, inputs) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5])
+def test_many_tiles_round_no_more_than_one(temperature: float, monkeypatch) -> None:
+    """A log-sum-exp that is rounded with each of 2,000 tiles would be off in the fifth digit."""
+    case = Case(8, 16_000, 16, reduction="none", temperature=temperature, groups=False)
+    inputs = make_inputs(case)
+    wide = inputs._replace(query=inputs.query.double(), key=inputs.key.double())
+    exact = evaluate(contrastive_loss_with_metrics, case, wide)
+    errors = {}
+    for tile in (8, 16_000):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        ours = evaluate(contrastive_loss_with_metrics, case, inputs)
+        errors[tile] = ((ours.loss - exact.loss).abs() / exact.loss.abs().clamp(min=1)).max()
+    assert errors[8] <= 2 * errors[16_000] + 1e-6

@@ -13,6 +13,7 @@ import weakref
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -373,6 +374,29 @@ def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
     assert children() == before
 
 
+def test_a_loader_may_be_collected_in_a_thread_of_its_own(index: VideoIndex) -> None:
+    """The garbage collector runs wherever memory is asked for."""
+    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
+    next(iter(loader))
+    producer = loader._producer
+    assert producer is not None and producer._assembler is not None
+    pool = producer._assembler._reader._pool
+    deliver = pool._deliver
+
+    def collect(*arguments: Any) -> None:
+        producer.stop()
+        deliver(*arguments)
+
+    pool._deliver = collect  # type: ignore[method-assign]
+    with pytest.raises(FailureError, match="closed while it was read"):
+        for _ in range(100):
+            next(iter(loader))
+    for thread in (producer._thread, pool._thread):
+        thread.join(20)
+        assert not thread.is_alive()
+    loader.close()
+
+
 def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
     before, errors = children(), []
 
@@ -385,7 +409,8 @@ def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
     loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
     reader = threading.Thread(target=read)
     reader.start()
-    while not children() - before:
+    deadline = time.monotonic() + 60
+    while not children() - before and time.monotonic() < deadline:
         time.sleep(0.01)
     (pid,) = children() - before
     os.kill(pid, signal.SIGSTOP)  # before it has decoded anything
@@ -393,7 +418,7 @@ def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
     started = time.monotonic()
     loader.close()
     assert time.monotonic() - started < 10  # one that hangs is given up after 60 s
-    reader.join()
+    reader.join(60)
     assert errors == ["the loader was closed while it was read"]
     assert children() == before
 

@@ -90,13 +90,15 @@ def test_a_task_that_kills_its_worker_is_named_and_costs_no_other(
 
 
 def test_a_worker_has_its_next_task_before_it_is_done(pool: ProcessPool, send_ahead: bool) -> None:
-    for ticket in [pool.submit(("sleep", 0.5)) for _ in range(2)]:
-        pool.result(ticket)  # both have started
+    ready: set[object] = set()
+    while len(ready) < 2:
+        tickets = [pool.submit(("sleep", 0.2)) for _ in range(4)]
+        ready.update(pool.result(ticket) for ticket in tickets)
     long, short, next_one, huge, last = (
         pool.submit(task)
         for task in (
-            ("sleep", 1.0),
-            ("sleep", 0.4),
+            ("sleep", 3.0),
+            ("sleep", 1.5),
             ("sleep", 0),
             ("echo", b"x" * 10_000_000),  # no socket holds it: it must not be sent ahead
             ("sleep", 0),
@@ -110,12 +112,12 @@ def test_a_worker_has_its_next_task_before_it_is_done(pool: ProcessPool, send_ah
 
 
 def test_a_crash_or_a_hang_is_not_the_fault_of_the_tasks_behind_it() -> None:
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5, send_ahead=True) as pool:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=2, send_ahead=True) as pool:
         fatal = [("signal", signal.SIGSEGV), ("sleep", 600)]
         tickets = [pool.submit(task) for task in (*fatal, ("square", 3), *fatal, ("square", 4))]
         results = [pool.result(ticket) for ticket in tickets]
     crash = TaskFailure("crashed its worker process (SIGSEGV)", "crash")
-    hang = TaskFailure("took longer than 0.5 s", "timeout")
+    hang = TaskFailure("took longer than 2 s", "timeout")
     assert results == [crash, hang, 9, crash, hang, 16]
 
 
