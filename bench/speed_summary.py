@@ -34,7 +34,7 @@ def _read(path: Path) -> list[Row]:
 
 def _machine(rows: Sequence[Row]) -> str:
     row = rows[0]
-    threads = f", {row['threads']} threads" if row["threads"] else ""
+    threads = {"": "", "1": ", 1 thread"}.get(row["threads"], f", {row['threads']} threads")
     return f"{row['device']}{threads}, torch {row['torch']}, {row['date']}"
 
 
