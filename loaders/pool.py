@@ -237,7 +237,7 @@ class ProcessPool:
             message = (job.task, job.lent, dropped, place, worker.shown.take_gone())
             worker.channel.send(message, descriptor=descriptor)
         except ChannelClosed:
-            self._bury(worker)
+            worker.process.kill()  # or dead already; `_collect` sees its end, like any other's
 
     def _next_job(self, most_bytes: int | None) -> Job | None:
         """The next task that somebody still wants, unless it is longer than that."""

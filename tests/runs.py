@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def read_log(run: Path, event: str) -> list[dict[str, Any]]:
     path = run / "log.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def wait_for_steps(process: "subprocess.Popen[Any]", run: Path, steps: int) -> None:
+    """Wait until a run has logged so many readings; it may not end before."""
+    deadline = time.monotonic() + 120
+    while len(read_log(run, "train")) < steps:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"fewer than {steps} steps in two minutes"
+        time.sleep(0.01)
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[str]:

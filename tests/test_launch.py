@@ -23,7 +23,15 @@ from fastdual.loaders.order import EpochOrder
 from fastdual.objective import StepOutput
 from fastdual.train import Training, take_step
 from tests.conftest import PROJECT
-from tests.runs import arguments, differences, invoke, read_log, start, write_index
+from tests.runs import (
+    arguments,
+    differences,
+    invoke,
+    read_log,
+    start,
+    wait_for_steps,
+    write_index,
+)
 
 TWO = ("--gpus", "2", "--device", "cpu")
 SETTINGS: dict[str, Any] = {
@@ -37,13 +45,6 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_index(tmp_path_factory.mktemp("data"), count=8)
-
-
-def wait_for_steps(process: "subprocess.Popen[str]", run: Path, steps: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(read_log(run, "train")) < steps and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 def ranks_of(launcher: int) -> dict[int, int]:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,15 @@ import pytest
 import torch
 
 from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from tests.runs import arguments, differences, invoke, read_log, start, write_index
+from tests.runs import (
+    arguments,
+    differences,
+    invoke,
+    read_log,
+    start,
+    wait_for_steps,
+    write_index,
+)
 
 NUM_VIDEOS, BATCH = 24, 2
 STEPS = 2 * NUM_VIDEOS // BATCH
@@ -56,21 +63,11 @@ def undisturbed(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signal_after(args: list[str], run: Path, *, steps: int, number: int) -> tuple[int, str]:
     """Start a run, send it a signal after so many steps; returns its exit code and stdout."""
     process = start(args)
-    deadline = time.monotonic() + 120
-    while len(read_log(run, "train")) < steps and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_for_steps(process, run, steps)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr
     return process.returncode, stdout
-
-
-def wait_for_steps(process: "subprocess.Popen[Any]", run: Path, steps: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(read_log(run, "train")) < steps and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -81,6 +78,9 @@ def terminal(
     ours, theirs = os.openpty()
 
     def take_terminal() -> None:
+        signal.signal(
+            signal.SIGHUP, signal.SIG_DFL
+        )  # nohup may have started the test suite
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     process = subprocess.Popen(

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import termios
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,16 @@ from fastdual.model import create_model
 from fastdual.recipe import read_toml
 from fastdual.runfolder import RunFolder
 from tests.loaders.clips import encode
-from tests.runs import QUICK, arguments, invoke, read_log, start, write_index, write_videos
+from tests.runs import (
+    QUICK,
+    arguments,
+    invoke,
+    read_log,
+    start,
+    wait_for_steps,
+    write_index,
+    write_videos,
+)
 
 NUM_VIDEOS = 8
 
@@ -256,9 +264,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
     run = tmp_path / "run"
     args = arguments(index, run, "--resume", run__checkpoint_every_steps=1, schedule__epochs=200)
     process = start(args)
-    while not read_log(run, "train"):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_for_steps(process, run, 1)
     process.terminate()
     process.communicate(timeout=120)
     kept = {path: path.read_bytes() for path in list_checkpoints(run / "checkpoints")}
@@ -335,9 +341,7 @@ def test_what_it_says_to_type_next_can_be_pasted_whatever_the_paths_are(tmp_path
     index = write_index(place, count=4)
     one = {"schedule__epochs": 100, "schedule__milestones": "[]"}
     process = start(arguments(index, run, "--root", str(root), **one))
-    while not read_log(run, "train"):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_for_steps(process, run, 1)
     process.terminate()
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 143, stderr

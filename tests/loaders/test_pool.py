@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdual.loaders.channel import SharedMemory
+from fastdual.loaders.channel import ChannelClosed, SharedMemory
 from fastdual.loaders.errors import FailureError
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 
@@ -109,6 +109,21 @@ def test_a_worker_has_its_next_task_before_it_is_done(pool: ProcessPool, send_ah
     assert pool.result(next_one) == (busy if send_ahead else idle)
     assert len(pool.result(huge)) == 10_000_000
     assert pool.result(last) in (busy, idle)
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_dead_when_it_is_sent_a_task_is_noticed() -> None:
+    with ProcessPool(RUN, num_workers=1, timeout_seconds=20) as pool:
+        pool.result(pool.submit(("square", 1)))
+        (worker,) = pool._workers
+
+        def send(*message: object, descriptor: int | None = None) -> None:
+            worker.process.kill()
+            worker.process.wait()
+            raise ChannelClosed("broken pipe")
+
+        worker.channel.send = send  # type: ignore[method-assign]
+        assert pool.result(pool.submit(("square", 7))) == 49
 
 
 def test_a_crash_or_a_hang_is_not_the_fault_of_the_tasks_behind_it() -> None:
@@ -252,7 +267,7 @@ def test_memory_can_be_sent_until_the_interpreter_has_ended() -> None:
     """Loaders are closed at exit, and until then their workers are given memory to write to."""
     code = (
         "import os, weakref\n"
-        "from fastdual.loaders.channel import SharedMemory\n"
+        "from fastdual.loaders.channel import ChannelClosed, SharedMemory\n"
         "class Loader: pass\n"
         "loader, held = Loader(), []\n"
         "weakref.finalize(loader, lambda: print(os.fstat(held[0].descriptor).st_size))\n"
