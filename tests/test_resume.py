@@ -78,9 +78,7 @@ def terminal(
     ours, theirs = os.openpty()
 
     def take_terminal() -> None:
-        signal.signal(
-            signal.SIGHUP, signal.SIG_DFL
-        )  # nohup may have started the test suite
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the test suite
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     process = subprocess.Popen(
