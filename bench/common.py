@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,6 +193,25 @@ def measured_matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     timings = time_interleaved({"matmul": [lambda: a @ b]}, device=device)
     return float(2 * size**3 / (timings["matmul"][0].median_ms * 1e-3) / 1e12)
+
+
+def markdown_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; a cell of the head may be empty."""
+    rows = "".join(f"\n| {' | '.join(cells)} |" for cells in body)
+    return f"| {' | '.join(head)} |\n{'|---' * len(head)}|{rows}".replace("|  |", "| |", 1)
+
+
+def between_marks(document: str, marks: tuple[str, str], text: str) -> str:
+    """The document with a text between its two marks, in place of what is there.
+
+    Raises:
+        ValueError: A mark is missing.
+    """
+    before, start, rest = document.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not end:
+        raise ValueError(f"the document lacks the marks {marks[0]} and {marks[1]}")
+    return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:

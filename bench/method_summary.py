@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
-from bench.common import Row
+from bench.common import Row, markdown_table
 from bench.method_run import UNTRAINED
 from bench.method_tables import FULL, PLAIN, Table, tables
 
@@ -67,8 +67,6 @@ def one_line(row: Row) -> str:
 
 def markdown(table: Table, measures: Sequence[tuple[str, str, bool]] = MEASURES) -> str:
     """A row for each contestant: mean and standard deviation."""
-    lines = ["| | " + " | ".join(title for _, title, _ in measures) + " |"]
-    lines.append("|---" * (len(measures) + 1) + "|")
     first = table.rows[0]
     guesses = [
         "-"
@@ -76,15 +74,15 @@ def markdown(table: Table, measures: Sequence[tuple[str, str, bool]] = MEASURES)
         else Spread(first[f"chance_{measure}"], math.nan, 1).text(share=share)
         for measure, _, share in measures
     ]
-    lines.append(f"| guessing | {' | '.join(guesses)} |")
+    body = [["guessing", *guesses]]
     for label in table.labels:
         spreads = [
             (Spread.of([*table.values(label, measure).values()]), share)
             for measure, _, share in measures
         ]
         cells = ["-" if spread is None else spread.text(share=share) for spread, share in spreads]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        body.append([label, *cells])
+    return markdown_table(["", *(title for _, title, _ in measures)], body)
 
 
 def conclude(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.common import RESULTS, Row
+from bench.common import RESULTS, Row, between_marks
 from bench.method_summary import MEASURES, compare, describe, markdown
 from bench.method_tables import FULL, PLAIN, tables
 from bench.speed_summary import speed
@@ -41,16 +41,6 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def updated(readme: str, name: str, text: str) -> str:
-    """The README with a text between the marks of a section."""
-    start, end = f"<!-- {name}: made by python -m bench.readme -->", f"<!-- end of {name} -->"
-    before, _, rest = readme.partition(start)
-    _, mark, after = rest.partition(end)
-    if not mark:
-        raise ValueError(f"README.md lacks the marks {start} and {end}")
-    return f"{before}{start}\n{text}\n{end}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Bring the README up to date, or say that it is not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -58,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     readme = wanted = README.read_text()
     for name, make in SECTIONS.items():
-        wanted = updated(wanted, name, make(RESULTS))
+        marks = f"<!-- {name}: made by python -m bench.readme -->", f"<!-- end of {name} -->"
+        wanted = between_marks(wanted, marks, make(RESULTS))
     if options.check and wanted != readme:
         raise SystemExit("README.md is not what python -m bench.readme makes; run it")
     if not options.check:

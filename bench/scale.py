@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.common import RESULTS
+from bench.common import RESULTS, between_marks, markdown_table
 from bench.train_cases import Size, training_gflop
 from fastdual.config import PretrainConfig
 from fastdual.model import DualModel, create_model
@@ -203,26 +203,31 @@ def report(given: Assumptions) -> str:
     config = PretrainConfig()
     network, rate = Network.of(config), measured_clips_per_second(config.model.backbone)
     plans = [plan(network, given, world, rate) for world in WORLDS]
-    lines = [f"| {config.model.backbone} | " + " | ".join(f"{w} GPU" for w in WORLDS) + " |"]
-    lines.append("|---" * (len(WORLDS) + 1) + "|")
-    for label, key, digits in ROWS:
-        values = " | ".join(f"{p[key]:,.{digits}f}" for p in plans)
-        lines.append(f"| {label} | {values} |")
-    lines.append("| limit | " + " | ".join(p["limit"] for p in plans) + " |")
+    worlds = [f"{world} GPU" for world in WORLDS]
+    body = [[label, *_cells(plans, key, digits)] for label, key, digits in ROWS]
+    body.append(["limit", *(p["limit"] for p in plans)])
     shared = [
         plan(network, replace(given, batch_per_gpu=PAPER_BATCH // world), world, rate)
         for world in WORLDS
     ]
-    lines += ["", f"With the paper's batch of {PAPER_BATCH} videos shared out over all GPUs:", ""]
-    lines += [f"| | {' | '.join(f'{world} GPU' for world in WORLDS)} |", "|---|---|---|---|"]
-    for label, key, digits in ROWS:
-        if key in ("compute_ms", "network_ms", "decode_ms", "hours", "efficiency"):
-            lines.append(
-                f"| {label} | " + " | ".join(f"{p[key]:,.{digits}f}" for p in shared) + " |"
-            )
+    shown = ("compute_ms", "network_ms", "decode_ms", "hours", "efficiency")
+    shared_body = [
+        [label, *_cells(shared, key, digits)] for label, key, digits in ROWS if key in shown
+    ]
+    docs = assumption_docs()
+    assumed = [
+        [
+            docs[field.name],
+            f"{getattr(given, field.name):,g}",
+            f"`--{field.name.replace('_', '-')}`",
+        ]
+        for field in fields(given)
+    ]
     speed = "measured, results/train_cuda.json" if rate else "assumed, see below"
-    lines += [
-        "",
+    parts = [
+        markdown_table([config.model.backbone, *worlds], body),
+        f"With the paper's batch of {PAPER_BATCH} videos shared out over all GPUs:",
+        markdown_table(["", *worlds], shared_body),
         f"Counted: {network.gflop_per_clip:.1f} GFLOP a clip and step, {network.weights:,} "
         f"weights, {network.norm_layers} batch norms of {network.norm_channels:,} channels, "
         f"{network.embedding_floats} numbers a video gathered by the losses. "
@@ -230,29 +235,19 @@ def report(given: Assumptions) -> str:
         "(results/loader_mlr511_cpu.json, pack of 128 pixels; videos of that set, not of "
         "Kinetics). "
         f"Speed of a GPU: {speed}.",
-        "",
-        "| assumed, not measured | value | option |",
-        "|---|---|---|",
+        markdown_table(["assumed, not measured", "value", "option"], assumed),
     ]
-    docs = assumption_docs()
-    for field in fields(given):
-        value = getattr(given, field.name)
-        option = f"--{field.name.replace('_', '-')}"
-        lines.append(f"| {docs[field.name]} | {value:,g} | `{option}` |")
-    return "\n".join(lines)
+    return "\n\n".join(parts)
+
+
+def _cells(plans: Sequence[dict[str, Any]], key: str, digits: int) -> list[str]:
+    return [f"{p[key]:,.{digits}f}" for p in plans]
 
 
 def assumption_docs() -> dict[str, str]:
     """The text below each field of Assumptions."""
     source = Path(__file__).read_text()
     return dict(re.findall(r"^    (\w+): (?:int|float) = .*\n    \"\"\"(.*)\"\"\"$", source, re.M))
-
-
-def replace_table(text: str, table: str) -> str:
-    """A document with the part between the marks made anew."""
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -271,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = report(Assumptions(**given))
     print(table)
     if page is not None:
-        page.write_text(replace_table(page.read_text(), table))
+        page.write_text(between_marks(page.read_text(), MARKS, table))
 
 
 if __name__ == "__main__":

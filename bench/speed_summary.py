@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.common import Row
+from bench.common import Row, markdown_table
 from bench.loader_verdict import limit_of
 
 _VIDEOS = {
     "mlr511": "mlr511 (H.264, 960x540, 2 to 5 s)",
-    "ut_interaction": "ut_interaction (MPEG-4, about 150x200, 2 to 6 s)",
+    "ut_interaction": "ut_interaction (MPEG-4, 128 to 612 x 212 to 332, 2 to 6 s)",
     "written": "written (H.264, 340x256, 10 s)",
 }
 _KINDS = ("ours", "rival")
@@ -38,11 +38,6 @@ def _machine(rows: Sequence[Row]) -> str:
     return f"{row['device']}{threads}, torch {row['torch']}, {row['date']}"
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("|  |", "| |", 1)
-
-
 def _loader(rows: Sequence[Row]) -> Iterator[str]:
     sets = list(dict.fromkeys(row["data"] for row in rows))
     timed = {(row["data"], row["provider"]): row for row in rows if row.get("turns")}
@@ -65,7 +60,7 @@ def _loader(rows: Sequence[Row]) -> Iterator[str]:
         "four augmented views of 16 frames; *: numbers the frames of these files otherwise. The "
         "limit is a bare decode of just the wanted frames and bare augmentation, added up."
     )
-    yield _markdown(["", *(_VIDEOS.get(title, title) for title in titles)], body)
+    yield markdown_table(["", *(_VIDEOS.get(title, title) for title in titles)], body)
 
 
 def _rate(row: Row) -> str:
@@ -92,7 +87,7 @@ def _train(rows: Sequence[Row]) -> Iterator[str]:
         f"Training, ms a step and clips a second in brackets ({_machine(rows)}; "
         "`python -m bench.train`)."
     )
-    yield _markdown(["", "the paper's way", "plain eager", "ours"], body)
+    yield markdown_table(["", "the paper's way", "plain eager", "ours"], body)
 
 
 def _losses(rows: Sequence[Row]) -> Iterator[str]:
@@ -107,7 +102,7 @@ def _losses(rows: Sequence[Row]) -> Iterator[str]:
             f"Losses of rows of {_DIM} numbers in {dtype}, forward and backward, ms and peak MiB "
             f"in brackets ({_machine(rows)}; `python -m bench.losses`)."
         )
-        yield _markdown(["", "rows", "eager", "torch.compile", "ours", "peers"], body)
+        yield markdown_table(["", "rows", "eager", "torch.compile", "ours", "peers"], body)
 
 
 def _loss(rows: Sequence[Row]) -> list[str]:

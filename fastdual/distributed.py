@@ -329,7 +329,8 @@ def wait_for_listener(host: str, port: int, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, port), timeout=seconds).close()
+            left = max(0.1, deadline - time.monotonic())
+            socket.create_connection((host, port), timeout=left).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.common import between_marks
 from bench.scale import (
     MARKS,
     Assumptions,
@@ -12,7 +13,6 @@ from bench.scale import (
     assumption_docs,
     main,
     plan,
-    replace_table,
     report,
 )
 from fastdual.config import PretrainConfig
@@ -28,7 +28,7 @@ def network() -> Network:
 
 def test_the_page_is_current() -> None:
     text = PAGE.read_text()
-    assert text == replace_table(text, report(Assumptions())), (
+    assert text == between_marks(text, MARKS, report(Assumptions())), (
         "run: python -m bench.scale --write docs/scale.md"
     )
 

@@ -33,7 +33,7 @@ def test_loader_table_has_a_column_for_each_set_and_a_dash_for_what_was_not_time
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table == [
         "| | a | b |",
-        "| --- | --- | --- |",
+        "|---|---|---|",
         "| ours | 40.0 | 7.0 |",
         "| theirs | 10.0 * | - |",
         "| limit of raw files | 40.0 | - |",
