@@ -12,6 +12,7 @@ setup(
     packages=[
         *find_packages(include=["fastdual", "fastdual.*"]),
         *PACKAGE_DIR,
+        *(f"fastdual.{name}" for name in find_packages(include=["kernels.*", "loaders.*"])),
     ],
     package_data={"fastdual": ["py.typed", "recipes/*.toml", "report/page.*"]},
 )

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench.common import RESULTS, Row, describe_machine, write_rows
-from bench.train_cases import Bench, Contestant, Size
-from fastdual.checkpoint import checkpoint_path, save_checkpoint
-from fastdual.config import RunConfig
-from fastdual.runfolder import RunFolder
+from bench.parts.common import RESULTS, Row, describe_machine, write_rows
+from bench.parts.train.contestants import Bench, Contestant, Size
+from fastdual.config.sections import RunConfig
+from fastdual.run.checkpoint import checkpoint_path, save_checkpoint
+from fastdual.run.folder import RunFolder
 
 QUIET_STEPS, WARMUP_STEPS = 6, 3
 INTERVAL_STEPS = RunConfig().checkpoint_every_steps

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from bench.common import describe_machine
+from bench.parts.common import describe_machine
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Outcome:
 
 
 CHECKS = (
-    Check("compile", ("-m", "bench.kernels_aot", "--out", "{out}"), 480, False),
+    Check("compile", ("-m", "bench.kernels", "--out", "{out}"), 480, False),
     Check("doctor", ("-m", "fastdual", "doctor", "--json"), 30),
     Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 150),
     Check("losses", ("-m", "bench.losses", "--rows", "128", "1024", "16384", "--dims", "128",

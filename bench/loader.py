@@ -30,14 +30,14 @@ if __package__ in (None, ""):  # run as a file
 import numpy as np
 import torch
 
-from bench import plot_loader
-from bench.common import RESULTS, Row, describe_machine, write_rows
-from bench.loader_data import Prepared, prepare
-from bench.loader_providers import PROVIDERS, Job, Provider
-from bench.loader_rivals import STD, lend_ffmpeg
-from bench.loader_verdict import REFERENCE, verdict
-from fastdual.loaders.decode import available_cpus
-from fastdual.loaders.errors import FailureError, InputError
+from bench.parts.common import RESULTS, Row, describe_machine, write_rows
+from bench.parts.loader import plot as plot_loader
+from bench.parts.loader.data import Prepared, prepare
+from bench.parts.loader.providers import PROVIDERS, Job, Provider
+from bench.parts.loader.rivals import STD, lend_ffmpeg
+from bench.parts.loader.verdict import REFERENCE, verdict
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.batch.reader import available_cpus
 
 CONTROLS = ("one frame late", "one frame early")
 # Of 255, averaged over the pixels of a video; a coarse check, for wrong colours and wrong crops.
@@ -59,7 +59,7 @@ _FRAMES_PER_VIDEO = 4 * 16  # four views of sixteen frames are delivered
 
 def run(job: Job, environment: dict[str, str]) -> dict[str, Any] | str:
     """Measure a job in a process of its own; returns its figures, or what went wrong."""
-    command = [sys.executable, "-m", "bench.loader_run", json.dumps(asdict(job))]
+    command = [sys.executable, "-m", "bench.parts.loader.run", json.dumps(asdict(job))]
     try:
         done = subprocess.run(
             command,

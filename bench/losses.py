@@ -15,9 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import plot_losses
-from bench.cases import CASES, Case, Inputs, Loss
-from bench.common import (
+from bench.parts.common import (
     RESULTS,
     Row,
     count_launches,
@@ -27,7 +25,9 @@ from bench.common import (
     time_interleaved,
     write_rows,
 )
-from bench.peers import PeerMissingError
+from bench.parts.losses import plot as plot_losses
+from bench.parts.losses.cases import CASES, Case, Inputs, Loss
+from bench.parts.losses.peers import PeerMissingError
 
 # Relative to the largest entry. bfloat16: the logits of a baseline are rounded to 8 bits, and at a
 # temperature of 0.07 the exponentials of those are off by some percent.

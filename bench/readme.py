@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.common import RESULTS, Row, between_marks
-from bench.method_summary import MEASURES, compare, describe, markdown
-from bench.method_tables import FULL, PLAIN, tables
-from bench.speed_summary import speed
+from bench.parts.common import RESULTS, Row, between_marks
+from bench.parts.method.summary import MEASURES, compare, describe, markdown
+from bench.parts.method.tables import FULL, PLAIN, tables
+from bench.parts.tables import speed
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")

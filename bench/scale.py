@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.common import RESULTS, between_marks, markdown_table
-from bench.train_cases import Size, training_gflop
-from fastdual.config import PretrainConfig
-from fastdual.model import DualModel, create_model
+from bench.parts.common import RESULTS, between_marks, markdown_table
+from bench.parts.train.contestants import Size, training_gflop
+from fastdual.config.sections import PretrainConfig
+from fastdual.model.dual import DualModel, create_model
 
 MARKS = "<!-- made by python -m bench.scale -->", "<!-- end of what bench.scale made -->"
 WORLDS = (1, 8, 64)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.common import (
+from bench.parts.common import (
     RESULTS,
     Row,
     Timing,
@@ -25,8 +25,7 @@ from bench.common import (
     peak_memory_mib,
     write_rows,
 )
-from bench.plot_train import draw, one_line
-from bench.train_cases import (
+from bench.parts.train.contestants import (
     CONTESTANTS,
     LEVERS,
     PARTS,
@@ -39,6 +38,7 @@ from bench.train_cases import (
     reference_losses,
     training_gflop,
 )
+from bench.parts.train.plot import draw, one_line
 
 # Relative, after so many steps. bf16: 8 bits; the contrast at a temperature of 0.07 magnifies them.
 STEPS_BEFORE = 3

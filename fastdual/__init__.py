@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastdual.encoder import VideoEncoder
+    from fastdual.model.encoder import VideoEncoder
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,6 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
         InputError: nothing there, or damaged; never random weights.
     """
     # `import fastdual.losses` needs torch alone; this needs the extra `video`.
-    from fastdual import weights
+    from fastdual.weights import load as weights
 
     return weights.load(path, device=device, backbone=backbone)

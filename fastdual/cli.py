@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fastdual import __version__
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError
 
 # In the order in which a new user meets them.
 COMMANDS = {

@@ -8,7 +8,17 @@ The arguments `backend` and `gather` mean the same everywhere; fastdual.losses e
 import torch
 from torch import Tensor
 
-from fastdual.dispatch import (
+from fastdual.kernels.checks import (
+    as_temperature,
+    check_ids,
+    check_rows,
+    check_same_device,
+    check_views,
+)
+from fastdual.kernels.contrastive.gather import processes_to_gather
+from fastdual.kernels.contrastive.op import MAX_DIM
+from fastdual.kernels.contrastive.problem import Layout
+from fastdual.kernels.dispatch import (
     Backend,
     Gather,
     batch_contrast,
@@ -19,21 +29,11 @@ from fastdual.dispatch import (
     shuffle_rank_loss_with_metrics,
     widen_mixed,
 )
-from fastdual.dual_variance import (
+from fastdual.kernels.dual_variance import (
     dual_variance_loss,
     temporal_coherence_loss_with_metrics,
     two_view_contrast,
 )
-from fastdual.kernels.checks import (
-    as_temperature,
-    check_ids,
-    check_rows,
-    check_same_device,
-    check_views,
-)
-from fastdual.kernels.contrastive import MAX_DIM
-from fastdual.kernels.gather import processes_to_gather
-from fastdual.kernels.problem import Layout
 
 __all__ = [
     "clip_loss",

@@ -19,11 +19,11 @@ this process, V views, S segments, D embedding size.
 from torch import Tensor, nn
 
 from fastdual import functional
-from fastdual.dispatch import Backend, Gather
-from fastdual.dual_variance import CoherenceForm, DualVarianceResult, Objective
 from fastdual.kernels.checks import as_temperature
-from fastdual.kernels.contrastive import Positives, Precision, Reduction
-from fastdual.kernels.rank_checks import as_rank_numbers
+from fastdual.kernels.contrastive.op import Positives, Precision, Reduction
+from fastdual.kernels.dispatch import Backend, Gather
+from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult, Objective
+from fastdual.kernels.shuffle_rank.checks import as_rank_numbers
 
 __all__ = [
     "ClipLoss",

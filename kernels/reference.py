@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastdual.kernels.checks import as_temperature, check_choice, check_contrast
-from fastdual.kernels.rank_checks import as_rank_numbers, check_rank_tensors
 from fastdual.kernels.results import ContrastiveResult, RankResult
+from fastdual.kernels.shuffle_rank.checks import as_rank_numbers, check_rank_tensors
 
 MAX_DIM = 1024
 

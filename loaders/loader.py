@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdual.loaders.assemble import Assembler
-from fastdual.loaders.decode import Requested, available_cpus, choose_backend
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
+from fastdual.loaders.batch.assemble import Assembler
+from fastdual.loaders.batch.producer import Producer
+from fastdual.loaders.batch.quarantine import Quarantine
+from fastdual.loaders.batch.reader import Requested, available_cpus, choose_backend
+from fastdual.loaders.batch.rows import Assembled, Span
+from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.producer import Producer
-from fastdual.loaders.quarantine import Quarantine
-from fastdual.loaders.under_way import Assembled, Span
-from fastdual.loaders.video_index import VideoIndex
 
 _TIMEOUT_SECONDS = 60.0  # a decode that takes longer is given up; a good one takes well below 1 s
 

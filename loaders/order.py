@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 Ints = NDArray[np.int64]
 

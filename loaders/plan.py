@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 from fastdual.loaders.philox import philox_rows, uniform
 
 # The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdual.config import resolve
-from fastdual.distributed import World
-from fastdual.execution import choose_execution
+from fastdual.config.recipe import read_recipe
+from fastdual.config.sections import resolve
+from fastdual.distributed.team import World
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.model import create_model
-from fastdual.objective import SimCLRObjective, StepOutput
-from fastdual.pretrain import create_loader, create_training
-from fastdual.recipe import read_recipe
-from fastdual.runfolder import RunFolder
-from fastdual.train import take_step
+from fastdual.model.dual import create_model
+from fastdual.run.folder import RunFolder
+from fastdual.training.execution import choose_execution
+from fastdual.training.loop import take_step
+from fastdual.training.objective import SimCLRObjective, StepOutput
+from fastdual.training.pretrain import create_loader, create_training
 from tests.evaluate.small import small_index
 
 STEPS = 200

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.common import peak_memory_mib
-from fastdual.accumulate import ChunkedEmbeddings, embed_without_graph
-from fastdual.config import resolve
-from fastdual.execution import choose_execution
+from bench.parts.common import peak_memory_mib
+from fastdual.config.sections import resolve
 from fastdual.losses import NTXentLoss
-from fastdual.moco import MoCoObjective
-from fastdual.model import create_model
-from fastdual.step import PretrainStep, create_objective
+from fastdual.model.dual import create_model
+from fastdual.training.chunks import ChunkedEmbeddings, embed_without_graph
+from fastdual.training.execution import choose_execution
+from fastdual.training.moco import MoCoObjective
+from fastdual.training.step import PretrainStep, create_objective
 from tests.runs import QUICK, arguments, invoke, read_log, write_index
 from tests.test_moco import batch_for
 

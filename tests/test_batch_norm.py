@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastdual.backbones import create_backbone
-from fastdual.batch_norm import SyncedBatchNorm3d, synchronise_batch_norm
+from fastdual.model.batch_norm import SyncedBatchNorm3d, synchronise_batch_norm
 
 # Videos of each process: equal parts, and parts that differ.
 SIZES = {2: ([3, 3], [1, 4]), 4: ([2, 2, 2, 2], [1, 3, 2, 5])}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bench import losses
-from bench.cases import CASES
-from bench.common import describe_machine, peak_memory_mib, time_interleaved, write_rows
 from bench.losses import MODES, Contestant, largest_error, measure
+from bench.parts.common import describe_machine, peak_memory_mib, time_interleaved, write_rows
+from bench.parts.losses.cases import CASES
 from tests.kernels.contrastive_cases import TorchLaunches
 
 CPU = torch.device("cpu")

@@ -16,8 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from fastdual import checkpoint
-from fastdual.checkpoint import (
+from fastdual.config.sections import resolve
+from fastdual.errors import FailureError, InputError
+from fastdual.model.dual import create_model
+from fastdual.run import checkpoint
+from fastdual.run.checkpoint import (
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
@@ -27,11 +30,8 @@ from fastdual.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
-from fastdual.checkpoint_writer import CheckpointWriter, snapshot
-from fastdual.config import resolve
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.model import create_model
-from fastdual.runfolder import RunFolder
+from fastdual.run.folder import RunFolder
+from fastdual.run.writer import CheckpointWriter, snapshot
 
 TINY = resolve([], ["model.backbone=tiny"]).config
 
@@ -128,8 +128,8 @@ def save_under_a_file_size_limit(
     """Save a second checkpoint in a process whose files may not grow beyond a limit."""
     code = (
         "import torch, sys; from pathlib import Path\n"
-        "from fastdual.checkpoint import save_checkpoint\n"
-        "from fastdual.loaders.errors import FailureError\n"
+        "from fastdual.run.checkpoint import save_checkpoint\n"
+        "from fastdual.errors import FailureError\n"
         "try: save_checkpoint(Path(sys.argv[1]), {'weight': torch.ones(1 << 20)})\n"
         "except FailureError as error: sys.exit(str(error))\n"
     )
@@ -163,7 +163,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     save_checkpoint(path, {"step": 0, "weight": torch.zeros(1 << 18)})
     code = (
         "import sys, torch; from pathlib import Path\n"
-        "from fastdual.checkpoint import save_checkpoint\n"
+        "from fastdual.run.checkpoint import save_checkpoint\n"
         "print('ready', flush=True)\n"
         "for step in range(1, 10**6):\n"
         "    state = {'step': step, 'weight': torch.full((1 << 18,), step)}\n"

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdual.classifier import Classifier, classify
-from fastdual.distributed import World
+from fastdual.config.finetune import FinetuneConfig, resolve_finetune
+from fastdual.distributed.team import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips, load_network
-from fastdual.execution import choose_execution
-from fastdual.finetune_config import FinetuneConfig, resolve_finetune
-from fastdual.loaders.index import VideoIndex, build_index
-from fastdual.runfolder import RunFolder
-from fastdual.weights import load
+from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.run.folder import RunFolder
+from fastdual.training.classifier import Classifier, classify
+from fastdual.training.execution import choose_execution
+from fastdual.weights.load import load
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 

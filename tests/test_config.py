@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdual.config import FIXED_KEYS, RESUME_KEYS, PretrainConfig, resolve
-from fastdual.loaders.errors import InputError
-from fastdual.recipe import flatten, parse_toml, read_recipe, recipe_names, to_toml
+from fastdual.config.recipe import flatten, parse_toml, read_recipe, recipe_names, to_toml
+from fastdual.config.sections import FIXED_KEYS, RESUME_KEYS, PretrainConfig, resolve
+from fastdual.errors import InputError
 
 DEFAULTS = PretrainConfig()
 

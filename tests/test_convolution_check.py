@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.backbones import create_backbone
-from fastdual.convolution_check import check_bf16_convolutions, require_bf16
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
+from fastdual.training.bf16_check import check_bf16_convolutions, require_bf16
 
 CLIP = (4, 16, 16)
 CPU = torch.device("cpu")

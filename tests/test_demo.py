@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from fastdual.cli import cli
-from fastdual.demo import CLASSES, DemoSet, render_video, write_demo
-from fastdual.loaders.errors import InputError
+from fastdual.demo.videos import CLASSES, DemoSet, render_video, write_demo
+from fastdual.errors import InputError
 
 SMALL = DemoSet(train_scenes=2, test_scenes=1, frames=12, seed=3)
 

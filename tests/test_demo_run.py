@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fastdual import demo_run
 from fastdual.cli import cli
+from fastdual.demo import walkthrough as demo_run
 
 
 def test_the_whole_way_writes_its_results_and_can_be_repeated(

@@ -17,17 +17,17 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed as dist
 
-from fastdual.config import PretrainConfig, resolve
-from fastdual.distributed import LostProcessError, Team, World, first_node, joined, read_world
-from fastdual.execution import choose_execution
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex
+from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.distributed.team import LostProcessError, Team, World, first_node, joined, read_world
+from fastdual.errors import InputError
+from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.model import create_model
-from fastdual.pretrain import create_loader, create_training
-from fastdual.runfolder import RunFolder
-from fastdual.step import PretrainStep
-from fastdual.train import take_step
+from fastdual.model.dual import create_model
+from fastdual.run.folder import RunFolder
+from fastdual.training.execution import choose_execution
+from fastdual.training.loop import take_step
+from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.step import PretrainStep
 from tests.runs import QUICK, differences, write_index
 
 # High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh

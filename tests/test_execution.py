@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fastdual.config import RunConfig
-from fastdual.execution import choose_execution
+from fastdual.config.sections import RunConfig
+from fastdual.training.execution import choose_execution
 
 
 @pytest.fixture(params=[0, 1])

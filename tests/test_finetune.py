@@ -15,16 +15,16 @@ import torch
 from click.testing import Result
 from torch.utils.checkpoint import checkpoint
 
-from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from fastdual.classifier import Classifier
+from fastdual.config.finetune import FinetuneConfig, resolve_finetune
+from fastdual.config.recipe import read_recipe
+from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.embed import load_network
 from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.results import read_result
-from fastdual.finetune_config import FinetuneConfig, resolve_finetune
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.recipe import read_recipe
-from fastdual.runfolder import RunFolder
-from fastdual.weights import load
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from fastdual.run.folder import RunFolder
+from fastdual.training.classifier import Classifier
+from fastdual.weights.load import load
 from tests.evaluate.small import (
     damage,
     small_checkpoint,
@@ -116,7 +116,9 @@ def test_activations_computed_twice_are_the_same_steps(finished: Path, tmp_path:
     run = tmp_path / "run"
     recomputed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastdual.recompute.checkpoint", partial(_noted, checkpoint, recomputed))
+        patch.setattr(
+            "fastdual.model.recompute.checkpoint", partial(_noted, checkpoint, recomputed)
+        )
         assert finetune(run, run__recompute_activations="on").exit_code == 0
     assert recomputed
     losses = [[event["loss"] for event in read_log(path, "train")] for path in (run, finished)]

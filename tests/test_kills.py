@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 from tests.runs import arguments, differences, read_log, start, write_index
 
 NUM_KILLS = int(os.environ.get("FASTDUAL_KILL_POINTS", "2"))

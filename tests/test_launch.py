@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from fastdual.checkpoint import find_checkpoint, load_checkpoint
-from fastdual.commands.launching import arguments_of
 from fastdual.commands.pretrain import command as pretrain_command
-from fastdual.launch import _root_cause
+from fastdual.commands.shared.launching import arguments_of
+from fastdual.distributed.launch import _root_cause
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.order import EpochOrder
-from fastdual.objective import StepOutput
-from fastdual.train import Training, take_step
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.training.loop import Training, take_step
+from fastdual.training.objective import StepOutput
 from tests.conftest import PROJECT
 from tests.runs import (
     arguments,
@@ -337,7 +337,7 @@ def test_a_machine_that_leaves_is_told_and_the_rest_go_on(
         taken.append(batch.video_ids.tolist())
         return take_step(training, batch)
 
-    monkeypatch.setattr("fastdual.train.take_step", note)
+    monkeypatch.setattr("fastdual.training.loop.take_step", note)
     result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
     assert result.exit_code == 0, result.output
     order = EpochOrder(8, global_batch_size=4, seed=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import peers
+from bench.parts.losses import peers
 from fastdual.losses import ClipLoss, NTXentLoss, SupConLoss
 
 # float32 on both sides, and another order of summation.

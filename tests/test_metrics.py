@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fastdual.metrics import MetricWindow
+from fastdual.training.metrics import MetricWindow
 
 
 def window_of(*losses: float) -> MetricWindow:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
-from fastdual.config import PretrainConfig, resolve
-from fastdual.execution import choose_execution
+from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.moco import KeyQueue, MoCoObjective, queue_contrast
-from fastdual.model import create_model
-from fastdual.step import PretrainStep, create_objective
+from fastdual.model.dual import create_model
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
+from fastdual.training.execution import choose_execution
+from fastdual.training.moco import KeyQueue, MoCoObjective, queue_contrast
+from fastdual.training.step import PretrainStep, create_objective
 from tests.runs import QUICK, arguments, differences, invoke, read_log, start, write_index
 from tests.test_objective import B, S, embeddings, shuffle_rank
 

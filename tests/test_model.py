@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fastdual.backbones import create_backbone
-from fastdual.config import resolve
-from fastdual.model import DualModel, create_model
+from fastdual.config.sections import resolve
+from fastdual.model.dual import DualModel, create_model
 
 
 def tiny_model(num_segments: int = 2) -> DualModel:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdual.config import LossConfig
-from fastdual.objective import SimCLRObjective
+from fastdual.config.sections import LossConfig
+from fastdual.training.objective import SimCLRObjective
 
 B, S = 5, 3
 

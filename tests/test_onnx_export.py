@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdual import onnx_export
 from fastdual.backbones import backbone_names, create_backbone
-from fastdual.config import PretrainConfig
-from fastdual.encoder import VideoEncoder
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.onnx_export import export_onnx
-from fastdual.weights import load
+from fastdual.config.sections import PretrainConfig
+from fastdual.errors import FailureError, InputError
+from fastdual.model.encoder import VideoEncoder
+from fastdual.weights import onnx as onnx_export
+from fastdual.weights.load import load
+from fastdual.weights.onnx import export_onnx
 from tests.evaluate.small import small_checkpoint
 from tests.runs import invoke
 

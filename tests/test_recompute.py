@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.common import peak_memory_mib
+from bench.parts.common import peak_memory_mib
 from fastdual.backbones import create_backbone
-from fastdual.loaders.errors import InputError
-from fastdual.recompute import recompute_activations
+from fastdual.errors import InputError
+from fastdual.model.recompute import recompute_activations
 from tests.runs import arguments, differences, invoke, read_log, write_index
 
 CLIP = (8, 32, 32)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from tests.runs import (
     arguments,
     differences,

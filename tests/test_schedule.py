@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastdual.config import OptimiserConfig, ScheduleConfig
-from fastdual.schedule import base_learning_rate, create_optimiser, learning_rate
+from fastdual.config.sections import OptimiserConfig, ScheduleConfig
+from fastdual.training.schedule import base_learning_rate, create_optimiser, learning_rate
 
 PAPER = ScheduleConfig()
 

@@ -14,24 +14,24 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastdual.announce import EpochEstimate
-from fastdual.collapse import CollapseWatch, embedding_spread
-from fastdual.config import PretrainConfig, resolve
-from fastdual.distributed import World
-from fastdual.execution import choose_execution
-from fastdual.loaders.errors import FailureError
-from fastdual.loaders.index import VideoIndex
+from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.distributed.team import World
+from fastdual.errors import FailureError
+from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan, draw_plan
-from fastdual.metrics import MetricWindow
-from fastdual.model import create_model
-from fastdual.objective import StepOutput
-from fastdual.pretrain import create_loader, create_training
-from fastdual.runfolder import RunFolder
-from fastdual.runlog import ProgressLine
-from fastdual.schedule import create_optimiser
-from fastdual.step import PretrainStep, create_objective
-from fastdual.train import StepReport, Training, estimate_steps, take_step, train
+from fastdual.model.dual import create_model
+from fastdual.run.folder import RunFolder
+from fastdual.run.log import ProgressLine
+from fastdual.training.announce import EpochEstimate
+from fastdual.training.collapse import CollapseWatch, embedding_spread
+from fastdual.training.execution import choose_execution
+from fastdual.training.loop import StepReport, Training, estimate_steps, take_step, train
+from fastdual.training.metrics import MetricWindow
+from fastdual.training.objective import StepOutput
+from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.schedule import create_optimiser
+from fastdual.training.step import PretrainStep, create_objective
 from tests.runs import QUICK, arguments, invoke, write_index
 
 NUM_VIDEOS = 10
@@ -350,7 +350,7 @@ def test_compiled_steps_on_a_gpu_are_those_of_torch(
 
 
 def test_log_lines_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:
-    from fastdual.runlog import RunLog
+    from fastdual.run.log import RunLog
 
     lines = [json.dumps({"event": "train", "step": step}) for step in (1, 2, 3)]
     # What a kill cut, and what a crash of the machine may leave.
@@ -389,7 +389,7 @@ def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
     """The clock stands but for the steps; the first five compile, and take 100 s each."""
     training, keeper = make_training(schedule__epochs=12), ListKeeper(tmp_path)
     now = [0.0]
-    monkeypatch.setattr("fastdual.announce.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("fastdual.training.announce.time.perf_counter", lambda: now[0])
     weight = next(training.model.parameters())
 
     def slowly(batch: ClipBatch) -> StepOutput:

@@ -12,16 +12,16 @@ from torch import Tensor
 
 import fastdual
 from fastdual.backbones import create_backbone
-from fastdual.checkpoint import load_model
 from fastdual.cli import cli
-from fastdual.config import PretrainConfig
-from fastdual.encoder import VideoEncoder
+from fastdual.config.sections import PretrainConfig
+from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-from fastdual.loaders.errors import InputError
+from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.video import read_frames
-from fastdual.weights import (
+from fastdual.model.encoder import VideoEncoder
+from fastdual.run.checkpoint import load_model
+from fastdual.weights.load import (
     export_safetensors,
     export_torchvision,
     import_backbone,

@@ -11,7 +11,7 @@ from torch import nn
 from fastdual.backbones import c3d, residual, resnet18, s3d
 from fastdual.backbones.custom import load_custom_backbone
 from fastdual.backbones.padding import pad_middle_channels
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "tiny": residual.tiny,

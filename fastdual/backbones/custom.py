@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 _named: set[str] = set()
 

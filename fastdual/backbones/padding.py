@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastdual.backbones.layers import FactoredConv3d
 from fastdual.backbones.resnet18 import FactoredSequential
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 
 def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from fastdual.commands.progress import video_progress
-from fastdual.demo import CLASSES, DemoSet, write_demo
+from fastdual.commands.shared.progress import video_progress
+from fastdual.demo.videos import CLASSES, DemoSet, write_demo
 
 DEFAULTS = DemoSet()
 
@@ -44,7 +44,7 @@ def command(
             progress(done, total, 0)
     click.echo(f"{videos}: {len(CLASSES)} classes, table in {videos / 'videos.csv'}")
     if train:
-        from fastdual.demo_run import run_demo
+        from fastdual.demo.walkthrough import run_demo
 
         run_demo(folder)
     else:

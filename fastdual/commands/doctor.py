@@ -4,7 +4,7 @@ import json
 
 import click
 
-from fastdual.loaders.errors import FailureError
+from fastdual.errors import FailureError
 
 
 @click.command()
@@ -15,7 +15,7 @@ def command(as_json: bool) -> None:
     Each decoder decodes a small video and each fused loss is compared with its reference. A missing
     GPU is no fault; the exit code is 1 where something needed is missing or computes wrongly.
     """
-    from fastdual.doctor import diagnose
+    from fastdual.doctor.machine import diagnose
 
     diagnosis = diagnose()
     click.echo(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis.to_text())

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from fastdual.commands.options import (
+from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
     random_weights_option,
 )
-from fastdual.commands.progress import video_progress
-from fastdual.loaders.errors import InputError
+from fastdual.commands.shared.progress import video_progress
+from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 
@@ -58,8 +58,8 @@ def command(
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-    from fastdual.execution import choose_device
-    from fastdual.loaders.index import open_index
+    from fastdual.loaders.index.open import open_index
+    from fastdual.training.execution import choose_device
 
     if not output.absolute().parent.is_dir():
         raise InputError(f"-o {output}: the folder {output.parent} does not exist; make it first")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
@@ -39,8 +39,8 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.onnx_export import export_onnx
-    from fastdual.weights import export_safetensors, export_torchvision, import_backbone, load
+    from fastdual.weights.load import export_safetensors, export_torchvision, import_backbone, load
+    from fastdual.weights.onnx import export_onnx
 
     folder = source if source.is_dir() else source.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"

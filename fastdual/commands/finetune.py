@@ -6,19 +6,19 @@ from typing import Any
 
 import click
 
-from fastdual.commands.backbone import backbone_option
-from fastdual.commands.evaluation import RecordedCommand, missing, typed_command
-from fastdual.commands.launching import (
+from fastdual.commands.shared.backbone_option import backbone_option
+from fastdual.commands.shared.evaluation import RecordedCommand, missing, typed_command
+from fastdual.commands.shared.launching import (
     is_launching,
     launch_command,
     launch_options,
     training_process,
 )
-from fastdual.commands.options import (
+from fastdual.commands.shared.options import (
     overlap_options,
     split_pair,
 )
-from fastdual.commands.progress import video_progress
+from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -64,10 +64,10 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
       fastdual finetune k400.safetensors data.h5 --run runs/linear --freeze
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.finetune_config import resolve_finetune
-    from fastdual.launch import is_launched, is_restart
-    from fastdual.runfolder import RunFolder
-    from fastdual.weights import load, load_random
+    from fastdual.config.finetune import resolve_finetune
+    from fastdual.distributed.launch import is_launched, is_restart
+    from fastdual.run.folder import RunFolder
+    from fastdual.weights.load import load, load_random
 
     if options["family"] is not None:
         pair = split_pair(options["family"], options["train"], options["test"])
@@ -101,10 +101,10 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
 
 def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
     """Train and test in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed import read_world
-    from fastdual.finetune import finetune
-    from fastdual.launch import is_launched, report_signal
-    from fastdual.loaders.index import open_index
+    from fastdual.distributed.launch import is_launched, report_signal
+    from fastdual.distributed.team import read_world
+    from fastdual.loaders.index.open import open_index
+    from fastdual.training.finetune import finetune
 
     world = read_world()
     index = open_index(data, root=options["root"])
@@ -134,8 +134,8 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
 
 def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
     from fastdual.evaluate.results import make_result, result_file, write_result
-    from fastdual.pretrain import choose_split
     from fastdual.report.table import summary
+    from fastdual.training.pretrain import choose_split
 
     report = make_result(
         task="linear" if config.model.freeze else "finetune",

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from fastdual.commands.progress import keeping_what_is_done
-from fastdual.commands.verify import verify_videos
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex, build_index, summary
-from fastdual.loaders.index_build import TIMEOUT_SECONDS
-from fastdual.loaders.sources import KINDS, Kind
+from fastdual.commands.shared.progress import keeping_what_is_done
+from fastdual.commands.shared.verify import verify_videos
+from fastdual.errors import InputError
+from fastdual.loaders.index.build import TIMEOUT_SECONDS
+from fastdual.loaders.index.open import VideoIndex, build_index, summary
+from fastdual.loaders.index.sources import KINDS, Kind
 
 _PATH = click.Path(path_type=Path)
 _TIMEOUT_HELP = f"Give a video up after so many seconds [default: {TIMEOUT_SECONDS:g}]."

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from fastdual.commands.evaluation import (
+from fastdual.commands.shared.evaluation import (
     RecordedCommand,
     Request,
     evaluation_options,

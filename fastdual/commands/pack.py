@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from fastdual.commands.pack_options import encoding_options, parse_bytes, parse_job
-from fastdual.commands.progress import keeping_what_is_done
-from fastdual.commands.verify import verify_videos
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex, open_index, summary
+from fastdual.commands.shared.pack_options import encoding_options, parse_bytes, parse_job
+from fastdual.commands.shared.progress import keeping_what_is_done
+from fastdual.commands.shared.verify import verify_videos
+from fastdual.errors import InputError
+from fastdual.loaders.index.open import VideoIndex, open_index, summary
 
 _PATH = click.Path(path_type=Path)
 
@@ -50,9 +50,9 @@ def command(
       fastdual pack x.h5 -o packed.h5 --merge               then, all files in one folder
       fastdual pack packed.h5 --verify                      is it still true
     """
-    from fastdual.loaders.pack import PackOptions, hardware_warning, pack
-    from fastdual.loaders.pack_merge import merge_jobs
-    from fastdual.loaders.transcode import Transcoding
+    from fastdual.loaders.pack.merge import merge_jobs
+    from fastdual.loaders.pack.pack import PackOptions, hardware_warning, pack
+    from fastdual.loaders.pack.transcode import Transcoding
 
     if output is None and not verify:
         raise InputError("name the pack to write with -o packed.h5, or check one with --verify")

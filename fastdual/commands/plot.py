@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from fastdual.commands.options import clips_option, embedding_options
-from fastdual.commands.progress import video_progress
+from fastdual.commands.shared.options import clips_option, embedding_options
+from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
 
@@ -47,10 +47,10 @@ def command(
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions, load_network
     from fastdual.evaluate.features import FeatureSet, is_features_file
-    from fastdual.execution import choose_device
-    from fastdual.loaders.index import open_index
+    from fastdual.loaders.index.open import open_index
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
+    from fastdual.training.execution import choose_device
 
     files = [source for source in sources if is_features_file(source)]
     runs = [source for source in sources if source not in files]

@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdual.commands.evaluation import RecordedCommand, missing, show_and_keep, typed_command
-from fastdual.commands.options import (
+from fastdual.commands.shared.evaluation import (
+    RecordedCommand,
+    missing,
+    show_and_keep,
+    typed_command,
+)
+from fastdual.commands.shared.options import (
     embedding_options,
     json_option,
     random_weights_option,
@@ -60,8 +65,8 @@ def command(
     from fastdual.evaluate.embed import left_out, load_network
     from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, intervals, measure
     from fastdual.evaluate.results import make_result
-    from fastdual.execution import choose_device
-    from fastdual.loaders.index import open_index
+    from fastdual.loaders.index.open import open_index
+    from fastdual.training.execution import choose_device
 
     where = str(choose_device(device))
     network = load_network(run, device=where, random_weights=random_weights)

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from fastdual.commands.launching import (
+from fastdual.commands.shared.launching import (
     is_launching,
     launch_command,
     launch_options,
     training_process,
 )
-from fastdual.commands.progress import video_progress
+from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -60,9 +60,9 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
       fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256 --gpus 8
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.launch import is_launched, is_restart
-    from fastdual.recipe import to_toml
-    from fastdual.runfolder import RunFolder, resolve_config
+    from fastdual.config.recipe import to_toml
+    from fastdual.distributed.launch import is_launched, is_restart
+    from fastdual.run.folder import RunFolder, resolve_config
 
     given = {
         f"--{name.replace('_', '-')}": (key, options[name])
@@ -103,10 +103,10 @@ def _check_backbone(config: Any) -> None:
 
 def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed import read_world
-    from fastdual.launch import is_launched, report_signal
-    from fastdual.loaders.index import open_index
-    from fastdual.pretrain import pretrain
+    from fastdual.distributed.launch import is_launched, report_signal
+    from fastdual.distributed.team import read_world
+    from fastdual.loaders.index.open import open_index
+    from fastdual.training.pretrain import pretrain
 
     world = read_world()
     with video_progress("indexing") as progress:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from fastdual.commands.backbone import backbone_option
-from fastdual.commands.progress import video_progress
+from fastdual.commands.shared.backbone_option import backbone_option
+from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
 
@@ -24,8 +24,8 @@ def command(data: Path, plan: Path, root: Path | None) -> None:
     \b
       fastdual replay videos.h5 runs/first/plan-step-00000123.npz
     """
-    from fastdual.loaders.index import open_index
-    from fastdual.replay import replay
+    from fastdual.loaders.index.open import open_index
+    from fastdual.training.replay import replay
 
     with video_progress("indexing") as progress:
         index = open_index(data, root=root, progress=progress)

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from fastdual.commands.options import (
+from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
     overlap_options,
     split_pair,
 )
-from fastdual.commands.progress import video_progress
+from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
 
@@ -54,10 +54,10 @@ def command(
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions, load_network
     from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-    from fastdual.execution import choose_device
-    from fastdual.loaders.index import open_index
+    from fastdual.loaders.index.open import open_index
     from fastdual.report.collect import collect
     from fastdual.report.page import read_facts, render, write_page
+    from fastdual.training.execution import choose_device
 
     splits = (gallery or "train", queries or "test")
     if family is not None:

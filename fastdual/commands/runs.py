@@ -21,7 +21,7 @@ def command(folder: Path, as_json: bool) -> None:
       fastdual runs
       fastdual runs experiments --json
     """
-    from fastdual.runs import describe_runs, find_runs
+    from fastdual.run.summary import describe_runs, find_runs
 
     runs = find_runs(folder)
     if as_json:

@@ -25,10 +25,10 @@ def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> 
       fastdual table --mean runs/ft1 runs/ft2 runs/ft3
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.checkpoint import write_atomically
     from fastdual.evaluate.average import check_one_method
     from fastdual.evaluate.results import find_results
     from fastdual.report.table import markdown_table
+    from fastdual.run.checkpoint import write_atomically
 
     found = find_results(sources)
     if with_mean:

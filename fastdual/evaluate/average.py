@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.config import RESUME_KEYS
-from fastdual.loaders.errors import InputError
+from fastdual.config.sections import RESUME_KEYS
+from fastdual.errors import InputError
 
 # The splits are what may differ; the other keys say how the work is done, not what is computed.
 _FREE_KEYS = RESUME_KEYS | {"data.split", "test.split"}

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.backbones.custom import check_named
-from fastdual.checkpoint import find_checkpoint, load_checkpoint, load_model
-from fastdual.config import PretrainConfig
-from fastdual.encoder import VideoEncoder
+from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
 from fastdual.evaluate.frozen import kept_frozen
-from fastdual.loaders.decode import Requested
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.model import DualModel, create_model
-from fastdual.weights import load, load_random, refuse_videos
+from fastdual.model.dual import DualModel, create_model
+from fastdual.model.encoder import VideoEncoder
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_model
+from fastdual.weights.load import load, load_random, refuse_videos
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.checkpoint import write_atomically
-from fastdual.loaders.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.tables import Tables, write_texts
+from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.index.hdf5 import Tables, write_texts
+from fastdual.run.checkpoint import write_atomically
 
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fastdual.loaders.errors import FailureError
+from fastdual.errors import FailureError
 
 
 @contextmanager

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.checkpoint import write_atomically
+from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.decode import Requested
-from fastdual.loaders.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
+from fastdual.run.checkpoint import write_atomically
 
 # The perceptual hash of a video: thumbnails from its start to its end, as real numbers.
 _HASH_SPEC = ClipSpec(

@@ -6,10 +6,10 @@ Shapes: G training videos, Q test videos, F features, C classes.
 import torch
 from torch import Tensor
 
+from fastdual.errors import InputError
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.retrieval import centre_and_normalise, check_sides
-from fastdual.loaders.errors import InputError
 
 _BLOCK_QUERIES = 1024
 

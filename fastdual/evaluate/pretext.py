@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdual.config import PretrainConfig
-from fastdual.encoder import VideoEncoder
+from fastdual.config.sections import PretrainConfig
+from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import CLIPS_AT_ONCE
 from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
-from fastdual.loaders.decode import Requested
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.model import DualModel
+from fastdual.model.dual import DualModel
+from fastdual.model.encoder import VideoEncoder
 
 HELD_OUT_SEED = 20_210_704  # the clips of every held-out measurement, whatever the run's own seed
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.errors import InputError
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.retrieval import check_sides
-from fastdual.loaders.errors import InputError
 
 PENALTIES = tuple(10.0**power for power in range(0, -7, -1))
 _MAX_FOLDS = 5

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from fastdual import __version__
-from fastdual.checkpoint import write_atomically
+from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.average import mean_and_spread
-from fastdual.loaders.errors import FailureError, InputError, why_not_written
+from fastdual.run.checkpoint import write_atomically
 
 FORMAT = "fastdual result"
 FORMAT_VERSION = 1

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.errors import InputError
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.errors import InputError
 
 PAPER_KS = (1, 5, 10, 20, 50)
 _BLOCK_QUERIES = 1024

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file
 from fastdual.evaluate.retrieval import PAPER_KS, RetrievalResult, retrieve
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.index.open import VideoIndex
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import (
@@ -25,9 +26,8 @@ from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import centre_and_normalise
 from fastdual.evaluate.score import Sides, retrieval_report, take_split
 from fastdual.evaluate.variance import Variance, variance
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex
-from fastdual.model import DualModel
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.model.dual import DualModel
 from fastdual.report.projection import Projection, project
 from fastdual.report.thumbnails import film_strips
 

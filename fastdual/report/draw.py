@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from fastdual.errors import FailureError, why_not_written
 from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
-from fastdual.loaders.decode import Requested
-from fastdual.loaders.errors import FailureError, why_not_written
-from fastdual.loaders.index import VideoIndex
-from fastdual.model import DualModel
+from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.model.dual import DualModel
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
 from fastdual.report.runs import distinct_names, read_curves

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fastdual import __version__
-from fastdual.checkpoint import find_checkpoint, load_checkpoint, write_atomically
+from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.results import find_results
-from fastdual.loaders.errors import FailureError, InputError, why_not_written
 from fastdual.report import charts, sections
 from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.runs import RunCurves, read_curves
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, write_atomically
 
 # Nothing may be fetched, whatever a path or a class name contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

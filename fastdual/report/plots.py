@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fastdual.checkpoint import write_atomically
+from fastdual.errors import FailureError, why_not_written
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.errors import FailureError, why_not_written
 from fastdual.report.projection import Projection
 from fastdual.report.runs import RunCurves
+from fastdual.run.checkpoint import write_atomically
 
 _DPI = 140
 # Metric in the log, title of its panel, whether it is a share; in reading order.

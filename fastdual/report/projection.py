@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastdual.errors import InputError
 from fastdual.evaluate.retrieval import centre_and_normalise
-from fastdual.loaders.errors import InputError
 
 # t-SNE of more takes minutes; an even sample of them shows the same.
 MAX_TSNE_VIDEOS = 4000

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.errors import InputError
-from fastdual.runs import LOG_NAME, read_events
+from fastdual.errors import InputError
+from fastdual.run.summary import LOG_NAME, read_events
 
 _MAX_LOG_BYTES = 1 << 30
 

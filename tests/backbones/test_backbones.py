@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastdual.backbones import backbone_names, create_backbone
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 # name: parameters, GFLOP of a forward of one clip 3x16x112x112, output shape
 TABLE = {

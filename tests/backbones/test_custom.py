@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastdual.backbones import create_backbone
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 
 MODULE = """
 import torch

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from fastdual.backbones import create_backbone
 from fastdual.backbones.layers import FactoredConv3d
 from fastdual.backbones.resnet18 import FactoredSequential
-from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
-from fastdual.config import OptimiserConfig
-from fastdual.loaders.errors import InputError
-from fastdual.model import DualModel
-from fastdual.schedule import create_optimiser
+from fastdual.config.sections import OptimiserConfig
+from fastdual.errors import InputError
+from fastdual.model.dual import DualModel
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
+from fastdual.training.schedule import create_optimiser
 from tests.runs import arguments, differences, invoke, write_index
 
 CLIP = (4, 16, 16)

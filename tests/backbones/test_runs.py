@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fastdual.backbones import backbone_names
-from fastdual.checkpoint import find_checkpoint, load_checkpoint
 from fastdual.evaluate.results import read_result
-from fastdual.weights import load
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.weights.load import load
 from tests.evaluate.small import small_index_file
 from tests.runs import invoke, read_log
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.checkpoints import Costs, measure, one_line
-from bench.train_cases import Bench, Size
-from fastdual.checkpoint import find_checkpoint, load_checkpoint
+from bench.parts.train.contestants import Bench, Size
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 
 BENCH = Bench("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
 

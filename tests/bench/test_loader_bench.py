@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench import loader, loader_data, loader_rivals
-from bench.loader_run import memory_mib, process_tree
-from fastdual.loaders.decode import unique_frames
-from fastdual.loaders.index import build_index
+from bench import loader
+from bench.parts.loader import data as loader_data
+from bench.parts.loader import rivals as loader_rivals
+from bench.parts.loader.run import memory_mib, process_tree
+from fastdual.loaders.batch.reader import unique_frames
+from fastdual.loaders.decode.video import read_frames
+from fastdual.loaders.index.open import build_index
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.video import read_frames
 from tests.loaders.augment_reference import reference_views
 from tests.loaders.clips import encode, read_number
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.common import between_marks
+from bench.parts.common import between_marks
 from bench.scale import (
     MARKS,
     Assumptions,
@@ -15,7 +15,7 @@ from bench.scale import (
     plan,
     report,
 )
-from fastdual.config import PretrainConfig
+from fastdual.config.sections import PretrainConfig
 from tests.conftest import PROJECT
 
 PAGE = PROJECT / "docs" / "scale.md"

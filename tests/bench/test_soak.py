@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import soak, soak_report
+from bench import soak
+from bench.parts.soak import report as soak_report
 
 
 def test_loading_survives_corrupt_files_and_killed_workers(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bench import speed_summary
+from bench.parts import tables as speed_summary
 
 MACHINE = {"device": "A", "threads": "2", "torch": "2", "date": "2026-01-01", "workers": 2}
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from fastdual import doctor, doctor_kernels, doctor_rate
 from fastdual.cli import cli
-from fastdual.kernels import contrastive, shuffle_rank
+from fastdual.doctor import losses as doctor_kernels
+from fastdual.doctor import machine as doctor
+from fastdual.doctor import rate as doctor_rate
+from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.shuffle_rank import op as shuffle_rank
 
 Tensor = torch.Tensor
 

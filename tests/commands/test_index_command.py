@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.commands import index as index_command
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.index.open import VideoIndex
 from tests.loaders.clips import encode
 
 

@@ -8,7 +8,7 @@ import torch
 from click.testing import Result
 
 import fastdual
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 from tests.evaluate.small import small_index_file
 from tests.runs import invoke
 

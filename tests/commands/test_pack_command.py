@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.commands import pack as pack_command
-from fastdual.loaders import pack as pack_module
-from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.pack import _task
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.pack import pack as pack_module
+from fastdual.loaders.pack.pack import _task
 from tests.loaders.clips import encode
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastdual.checkpoint import load_checkpoint
-from fastdual.loaders.pack import PackOptions, pack
+from fastdual.loaders.pack.pack import PackOptions, pack
+from fastdual.run.checkpoint import load_checkpoint
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 from tests.runs import QUICK, arguments, differences, invoke
 

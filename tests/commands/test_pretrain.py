@@ -18,14 +18,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastdual.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
-from fastdual.commands.launching import LAUNCH_OPTIONS
 from fastdual.commands.pretrain import command
-from fastdual.config import PretrainConfig, resolve
-from fastdual.loaders.index import VideoIndex
-from fastdual.model import create_model
-from fastdual.recipe import read_toml
-from fastdual.runfolder import RunFolder
+from fastdual.commands.shared.launching import LAUNCH_OPTIONS
+from fastdual.config.recipe import read_toml
+from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.model.dual import create_model
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
+from fastdual.run.folder import RunFolder
 from tests.loaders.clips import encode
 from tests.runs import (
     QUICK,

@@ -54,10 +54,10 @@ def test_the_command_that_the_run_names_tells_where_it_is_not_finite(
 
 def test_a_finite_step_is_said_to_be_finite(index: Path, tmp_path: Path) -> None:
     """The plan of a step that went well, saved by hand, is found well again."""
+    from fastdual.loaders.index.table import VideoIndex
     from fastdual.loaders.order import EpochOrder
     from fastdual.loaders.plan import ClipSpec, draw_plan
-    from fastdual.loaders.video_index import VideoIndex
-    from fastdual.runfolder import RunFolder
+    from fastdual.run.folder import RunFolder
 
     run = tmp_path / "run"
     assert invoke(arguments(index, run, run__checkpoint_every_steps=2)).exit_code == 0

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from fastdual.checkpoint import save_checkpoint
-from fastdual.config import PretrainConfig, resolve
-from fastdual.demo import DemoSet, write_demo
-from fastdual.loaders.index import build_index
-from fastdual.loaders.video_index import VideoIndex
-from fastdual.model import create_model
-from fastdual.recipe import read_recipe
+from fastdual.config.recipe import read_recipe
+from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.demo.videos import DemoSet, write_demo
+from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index.table import VideoIndex
+from fastdual.model.dual import create_model
+from fastdual.run.checkpoint import save_checkpoint
 
 
 @functools.cache

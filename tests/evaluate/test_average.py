@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from fastdual.errors import InputError
 from fastdual.evaluate.average import check_one_method, mean_and_spread
 from fastdual.evaluate.results import make_result, result_file
-from fastdual.loaders.errors import InputError
 from fastdual.report.table import markdown_table
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdual.encoder import VideoEncoder
+from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.embed import EmbedOptions, Network, embed, load_network
 from fastdual.evaluate.features import LeftOut
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import build_index
+from fastdual.loaders.index.open import build_index
 from fastdual.loaders.loader import ClipLoader
-from fastdual.model import create_model
+from fastdual.model.dual import create_model
+from fastdual.model.encoder import VideoEncoder
 from tests.evaluate.small import small_checkpoint, small_config, small_index, small_index_file
 
 OPTIONS = EmbedOptions(clips_per_video=3, num_workers=1)

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.features import FeatureSet, LeftOut, is_features_file
-from fastdual.loaders.errors import FailureError, InputError
 
 
 def feature_set(count: int = 6) -> FeatureSet:

@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from fastdual.demo import DemoSet, write_demo
+from fastdual.demo.videos import DemoSet, write_demo
+from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.hygiene import (
     Overlap,
     feature_overlaps,
@@ -17,9 +18,8 @@ from fastdual.evaluate.hygiene import (
     refuse_overlaps,
     write_overlaps,
 )
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import build_index
-from fastdual.loaders.video_index import VideoIndex
+from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index.table import VideoIndex
 from tests.evaluate.synthetic import drawn_features
 
 

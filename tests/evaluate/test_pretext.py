@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, held_out_metrics
-from fastdual.model import DualModel, create_model
+from fastdual.model.dual import DualModel, create_model
 from tests.evaluate.small import small_config, small_index
 
 

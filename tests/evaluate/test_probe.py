@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fastdual.errors import InputError
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.knn import knn, vote
 from fastdual.evaluate.probe import PENALTIES, probe
 from fastdual.evaluate.retrieval import retrieve
-from fastdual.loaders.errors import InputError
 from tests.evaluate.synthetic import drawn_features
 
 

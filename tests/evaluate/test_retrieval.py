@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fastdual.errors import InputError
 from fastdual.evaluate import retrieval
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.retrieval import PAPER_KS, first_match_ranks, retrieve
-from fastdual.loaders.errors import InputError
 from tests.evaluate.test_features import feature_set
 
 

@@ -18,15 +18,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from fastdual import losses
-from fastdual.kernels import (
-    contrastive,
-    contrastive_loss,
-    contrastive_loss_with_metrics,
-    rank_checks,
-)
-from fastdual.kernels.problem import Layout
+from fastdual.kernels import contrastive_loss, contrastive_loss_with_metrics
+from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.contrastive.problem import Layout
 from fastdual.kernels.results import ContrastiveResult
-from fastdual.kernels.segment_sums import segment_sums
+from fastdual.kernels.segment_sums.op import segment_sums
+from fastdual.kernels.shuffle_rank import checks as rank_checks
 from tests.numerics import poisoned_empty
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual.kernels.results import RankResult
-from fastdual.kernels.shuffle_rank import shuffle_rank_loss_with_metrics
+from fastdual.kernels.shuffle_rank.op import shuffle_rank_loss_with_metrics
 from tests.numerics import poisoned_empty
 
 UPSTREAM = 1.7

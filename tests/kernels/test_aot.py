@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import kernels_aot
+from bench import kernels as kernels_aot
 
 TABLE = Path(__file__).resolve().parents[2] / "bench" / "results" / "kernels_aot.csv"
 # Architecture and cases that are compiled anew; all of them are in the table, made by
-# bench.kernels_aot.
+# bench.kernels.
 ARCHITECTURES = (80, 90, 100)
 
 pytest.importorskip("triton", reason="Triton is not installed, so there is nothing to compile")
@@ -35,7 +35,7 @@ def read_table() -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[str, object]]:
-    from fastdual.kernels import aot_cases
+    from bench.parts.kernels import cases as aot_cases
 
     return list(aot_cases.table_cases())
 
@@ -50,7 +50,7 @@ def test_table_is_of_the_kernels_as_they_are(cases) -> None:
         for case, launch in cases
         for architecture in ARCHITECTURES
     ]
-    assert listed == current, "run python -m bench.kernels_aot"
+    assert listed == current, "run python -m bench.kernels"
 
 
 KERNELS = """
@@ -84,7 +84,7 @@ def kernel(x_ptr):
 def test_digest_is_of_the_code_of_a_kernel_and_what_it_calls(
     old: str, new: str, same: bool, tmp_path: Path
 ) -> None:
-    from fastdual.kernels import aot
+    from bench.parts.kernels import compile as aot
 
     digests = []
     for name, source in (("before", KERNELS), ("after", KERNELS.replace(old, new, 1))):
@@ -116,7 +116,7 @@ def test_table_keeps_rows_of_unchanged_launches(
     cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """Two of three rows are kept, under the names of today; the one of another code is compiled."""
-    from fastdual.kernels import aot_cases
+    from bench.parts.kernels import cases as aot_cases
 
     small = [case for case in cases if case[1].name == "segment_sums_kernel"][:3]
     monkeypatch.setattr(aot_cases, "table_cases", lambda: iter(small))
@@ -144,7 +144,7 @@ def test_table_has_every_kind_of_d() -> None:
 
 
 def test_table_shows_no_spill_and_shared_memory_within_the_chip() -> None:
-    from fastdual.kernels import aot
+    from bench.parts.kernels import compile as aot
 
     for row in read_table():
         architecture = int(row["architecture"].removeprefix("sm_"))
@@ -170,7 +170,7 @@ def test_table_shows_no_spill_and_shared_memory_within_the_chip() -> None:
     ],
 )
 def test_kernels_compile_without_spills(cases, case: str, architecture: int) -> None:
-    from fastdual.kernels import aot
+    from bench.parts.kernels import compile as aot
 
     launches = [launch for name, launch in cases if name == case]
     assert launches
@@ -182,6 +182,6 @@ def test_kernels_compile_without_spills(cases, case: str, architecture: int) -> 
 
 
 def test_bench_command_explains_itself() -> None:
-    command = [sys.executable, "-m", "bench.kernels_aot", "--help"]
+    command = [sys.executable, "-m", "bench.kernels", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TABLE.parents[2])
     assert "without a GPU" in " ".join(done.stdout.split())

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastdual.kernels import contrastive, reference
+from fastdual.kernels import reference
+from fastdual.kernels.contrastive import op as contrastive
 from tests.kernels.contrastive_cases import (
     Case,
     Inputs,
@@ -389,7 +390,7 @@ def test_autocast_changes_nothing() -> None:
 def test_import_needs_no_triton() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"
-        "import torch, fastdual.kernels as k, fastdual.kernels.gather\n"
+        "import torch, fastdual.kernels as k, fastdual.kernels.contrastive.gather\n"
         "i = torch.arange(3); x = torch.randn(3, 8)\n"
         "print(k.contrastive_loss(x, x, i, i, temperature=0.1).ndim)"
     )

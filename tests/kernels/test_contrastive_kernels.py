@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastdual.kernels import contrastive_loss, reference
-from fastdual.kernels.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
-from fastdual.kernels.segment_sums import segment_sums
+from fastdual.kernels.contrastive.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
+from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive_cases import (
     FAR_STRIDES,
     INTERPRETED_CASES,

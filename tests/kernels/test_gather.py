@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize
 
-from fastdual.kernels.gather import gathered_contrastive_loss_with_metrics
+from fastdual.kernels.contrastive.gather import gathered_contrastive_loss_with_metrics
 from fastdual.kernels.reference import contrastive_loss_with_metrics
 from tests.numerics import LargestTensor
 

@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed as dist
 
-from fastdual.kernels.gather import gathered_contrastive_loss_with_metrics
+from fastdual.kernels.contrastive.gather import gathered_contrastive_loss_with_metrics
 from fastdual.kernels.reference import contrastive_loss_with_metrics
 from tests.kernels.contrastive_cases import triton_launches
 from tests.kernels.test_gather import CASES, ROWS, evaluate, make_batch

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastdual.kernels.segment_sums import segment_sums
+from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive_cases import segment_views
 
 

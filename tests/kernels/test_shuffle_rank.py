@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastdual.kernels import reference, shuffle_rank
+from fastdual.kernels import reference
+from fastdual.kernels.shuffle_rank import op as shuffle_rank
 from tests.kernels.rank_cases import (
     INTERPRETED_CASES,
     NUM_REPEATED,

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from fastdual.kernels import contrastive, contrastive_loss_with_metrics, streaming
-from fastdual.kernels.problem import Layout
+from fastdual.kernels import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.contrastive import streaming
+from fastdual.kernels.contrastive.problem import Layout
 from tests.kernels.contrastive_cases import Case, evaluate, fused, make_inputs
 from tests.numerics import LargestTensor
 

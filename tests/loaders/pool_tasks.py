@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.loaders.probe import probe_file
+from fastdual.loaders.index.probe import probe_file
 
 
 def run(task: tuple[str, Any]) -> Any:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders.augment import Blur, augment, gaussian
-from fastdual.loaders.decode import FrameReader, unique_frames
-from fastdual.loaders.index import build_index
+from fastdual.loaders.batch.reader import FrameReader, unique_frames
+from fastdual.loaders.batch.rows import BatchMemory
+from fastdual.loaders.index.open import build_index
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.under_way import BatchMemory
+from fastdual.loaders.views.augment import Blur, augment, gaussian
 from tests.loaders.augment_reference import blur, reference_views
 from tests.loaders.clips import encode
 from tests.loaders.test_graph import (

@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from fastdual.loaders import index_file, pack_file
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.index import VideoIndex, build_index, open_index
-from fastdual.loaders.pack import PackOptions, pack
-from fastdual.loaders.packed import Packed, Shard
+from fastdual.errors import InputError
+from fastdual.loaders.index import file as index_file
+from fastdual.loaders.index import pack_file
+from fastdual.loaders.index.open import VideoIndex, build_index, open_index
+from fastdual.loaders.index.places import Packed, Shard
+from fastdual.loaders.pack.pack import PackOptions, pack
 from tests.loaders.clips import encode
 
 HUGE = 1 << 34

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders.decode import (
+from fastdual.errors import InputError
+from fastdual.loaders.batch.reader import (
     Examined,
     FrameReader,
     choose_backend,
@@ -17,12 +18,11 @@ from fastdual.loaders.decode import (
     unique_frames,
     why_not_dali,
 )
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.graph import MEAN, STD, ClipGraph, encoded_inputs, read_pinned
-from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
-from fastdual.loaders.pool import TaskFailure
+from fastdual.loaders.pool.pool import TaskFailure
+from fastdual.loaders.views.graph import MEAN, STD, ClipGraph, encoded_inputs, read_pinned
 from tests.loaders.clips import encode, read_number, remux
 
 DIFFERENCE = 2.0  # of 255, mean absolute, after resizing

@@ -5,9 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdual.loaders.decode import unique_frames
-from fastdual.loaders.graph import ClipGraph, clip_pipeline, frame_order, gaussian, graph_inputs
+from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
+from fastdual.loaders.views.graph import (
+    ClipGraph,
+    clip_pipeline,
+    frame_order,
+    gaussian,
+    graph_inputs,
+)
 from tests.loaders.augment_reference import reference_views
 
 # In units of the normalised output. The graph computes in float32 from values up to 255 and

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from fastdual.loaders.hollow import HollowFile
+from fastdual.loaders.index.hollow import HollowFile
 
 
 def parts_of(file: HollowFile) -> list[tuple[int, bytes]]:

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import pytest
 
-from fastdual.loaders import index_build
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index, open_index, summary, verify_index
-from fastdual.loaders.pack import PackOptions, pack
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.index import build as index_build
+from fastdual.loaders.index.open import VideoIndex, build_index, open_index, summary, verify_index
+from fastdual.loaders.pack.pack import PackOptions, pack
 from tests.loaders.clips import encode
 
 
@@ -444,7 +444,7 @@ def test_a_home_that_cannot_be_written_does_not_stop_us(
 
 def test_processes_that_open_a_folder_together_agree(videos: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from fastdual.loaders.index import open_index\n"
+        "import sys; from pathlib import Path; from fastdual.loaders.index.open import open_index\n"
         "print(open_index(Path(sys.argv[1])).fingerprint)"
     )
     command = [sys.executable, "-c", script, str(videos)]

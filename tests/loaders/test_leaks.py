@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.loader_run import process_tree
-from fastdual.loaders.decode import available_cpus
-from fastdual.loaders.index import VideoIndex, build_index
+from bench.parts.loader.run import process_tree
+from fastdual.loaders.batch.reader import available_cpus
+from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row
+from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.pool_handle import Job, Worker
-from fastdual.loaders.under_way import Assembled, BatchMemory, Chunk, Row
+from fastdual.loaders.pool.handle import Job, Worker
 from tests.loaders.clips import encode
 
 SPEC = ClipSpec(frames_per_clip=4, frame_stride=2, resize_height=40, resize_width=57, crop_size=32)

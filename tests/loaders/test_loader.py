@@ -20,12 +20,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.decode.video import read_frames
+from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.video import read_frames
 from tests.loaders.augment_reference import reference_views
 from tests.loaders.clips import encode
 
@@ -428,7 +428,7 @@ def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path:
     index.save(saved)
     code = (
         "import sys; from pathlib import Path\n"
-        "from fastdual.loaders.index import VideoIndex\n"
+        "from fastdual.loaders.index.open import VideoIndex\n"
         "from fastdual.loaders.loader import ClipLoader\n"
         "from fastdual.loaders.plan import ClipSpec\n"
         "spec = ClipSpec(resize_height=40, resize_width=57, crop_size=32)\n"

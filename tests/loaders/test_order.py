@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 from fastdual.loaders.order import EpochOrder, check_world, permute, rank_span
 
 

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders.encoded import PackedBytes
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index, open_index, summary, verify_index
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.decode.encoded import PackedBytes
+from fastdual.loaders.decode.video import read_frames
+from fastdual.loaders.index.open import VideoIndex, build_index, open_index, summary, verify_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.loaders.pack import PackOptions, hardware_warning, job_file, pack
-from fastdual.loaders.pack_merge import merge_jobs
-from fastdual.loaders.pack_spool import Spool
+from fastdual.loaders.pack.merge import merge_jobs
+from fastdual.loaders.pack.pack import PackOptions, hardware_warning, job_file, pack
+from fastdual.loaders.pack.spool import Spool
+from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.transcode import Transcoding
-from fastdual.loaders.video import read_frames
 from tests.loaders.clips import encode, read_number
 
 AS_IS = PackOptions(num_workers=1)
@@ -347,7 +347,7 @@ def before_locking(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -
             acts.pop()()
         lock(file, how)
 
-    monkeypatch.setattr("fastdual.loaders.pack_spool.fcntl.flock", flock)
+    monkeypatch.setattr("fastdual.loaders.pack.spool.fcntl.flock", flock)
 
 
 def test_a_journal_that_was_just_removed_is_not_what_is_locked(

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders.encoded import PackedBytes
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index, open_index
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.decode.encoded import PackedBytes
+from fastdual.loaders.index.open import VideoIndex, build_index, open_index
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.pack import PackOptions, pack
+from fastdual.loaders.pack.pack import PackOptions, pack
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdual.loaders.errors import InputError
+from fastdual.errors import InputError
 from fastdual.loaders.philox import philox_rows, uniform
 from fastdual.loaders.plan import ClipPlan, ClipSpec, clip_span, draw_plan
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdual.loaders.channel import ChannelClosed, SharedMemory
-from fastdual.loaders.errors import FailureError
-from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.errors import FailureError
+from fastdual.loaders.pool.channel import ChannelClosed, SharedMemory
+from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
 
 RUN = "tests.loaders.pool_tasks:run"
 
@@ -267,7 +267,7 @@ def test_memory_can_be_sent_until_the_interpreter_has_ended() -> None:
     """Loaders are closed at exit, and until then their workers are given memory to write to."""
     code = (
         "import os, weakref\n"
-        "from fastdual.loaders.channel import ChannelClosed, SharedMemory\n"
+        "from fastdual.loaders.pool.channel import ChannelClosed, SharedMemory\n"
         "class Loader: pass\n"
         "loader, held = Loader(), []\n"
         "weakref.finalize(loader, lambda: print(os.fstat(held[0].descriptor).st_size))\n"
@@ -321,7 +321,7 @@ def test_closing_kills_the_workers_and_frees_a_waiting_caller() -> None:
 
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys; from fastdual.loaders.pool import ProcessPool\n"
+        "import sys; from fastdual.loaders.pool.pool import ProcessPool\n"
         f"pool = ProcessPool({RUN!r}, num_workers=2, timeout_seconds=600)\n"
         "tickets = [pool.submit(('square', 1)) for _ in range(4)]\n"
         "[pool.result(ticket) for ticket in tickets]\n"

@@ -8,10 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from fastdual.loaders.errors import FailureError
-from fastdual.loaders.picture import clockwise_rotation
-from fastdual.loaders.probe import Probe, _decode, _sound_keyframes, probe_file
-from fastdual.loaders.video import (
+from fastdual.errors import FailureError
+from fastdual.loaders.decode.picture import clockwise_rotation
+from fastdual.loaders.decode.video import (
     Keyframes,
     VideoError,
     decode_all,
@@ -19,6 +18,7 @@ from fastdual.loaders.video import (
     open_video,
     read_frames,
 )
+from fastdual.loaders.index.probe import Probe, _decode, _sound_keyframes, probe_file
 from tests.loaders.clips import encode, encode_sound, picture, read_number
 
 FORMATS: dict[str, dict[str, Any]] = {

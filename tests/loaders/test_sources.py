@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fastdual.loaders.errors import InputError
-from fastdual.loaders.sources import Listing, list_videos, refuse_shared_groups
-from fastdual.loaders.video_index import VideoIndex
+from fastdual.errors import InputError
+from fastdual.loaders.index.sources import Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.index.table import VideoIndex
 
 
 def touch(root: Path, *names: str) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdual.loaders import sparse
-from fastdual.loaders.decode import ReadTask, read_task
-from fastdual.loaders.index import build_index
-from fastdual.loaders.probe import probe_file
-from fastdual.loaders.video import SeekError, VideoError, decode_all, open_video, read_frames
+from fastdual.loaders.batch.reader import ReadTask, read_task
+from fastdual.loaders.decode import skipping as sparse
+from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video, read_frames
+from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index.probe import probe_file
 from tests.loaders.clips import encode, read_number
 
 WANTED = np.array([3, 4, 11, 26, 27, 55, 58])

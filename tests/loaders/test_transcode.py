@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastdual.loaders.encoded import IndexedFile
-from fastdual.loaders.errors import FailureError, InputError
-from fastdual.loaders.probe import Probe, probe_file
-from fastdual.loaders.transcode import CODECS, Codec, PackTask, Transcoding, pack_task, transcode
-from fastdual.loaders.video import VideoError, open_video, read_frames
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.decode.encoded import IndexedFile
+from fastdual.loaders.decode.video import VideoError, open_video, read_frames
+from fastdual.loaders.index.probe import Probe, probe_file
+from fastdual.loaders.pack.transcode import (
+    CODECS,
+    Codec,
+    PackTask,
+    Transcoding,
+    pack_task,
+    transcode,
+)
 from tests.loaders.clips import encode, read_number
 
 

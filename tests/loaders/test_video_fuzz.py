@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders import quarantine
-from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.batch import quarantine
+from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from fastdual.loaders.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError
 from fastdual.report.draw import draw_feature_map, draw_training_curves
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project

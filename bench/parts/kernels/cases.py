@@ -1,0 +1,126 @@
+"""Every launch that the kernels are compiled for without a GPU: bench/results/kernels_aot.csv.
+
+Needs triton, and not TRITON_INTERPRET=1; aot.py records and compiles.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from bench.parts.kernels.compile import Launch, recorded_launches
+from fastdual.kernels.contrastive import triton_backward as contrastive_triton_bwd
+from fastdual.kernels.contrastive import triton_forward as contrastive_triton
+from fastdual.kernels.contrastive.problem import Layout, Problem
+from fastdual.kernels.segment_sums import triton as segment_sums_triton
+from fastdual.kernels.shuffle_rank import triton as shuffle_rank_triton
+
+# Of every tile the D that fills it (beyond 256 it is taken in steps), and some that are loaded
+# element by element.
+_DIMS = 16, 32, 64, 128, 256, 1024
+_UNALIGNED_DIMS = 8, 24, 83, 230, 921
+# Options of contrastive_launches, and whether ids and groups are told by their place.
+_OPTIONS = (
+    ("plain", False), ("all", False),
+    ("plain", True), ("given", True), ("learned", True), ("all", True),
+)  # fmt: skip
+
+
+def contrastive_launches(
+    *,
+    dtype: torch.dtype,
+    dim: int,
+    num_rows: int,
+    num_columns: int | None = None,
+    options: str = "plain",
+    placed: bool = False,
+) -> list[Launch]:
+    """Launches of forward and backward, gradients of everything.
+
+    Without num_columns the rows are their own candidates; `placed`: with ids and groups by their
+    place. Options are "plain", "given" (the temperature, as a tensor), "learned" (the same, with a
+    gradient), or "all": all that cost registers.
+    """
+    heavy, learned = options == "all", options in ("learned", "all")
+    query = torch.empty(num_rows, dim, dtype=dtype)
+    ids = torch.empty(num_rows, dtype=torch.int64)
+    key = key_ids = None
+    if num_columns is not None:
+        key = torch.empty(num_columns, dim, dtype=dtype)
+        key_ids = torch.empty(num_columns, dtype=torch.int64)
+    positives = "mean" if heavy else "sum"
+    temperature = None if options == "plain" else torch.empty(())
+    problem = Problem(
+        query, key, ids, key_ids, ids, key_ids, temperature, 0.07, positives, heavy, "ieee",
+        learned=learned,
+    )  # fmt: skip
+    if placed:
+        # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
+        layout = Layout(id_run=2, num_ids=num_rows // 4, group_run=2)
+        problem = problem._replace(query_groups=None, is_scale=True, layout=layout)
+    with recorded_launches() as launches:
+        partials = contrastive_triton.compute_partials(problem, metrics=heavy)
+        merged = contrastive_triton.merge_partials(
+            partials.fields, positives=positives, reduction="none" if heavy else "mean",
+            learned=learned,
+        )  # fmt: skip
+        contrastive_triton_bwd.compute_gradients(
+            problem, partials, merged.statistics, merged.slope, merged.loss,
+            None if heavy else merged.num_valid, (True, True, learned), dtype=dtype,
+        )  # fmt: skip
+    return launches
+
+
+def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
+    """Launches of forward and backward of the shuffle-rank loss."""
+    x = torch.empty(64, num_segments, dim, dtype=dtype)
+    arguments = x, x, torch.empty(64, num_segments, dtype=torch.int64), 0.05, 5.0, True
+    with recorded_launches() as launches:
+        shuffle_rank_triton.launch_fwd(*arguments)
+        shuffle_rank_triton.launch_bwd(torch.empty(()), *arguments)
+    return launches
+
+
+def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
+    """The launch of the sums over segments."""
+    x = torch.empty(64, num_segments, dim, dtype=dtype)
+    with recorded_launches() as launches:
+        segment_sums_triton.launch(x, x)
+    return launches
+
+
+def table_cases() -> Iterator[tuple[str, Launch]]:
+    """Every kernel in every tile that the launchers choose, once, named by its first use."""
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+    seen = set()
+    for name, launches in _named_launches(names):
+        for launch in launches:
+            if launch.digest not in seen:
+                seen.add(launch.digest)
+                yield name, launch
+
+
+def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[Launch]]]:
+    for dtype, name in names.items():
+        for dim in _DIMS + _UNALIGNED_DIMS:
+            # The paper's batch, a large one, and a queue.
+            for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
+                for options, placed in _OPTIONS:
+                    if placed and columns is not None:
+                        continue
+                    # What a tensor as temperature adds is the same in every dtype, and what a place
+                    # does at every D.
+                    if options in ("given", "learned") and dtype != torch.bfloat16:
+                        continue
+                    if placed and options != "all" and dim in _UNALIGNED_DIMS:
+                        continue
+                    launches = contrastive_launches(
+                        dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns,
+                        options=options, placed=placed,
+                    )  # fmt: skip
+                    size = f"{name} D={dim} N={num_rows} M={columns or num_rows}"
+                    yield f"{size} {options}{', placed' if placed else ''}", launches
+        for dim, num_segments in itertools.product((64, 83), (2, 16)):
+            launches = rank_launches(dtype=dtype, dim=dim, num_segments=num_segments)
+            launches += segment_launches(dtype=dtype, dim=dim, num_segments=num_segments)
+            yield f"{name} D={dim} B=64 S={num_segments}", launches

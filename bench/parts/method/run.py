@@ -1,0 +1,189 @@
+"""What bench.method compares: the objectives, an untrained network, and two of no merit at all.
+
+Each contestant becomes a `Network`, and all are measured by the same code on the same clips.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench.parts.common import Row
+from fastdual.config.recipe import Resolved, read_recipe
+from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.distributed.team import World
+from fastdual.evaluate.embed import EmbedOptions, Network, embed_clips, feature_set, load_network
+from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.pretext import (
+    held_out_embeddings,
+    held_out_loader,
+    measure,
+    trains_segments,
+)
+from fastdual.evaluate.probe import probe
+from fastdual.evaluate.retrieval import retrieve
+from fastdual.evaluate.score import take_split
+from fastdual.evaluate.variance import variance
+from fastdual.kernels.dual_variance import OBJECTIVES
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.model.dual import DualModel, create_model
+from fastdual.model.encoder import VideoEncoder
+from fastdual.run.folder import RunFolder
+from fastdual.training.pretrain import pretrain
+
+UNTRAINED = "untrained"
+_GRID = 12  # side of the pictures that the networks of no merit give as features
+
+
+class MeanFrame(nn.Module):
+    """The clip's mean picture, 12 x 12: what can be told without seeing anything move."""
+
+    feature_dim = 3 * _GRID**2
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
+        return _as_maps(clips.mean(dim=2))
+
+
+class FrameDifference(nn.Module):
+    """Where neighbouring frames differ, on average over the clip, 12 x 12."""
+
+    feature_dim = 3 * _GRID**2
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
+        return _as_maps((clips[:, :, 1:] - clips[:, :, :-1]).abs().mean(dim=2))
+
+
+def _as_maps(pictures: Tensor) -> Tensor:
+    small = nn.functional.adaptive_avg_pool2d(pictures, _GRID).flatten(1)
+    return small[:, :, None, None, None]
+
+
+NO_MERIT: dict[str, Callable[[], nn.Module]] = {
+    "mean frame": MeanFrame,
+    "frame difference": FrameDifference,
+}
+CONTESTANTS = (*NO_MERIT, UNTRAINED, *OBJECTIVES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every training run gets alike.
+
+    Attributes:
+        recipe: name or file.
+        steps: of the optimiser, rounded to whole epochs, one at least.
+        settings: texts `key=value`, over the recipe.
+    """
+
+    recipe: str
+    steps: int
+    settings: tuple[str, ...] = ()
+
+    def resolve(self, *, objective: str, seed: int, num_videos: int) -> Resolved[PretrainConfig]:
+        """The config of one run; equal for equal arguments but for objective and seed."""
+        layer = read_recipe(self.recipe)
+        batch_size = resolve([layer], self.settings).config.data.batch_size
+        epochs = max(1, round(self.steps / (num_videos // batch_size)))
+        own = {"schedule.epochs": epochs, "loss.objective": objective, "run.seed": seed}
+        return resolve([layer, ("bench.method", own)], self.settings)
+
+
+def make_network(
+    contestant: str, seed: int, index: VideoIndex, budget: Budget, run: Path
+) -> tuple[Network, int]:
+    """A contestant ready to be measured, and the steps that it was trained for.
+
+    Args:
+        contestant: one of `CONTESTANTS`.
+        seed: of weights, order and clips.
+        index: with splits train and test.
+        budget: of the training.
+        run: folder of the run; one that was stopped goes on.
+    """
+    objective = contestant if contestant in OBJECTIVES else OBJECTIVES[-1]
+    num_videos = len(index.split("train"))
+    resolved = budget.resolve(objective=objective, seed=seed, num_videos=num_videos)
+    config = resolved.config
+    if contestant in NO_MERIT:
+        encoder = VideoEncoder(NO_MERIT[contestant](), config, identity=contestant)
+        return Network(encoder.eval(), config, contestant), 0
+    if contestant == UNTRAINED:
+        torch.manual_seed(seed)
+        return Network(create_model(config).eval(), config, f"random weights, seed {seed}"), 0
+    result = pretrain(index, RunFolder(run), resolved, world=World(), announce=lambda _: None)
+    if result.signal_number is not None:
+        raise SystemExit(128 + result.signal_number)
+    return load_network(run), result.step
+
+
+def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Row:
+    """All measures of one network on the split test; None where it has no such value."""
+    train, test, test_clips = _features(network, index, clips_per_video)
+    found = retrieve(train, test)
+    classified = probe(train, test).classification
+    row: Row = {
+        "r1": found.recall(1),
+        "r5": found.recall(5),
+        "probe_top1": float(classified.correct(1).mean()),
+        "variance_ratio": variance(test_clips).ratio,
+        "segment_variance_ratio": None,
+        "rank_accuracy": None,
+        "moved_rank_accuracy": None,
+        "other_clip_r1": None,
+    }
+    if isinstance(network.model, DualModel):
+        workers = network.config.data.num_workers
+        loader = held_out_loader(index, network.config, split="test", num_workers=workers)
+        with closing(loader):
+            held_out = held_out_embeddings(network.model, loader)
+        metrics = measure(held_out)
+        row |= {
+            "rank_accuracy": metrics.rank_accuracy,
+            "moved_rank_accuracy": metrics.shuffled_rank_accuracy,
+            "other_clip_r1": metrics.same_video_recall,
+        }
+        if trains_segments(network.config):
+            row["segment_variance_ratio"] = variance(held_out.segments[:, 0]).ratio
+    return row
+
+
+def _features(
+    network: Network, index: VideoIndex, clips_per_video: int
+) -> tuple[FeatureSet, FeatureSet, Tensor]:
+    """Features of both splits, and those of the single test clips [N, K, F]."""
+    workers = network.config.data.num_workers
+    options = EmbedOptions(clips_per_video=clips_per_video, num_workers=workers)
+    sides = []
+    for split in ("train", "test"):
+        rows: dict[int, Tensor] = {}
+        for videos, features in embed_clips(network, index, split=split, options=options):
+            rows.update(zip(videos, features, strict=True))
+        means = {video: clips.mean(dim=0) for video, clips in rows.items()}
+        whole = feature_set(network, index, options.spec(network.config), means)
+        sides.append(take_split(whole, split))
+    return sides[0], sides[1], torch.stack(list(rows.values()))
+
+
+def chances(index: VideoIndex, config: PretrainConfig) -> Row:
+    """What guessing gives, under the names of `evaluate`; None where guessing has no such value."""
+    labels = [index.labels[index.split(split)].tolist() for split in ("train", "test")]
+    share = {label: labels[0].count(label) / len(labels[0]) for label in sorted(set(labels[0]))}
+    commonest = max(share, key=lambda label: share[label])
+    rank = 1 / (2 * config.clip.num_segments - 1)
+    return {
+        "r1": _mean(share.get(label, 0.0) for label in labels[1]),
+        "probe_top1": labels[1].count(commonest) / len(labels[1]),
+        "rank_accuracy": rank,
+        "moved_rank_accuracy": rank,
+        "other_clip_r1": 1 / len(labels[1]),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

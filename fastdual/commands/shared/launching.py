@@ -1,0 +1,128 @@
+"""What the commands that train share: the options that start several processes, and the start."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdual.commands.shared.backbone_option import named_on_command_line
+from fastdual.commands.shared.progress import video_progress
+from fastdual.errors import FailureError, InputError
+
+# Where the run computes rather than what: read by the launcher, unknown to the processes.
+LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
+_OPTIONS = (
+    click.option(
+        "--gpus",
+        type=int,
+        help="Processes to start on this machine, each on a GPU of its own; with --device cpu, so "
+        "many on the CPU.  [default: this one]",
+    ),
+    click.option("--nnodes", type=int, help="Machines that train together, each with --gpus."),
+    click.option("--node-rank", type=int, help="Number of this machine; they meet at number 0."),
+    click.option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet."),
+    click.option(
+        "--max-restarts",
+        type=int,
+        help="How often to start anew after a process died.  [default: 0]",
+    ),
+)
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how many processes there are and where they meet."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def is_launching(options: dict[str, Any]) -> bool:
+    """Whether the command line asks for processes of their own."""
+    return any(options[name] is not None for name in LAUNCH_OPTIONS)
+
+
+@contextlib.contextmanager
+def training_process() -> Iterator[None]:
+    """What a command that trains is run in, launched or not.
+
+    Warnings are lines, output may lose its reader, and errors of a launched process are left to
+    its launcher, with which it ends.
+    """
+    from fastdual.distributed.launch import follow_launcher, is_launched, report_error
+    from fastdual.distributed.signals import lasting_output
+
+    launched = is_launched()
+    if launched:
+        follow_launcher()
+    with warnings.catch_warnings(), lasting_output():
+        warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
+        try:
+            yield
+        except (InputError, FailureError) as error:
+            if not launched:
+                raise
+            raise click.exceptions.Exit(report_error(error)) from None
+
+
+def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | None) -> None:
+    """Check what one process can check, then start all of them with this command line.
+
+    Args:
+        ctx: of the command.
+        config: of the run, with the sections `run` and `data`.
+        data: opened once here, so that its index is there for all.
+        root: folder that the videos lie under.
+    """
+    from fastdual.distributed.launch import LaunchPlan, launch
+    from fastdual.distributed.team import read_world
+    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.order import check_world
+    from fastdual.training.execution import check_gpus
+
+    options = ctx.params
+    if options["gpus"] is None:
+        raise InputError("--nnodes, --node-rank, --rdzv-endpoint and --max-restarts need --gpus N")
+    if read_world().size > 1:
+        raise InputError(
+            f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
+            "leave --gpus away, or start a single process on each machine"
+        )
+    plan = LaunchPlan(
+        processes=options["gpus"],
+        nodes=1 if options["nnodes"] is None else options["nnodes"],
+        node_rank=options["node_rank"] or 0,
+        endpoint=options["rdzv_endpoint"],
+        max_restarts=options["max_restarts"] or 0,
+        timeout_seconds=config.run.timeout_seconds,
+    )
+    check_gpus(config.run.device, plan.processes)
+    world_size = plan.processes * plan.nodes
+    check_world(rank=0, world_size=world_size, global_batch_size=config.data.batch_size)
+    with video_progress("indexing") as progress:
+        open_index(data, root=root, progress=progress)
+    code = launch(arguments_of(ctx), plan)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def arguments_of(ctx: click.Context) -> list[str]:
+    """The command line for each process: all that was given here but what starts processes."""
+    words = [str(ctx.info_name)]
+    positional = []
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        value = ctx.params.get(name)
+        if isinstance(parameter, click.Argument):
+            positional.append(str(value))
+        # Not `in (None, False)`: 0 is equal to False, and was given.
+        elif name not in LAUNCH_OPTIONS and value is not None and value is not False:
+            several = value if isinstance(value, tuple) else (value,)
+            for one in several:
+                words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
+    named = named_on_command_line(ctx)
+    if named is not None:
+        words += ["--backbone", named]
+    return [*words, "--", *positional]

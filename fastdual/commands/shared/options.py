@@ -1,0 +1,77 @@
+"""Options that several evaluations share, and what some of them stand for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdual.commands.shared.backbone_option import backbone_option
+from fastdual.errors import InputError
+
+_DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
+_PATH = click.Path(path_type=Path)
+
+
+def clips_option(default: int) -> Callable[..., Any]:
+    """The option of every command that averages features over the clips of a video."""
+    return click.option(
+        "--clips-per-video",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Clips of a video whose features are averaged.",
+    )
+
+
+_EMBEDDING_OPTIONS = (
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option(
+        "--decode", type=click.Choice(_DECODERS), default="auto", show_default=True, help="Decoder."
+    ),
+    click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
+    click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
+    backbone_option,
+)
+
+
+def embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that runs a network on videos: where, and how to read."""
+    for option in reversed(_EMBEDDING_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OVERLAP_OPTIONS = (
+    click.option("--allow-overlap", is_flag=True, help="Measure although the splits overlap."),
+    click.option(
+        "--overlaps", "overlaps_file", type=_PATH, help="Write every overlap to this CSV file."
+    ),
+)
+
+
+def overlap_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that learns from one split and measures on another."""
+    for option in reversed(_OVERLAP_OPTIONS):
+        command = option(command)
+    return command
+
+
+result_option = click.option(
+    "-o", "--output", type=_PATH, help="Result file [default: in RUN/results; beside a file]."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+random_weights_option = click.option(
+    "--random-weights", is_flag=True, help="Untrained weights: a baseline."
+)
+
+
+def split_pair(family: str, train: str | None, test: str | None) -> tuple[str, str]:
+    """Training and test split of a family, as `--split` names it.
+
+    Raises:
+        InputError: a split is named as well.
+    """
+    if train or test:
+        raise InputError(f"--split {family} names both splits: leave the options for one away")
+    return f"{family}/train", f"{family}/test"

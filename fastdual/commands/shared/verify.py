@@ -1,0 +1,25 @@
+"""What `--verify` of `fastdual index` and `fastdual pack` does."""
+
+from __future__ import annotations
+
+import click
+
+from fastdual.commands.shared.progress import video_progress
+from fastdual.errors import FailureError
+from fastdual.loaders.index.open import VideoIndex, verify_index
+
+
+def verify_videos(index: VideoIndex, what: str, *, workers: int | None, timeout: float) -> None:
+    """Decode every video of an index or pack again; print what differs.
+
+    Raises:
+        FailureError: Something does.
+    """
+    index.check_files()
+    with video_progress("verifying") as progress:
+        wrong = verify_index(index, num_workers=workers, timeout_seconds=timeout, progress=progress)
+    for path, reason in wrong:
+        click.echo(f"{path}: {reason}")
+    if wrong:
+        raise FailureError(f"{len(wrong)} of {len(index)} videos are not as the {what} says")
+    click.echo(f"verified    {len(index):,} videos decode to what the {what} says")

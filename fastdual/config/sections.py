@@ -1,0 +1,249 @@
+"""What sets a pretraining run up: frozen dataclasses that check themselves, a section each.
+
+`fastdual.config.recipe` fills them from TOML files and `--set key=value`; the defaults are the paper's.
+A key that is None in Python is left out of a TOML file and is written `none` on the command line.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fastdual.config.recipe import Resolved, build, flatten
+from fastdual.errors import InputError
+from fastdual.loaders.plan import ClipSpec
+
+Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
+
+# Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
+FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
+
+# What a resumed run may be given anew: how the work is done, not what is computed from which clips.
+RESUME_KEYS = frozenset(
+    {
+        "data.decode",
+        "data.num_workers",
+        "data.prefetch",
+        "loss.backend",
+        "optimiser.shard_state",
+        "run.device",
+        "run.precision",
+        "run.compile",
+        "run.recompute_activations",
+        "run.log_every_steps",
+        "run.checkpoint_every_steps",
+        "run.keep_checkpoints",
+        "run.timeout_seconds",
+        "run.wandb_project",
+    }
+)
+
+
+def check(holds: bool, key: str, value: object, rule: str) -> None:
+    """Raise an InputError that names a key, its value and the rule that it breaks."""
+    if not holds:
+        raise InputError(f"{key} = {value!r}: {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which videos, how many at a time, and who decodes them."""
+
+    split: str = "auto"
+    """Split of the index; `all`: every video; `auto`: `train` if there is one, otherwise all."""
+    batch_size: int = 64
+    """Videos in a batch, over all processes together."""
+    decode: Literal["auto", "nvdec", "dali-cpu", "pyav"] = "auto"
+    """Decoder; `auto` takes the fastest one that works here and says which."""
+    num_workers: int | None = None
+    """Decoding processes; none: as many as suit this machine."""
+    prefetch: int = 2
+    """Batches made ahead of the step that uses them."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 2, "data.batch_size", self.batch_size, "a contrast needs 2 videos")
+        workers = self.num_workers
+        check(workers is None or workers >= 1, "data.num_workers", workers, "must be at least 1")
+        check(self.prefetch >= 1, "data.prefetch", self.prefetch, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The backbone, the sizes of its two heads, and the framework that trains them."""
+
+    framework: Literal["simclr", "moco"] = "simclr"
+    """Negatives: `simclr`: the other videos of the batch; `moco`: a queue of earlier keys."""
+    backbone: str = "r2plus1d"
+    clip_dim: int = 128
+    segment_dim: int = 64
+    channel_multiple: int = 1
+    """R(2+1)D's middle channels are padded with zeros to a multiple of it (8 or 16 for a GPU); what
+    is computed, checkpoints and exports stay as they are."""
+
+    def __post_init__(self) -> None:
+        multiple = self.channel_multiple
+        check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
+        check(self.clip_dim >= 1, "model.clip_dim", self.clip_dim, "must be at least 1")
+        check(self.segment_dim >= 1, "model.segment_dim", self.segment_dim, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentumConfig:
+    """The queue and the momentum encoder of `model.framework = "moco"`; unused otherwise."""
+
+    queue_size: int = 16384
+    """Keys kept as negatives."""
+    momentum: float = 0.999
+    """Share of its own weights that the momentum encoder keeps in a step."""
+
+    def __post_init__(self) -> None:
+        check(self.queue_size >= 1, "moco.queue_size", self.queue_size, "must be at least 1")
+        check(0 <= self.momentum < 1, "moco.momentum", self.momentum, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The objective and the temperatures of its parts (METHOD.md section 5)."""
+
+    objective: Objective = "clip+rank+coherence"
+    clip_temperature: float = 0.07
+    coherence_temperature: float = 0.07
+    rank_temperature: float = 0.05
+    rank_clip: float | None = None
+    """Clamp of the shuffle-rank argument, 5.0 in the paper's SimCLR code; none: no clamp."""
+    backend: Literal["auto", "eager", "fused"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("clip_temperature", "coherence_temperature", "rank_temperature"):
+            check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
+        limit = self.rank_clip
+        check(limit is None or limit > 0, "loss.rank_clip", limit, "must be positive, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """SGD with momentum (the paper), LARS (large batches) or AdamW."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    learning_rate: float = 0.003
+    batch_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """`linear`, `sqrt`: the rate is meant for 64 videos and grows so with `data.batch_size`."""
+    momentum: float = 0.9
+    """Momentum of SGD and LARS; first of the two decay rates of AdamW."""
+    weight_decay: float = 1e-4
+    max_gradient_norm: float | None = None
+    """Gradients are scaled down to this norm over all weights; none: never."""
+    accumulate_chunks: int = 1
+    """Parts in which a process embeds its share of a batch: less memory, a second forward."""
+    shard_state: Literal["on", "off"] = "off"
+    """`on`: each process keeps the momenta of its share of the weights alone (ZeRO, stage 1)."""
+
+    def __post_init__(self) -> None:
+        rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay
+        check(0 < rate < math.inf, "optimiser.learning_rate", rate, "must be positive and finite")
+        check(0 <= momentum < 1, "optimiser.momentum", momentum, "must lie in [0, 1)")
+        check(0 <= decay < math.inf, "optimiser.weight_decay", decay, "must be 0 or more")
+        norm = self.max_gradient_norm
+        rule = "must be positive, or none"
+        check(norm is None or norm > 0, "optimiser.max_gradient_norm", norm, rule)
+        chunks = self.accumulate_chunks
+        check(chunks >= 1, "optimiser.accumulate_chunks", chunks, "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Length of the run and course of the learning rate."""
+
+    epochs: int = 200
+    kind: Literal["step", "cosine"] = "step"
+    milestones: tuple[int, ...] = (120, 160)
+    """Epochs at whose start the learning rate is multiplied by `factor` (kind `step`)."""
+    factor: float = 0.1
+    warmup_epochs: float = 0.0
+    """The learning rate rises linearly from 0 over so many epochs; fractions are allowed."""
+
+    def __post_init__(self) -> None:
+        epochs, stones, warmup = self.epochs, self.milestones, self.warmup_epochs
+        check(epochs >= 1, "schedule.epochs", epochs, "must be at least 1")
+        rising = all(a < b for a, b in zip((0, *stones), stones, strict=False))
+        check(rising, "schedule.milestones", stones, "must be rising epochs from 1 on")
+        check(0 < self.factor <= 1, "schedule.factor", self.factor, "must lie in (0, 1]")
+        check(
+            0 <= warmup < epochs,
+            "schedule.warmup_epochs",
+            warmup,
+            f"must lie in [0, {epochs}), below schedule.epochs",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Seed, device, and how often the run reports and saves."""
+
+    seed: int = 0
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first CUDA device if there is one, else the CPU."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on a CPU."""
+    compile: Literal["auto", "on", "max-autotune", "cuda-graphs", "off"] = "auto"
+    """torch.compile; `auto`: `on` with CUDA only; `max-autotune`: tries kernels for minutes first;
+    `cuda-graphs`: launches a pass as a whole."""
+    recompute_activations: Literal["on", "off"] = "off"
+    """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
+    less memory, a second forward; without torch.compile."""
+    log_every_steps: int = 10
+    """Steps between two readings of the metrics; the device is waited for only then. For an
+    estimate of the time, a process also reads after 5 and 20 steps."""
+    checkpoint_every_steps: int = 500
+    keep_checkpoints: int = 3
+    timeout_seconds: int = 600
+    """A process that has not come, or not answered the others, for so long is given up."""
+    wandb_project: str | None = None
+    """Project of Weights & Biases that the numbers go to as well; needs wandb installed."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
+        for name in (
+            "log_every_steps",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "timeout_seconds",
+        ):
+            check(
+                getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that decides what a pretraining run computes, section by section."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    moco: MomentumConfig = field(default_factory=MomentumConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        segments, objective = self.clip.num_segments, self.loss.objective
+        rule = "ranking needs 2 segments or more; set loss.objective=clip to train without"
+        check(segments >= 2 or objective == "clip", "clip.num_segments", segments, rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by dotted key, as checkpoints keep them."""
+        return {key: value for key, value in flatten(self).items() if key not in FIXED_KEYS}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, origin: str) -> "PretrainConfig":
+        """Build from dotted keys; `origin` is named in errors (a recipe, a checkpoint)."""
+        return build(cls, [(origin, values)], fixed_keys=FIXED_KEYS).config
+
+
+def resolve(
+    layers: Iterable[tuple[str, Mapping[str, Any]]], settings: Sequence[str] = ()
+) -> Resolved[PretrainConfig]:
+    """A config from layers of (origin, flat values) and then `key=value` texts; the last wins."""
+    return build(PretrainConfig, layers, settings=settings, fixed_keys=FIXED_KEYS)

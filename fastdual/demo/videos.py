@@ -1,0 +1,316 @@
+"""The demo videos: small encoded files, drawn by a seed, that a laptop can learn something from.
+
+A *scene* is a wide background texture; every scene shows each class once. A class is a look (shape,
+pattern, hue) together with a way to move; two classes share each look, so that neither a single
+frame nor the background tells the class. Scenes are split between train and test: nothing of a test
+video was seen in training.
+
+The camera pans over the texture and the light changes its strength and tint. So two clips of one
+video share what moves and how rather than what stands behind it, and the parts of one clip differ
+from each other: what the method learns from is there to be learned in minutes.
+"""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.errors import InputError
+
+Array = NDArray[np.float64]
+Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
+Shape = Callable[[Array, Array], tuple[Array, Array]]
+
+FRAMES_PER_SECOND = 24
+# Height x width, container and encoder: several of each, as real folders have.
+FORMATS = (
+    (96, 128, "mp4", "libx264"),
+    (112, 144, "webm", "libvpx-vp9"),
+    (128, 96, "mp4", "libx264"),
+    (90, 160, "webm", "libvpx-vp9"),
+)
+ENCODER_OPTIONS = {
+    # One thread and bit-exact muxing: the same seed gives the same bytes on every machine.
+    # Macroblock-tree rate control was seen to give other bytes from run to run.
+    "libx264": {"preset": "veryfast", "crf": "22", "g": "24", "mbtree": "0", "threads": "1"},
+    "libvpx-vp9": {
+        "deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "g": "24", "threads": "1",
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoSet:
+    """How much to write.
+
+    Attributes:
+        train_scenes: Scenes in the split `train`, one video of each class per scene.
+        test_scenes: Scenes in the split `test`.
+        frames: Frames per video, from three quarters of this number up to it.
+        seed: Everything drawn follows from it.
+    """
+
+    train_scenes: int = 16
+    test_scenes: int = 12
+    frames: int = 72
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("train_scenes", 1), ("test_scenes", 1), ("frames", 8), ("seed", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+# Motions: time in seconds [T] and a tempo give x, y (-1..1 of the free space), size and angle.
+
+
+def _still(seconds: Array) -> tuple[Array, Array, Array, Array]:
+    return np.zeros_like(seconds), np.zeros_like(seconds), np.ones_like(seconds), seconds * 0
+
+
+def _triangle_wave(phase: Array) -> Array:
+    return 2 * np.abs(2 * (phase - np.floor(phase + 0.5))) - 1
+
+
+def _orbit(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    _, _, size, angle = _still(seconds)
+    turn = 2 * np.pi * 0.35 * tempo * seconds
+    return 0.8 * np.cos(turn), 0.8 * np.sin(turn), size, angle
+
+
+def _bounce(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    x, _, size, angle = _still(seconds)
+    return x, 0.9 - 1.8 * np.abs(np.sin(np.pi * 0.8 * tempo * seconds)), size, angle
+
+
+def _slide(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    _, y, size, angle = _still(seconds)
+    return _triangle_wave(0.3 * tempo * seconds), y, size, angle
+
+
+def _spin(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    x, y, size, _ = _still(seconds)
+    return x, y, size, 2 * np.pi * 0.5 * tempo * seconds
+
+
+def _pulse(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    x, y, _, angle = _still(seconds)
+    return x, y, 1 + 0.6 * np.sin(2 * np.pi * 0.5 * tempo * seconds), angle
+
+
+def _zigzag(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    _, _, size, angle = _still(seconds)
+    slow, quick = _triangle_wave(0.2 * tempo * seconds), _triangle_wave(0.9 * tempo * seconds)
+    return 0.9 * slow, 0.7 * quick, size, angle
+
+
+def _swing(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    _, _, size, _ = _still(seconds)
+    angle = 1.1 * np.sin(2 * np.pi * 0.45 * tempo * seconds)
+    return 0.9 * np.sin(angle), 1.3 * np.cos(angle) - 0.9, size, -angle
+
+
+def _hop(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+    # Stands still, then jumps to the next of four corners.
+    _, _, size, angle = _still(seconds)
+    corner = np.floor(1.2 * tempo * seconds).astype(int) % 4
+    return (
+        np.array([-0.7, 0.7, 0.7, -0.7])[corner],
+        np.array([-0.7, -0.7, 0.7, 0.7])[corner],
+        size,
+        angle,
+    )
+
+
+# Shapes: signed distance (negative inside) and pattern (-1 dark, 1 bright) for coordinates in units
+# of the radius.
+
+
+def _disc(x: Array, y: Array) -> tuple[Array, Array]:
+    return np.hypot(x, y) - 1, _stripes(y)
+
+
+def _square(x: Array, y: Array) -> tuple[Array, Array]:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.85, _stripes(x) * _stripes(y)
+
+
+def _cross(x: Array, y: Array) -> tuple[Array, Array]:
+    wide = np.maximum(np.abs(x) - 1, np.abs(y) - 0.38)
+    tall = np.maximum(np.abs(x) - 0.38, np.abs(y) - 1)
+    return np.minimum(wide, tall), np.ones_like(x)
+
+
+def _ring(x: Array, y: Array) -> tuple[Array, Array]:
+    # A gap at one side, so that its turning shows.
+    ring = np.abs(np.hypot(x, y) - 0.72) - 0.28
+    return np.maximum(ring, 0.25 - np.maximum(np.abs(y), -x + 0.25)), np.ones_like(x)
+
+
+def _stripes(x: Array) -> Array:
+    """1 and -1 in turn, three to a radius, with soft edges."""
+    stripes: Array = np.tanh(4 * np.sin(1.5 * np.pi * x))
+    return stripes
+
+
+# The look of a class: shape, pattern and hue; two classes share each.
+CLASSES: dict[str, tuple[Shape, float, Motion]] = {
+    "disc-orbits": (_disc, 0.0, _orbit),
+    "disc-bounces": (_disc, 0.0, _bounce),
+    "square-slides": (_square, 0.25, _slide),
+    "square-spins": (_square, 0.25, _spin),
+    "cross-pulses": (_cross, 0.5, _pulse),
+    "cross-swings": (_cross, 0.5, _swing),
+    "ring-zigzags": (_ring, 0.75, _zigzag),
+    "ring-hops": (_ring, 0.75, _hop),
+}
+
+
+def _texture(rng: np.random.Generator, size: int) -> Array:
+    """A pale random texture [size, size, 3] around grey, with detail at several scales."""
+    image = np.full((size, size, 3), 0.45)
+    for cells, weight in ((4, 0.15), (12, 0.1), (40, 0.05)):
+        grid = rng.uniform(-1, 1, (cells + 1, cells + 1, 3))
+        at = np.linspace(0, cells - 1e-6, size)
+        low, part = at.astype(int), (at % 1)[:, None]
+        rows = grid[low] * (1 - part[..., None]) + grid[low + 1] * part[..., None]
+        columns = rows[:, low] * (1 - part)[None] + rows[:, low + 1] * part[None]
+        image += weight * columns
+    return image
+
+
+def _bright_colour(hue: float) -> Array:
+    """Red, green and blue [3] of a hue in turns of the colour circle."""
+    thirds = np.array([0, 1 / 3, 2 / 3])
+    colour: Array = np.clip(0.5 + 1.5 * _triangle_wave(hue - thirds + 0.5), 0.05, 0.95)
+    return colour
+
+
+def render_video(
+    rng: np.random.Generator, name: str, texture: Array, *, height: int, width: int, frames: int
+) -> NDArray[np.uint8]:
+    """Draw one video of the class `name` before a texture: uint8 [frames, height, width, 3]."""
+    shape, hue, motion = CLASSES[name]
+    seconds = np.arange(frames) / FRAMES_PER_SECOND
+    x, y, size, angle = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))
+    radius = rng.uniform(0.24, 0.3) * min(height, width)
+    centre_x = width / 2 + x * (width / 2 - 1.2 * radius)
+    centre_y = height / 2 + y * (height / 2 - 1.2 * radius)
+    angle = angle + rng.uniform(-0.2, 0.2)
+    colour = _bright_colour(hue + rng.normal(0, 0.03))
+
+    # Strength and tint of the light; red, green and blue have a rhythm of their own.
+    strength = 0.4 * _wave(rng, seconds, rates=(0.3, 0.5))
+    tint = 0.15 * np.stack([_wave(rng, seconds, rates=(0.2, 0.4)) for _ in range(3)], axis=1)
+    light = (1 + strength[:, None]) * (1 + tint)
+    pan = _camera_path(rng, frames, room=(texture.shape[0] - height, texture.shape[1] - width))
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    video = np.empty((frames, height, width, 3), np.uint8)
+    for frame, (top, left) in enumerate(pan):
+        unit = radius * size[frame]
+        from_x, from_y = (columns - centre_x[frame]) / unit, (rows - centre_y[frame]) / unit
+        cos, sin = np.cos(angle[frame]), np.sin(angle[frame])
+        distance, pattern = shape(cos * from_x + sin * from_y, cos * from_y - sin * from_x)
+        cover = np.clip(0.5 - distance * unit, 0, 1)[..., None]
+        paint = colour * (0.55 + 0.45 * pattern[..., None])
+        picture = texture[top : top + height, left : left + width] * (1 - cover) + paint * cover
+        noise = rng.normal(0, 0.01, (height, width, 1))
+        video[frame] = (
+            np.clip(255 * (picture * light[frame] + noise), 0, 255).round().astype(np.uint8)
+        )
+    return video
+
+
+def _wave(rng: np.random.Generator, seconds: Array, *, rates: tuple[float, float]) -> Array:
+    """A sine [T] of random phase and a rate in turns a second."""
+    wave: Array = np.sin(rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(*rates) * seconds)
+    return wave
+
+
+def _camera_path(rng: np.random.Generator, frames: int, room: tuple[int, int]) -> NDArray[np.int64]:
+    """Top left corner [frames, 2] of a camera that drifts over the texture on a slow curve."""
+    start, rate = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.15, 0.3, 2)
+    seconds = np.arange(frames)[:, None] / FRAMES_PER_SECOND
+    path: NDArray[np.int64] = (
+        (0.5 + 0.5 * np.sin(start + 2 * np.pi * rate * seconds)) * room
+    ).astype(np.int64)
+    return path
+
+
+def encode_video(path: Path, video: NDArray[np.uint8], *, codec: str, fps: int) -> None:
+    """Write uint8 [T, H, W, 3] as an encoded file; the container follows from the file's suffix."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        container.flags |= av.container.Flags.bitexact.value
+        stream = container.add_stream(codec, rate=fps, options=dict(ENCODER_OPTIONS[codec]))
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, fps)
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for picture in video:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:
+    """Write the demo set: FOLDER/CLASS/sceneNN.{mp4,webm} and FOLDER/videos.csv.
+
+    Args:
+        folder: Made if it is missing. Files of an earlier demo there are written anew.
+        demo: How much to write.
+
+    Yields:
+        Videos written so far and in all, after each video.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    _refuse_strangers(folder)
+    rows = []
+    scenes = demo.train_scenes + demo.test_scenes
+    total = scenes * len(CLASSES)
+    for scene in range(scenes):
+        group = f"scene{scene:02d}"
+        texture = _texture(np.random.default_rng((demo.seed, scene)), 288)
+        for number, name in enumerate(CLASSES):
+            rng = np.random.default_rng((demo.seed, scene, number))
+            height, width, suffix, codec = FORMATS[int(rng.integers(len(FORMATS)))]
+            frames = int(rng.integers(demo.frames * 3 // 4, demo.frames + 1))
+            video = render_video(rng, name, texture, height=height, width=width, frames=frames)
+            path = Path(name) / f"{group}.{suffix}"
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            encode_video(folder / path, video, codec=codec, fps=FRAMES_PER_SECOND)
+            split = "train" if scene < demo.train_scenes else "test"
+            rows.append((path.as_posix(), name, group, split))
+            yield len(rows), total
+    _write_table(folder / "videos.csv", rows)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise InputError unless the folder is missing, empty, or an earlier demo."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the demo videos")
+    ours = {*CLASSES, "videos.csv"}
+    strangers = (
+        sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.exists() else []
+    )
+    if strangers:
+        raise InputError(
+            f"{folder} holds other files ({strangers[0]}); name a new or empty folder for the demo"
+        )
+
+
+def _write_table(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
+    temporary = path.with_suffix(".csv.partial")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "label", "group", "split"))
+        writer.writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,109 @@
+"""The whole way, on the demo videos: every command a new user would type, then before and after.
+
+The commands run in this process exactly as typed, and are printed first, so that the demo is a
+lesson that can be repeated on one's own videos.
+"""
+
+import json
+import shlex
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from fastdual.cli import cli
+
+SETTINGS = ("--recipe", "tiny")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure as shares of the held-out videos; None where it has no such value."""
+
+    measure: str
+    chance: float | None
+    untrained: float | None
+    pretrained: float | None
+
+
+def run_demo(folder: Path) -> None:
+    """Index, pretrain, embed, score and plot FOLDER/videos, and print the table of it.
+
+    A demo that was stopped goes on from its last checkpoint.
+
+    Args:
+        folder: holds `videos`; everything else is written beside them.
+    """
+    start = time.monotonic()
+    index, run, plots = folder / "videos.h5", folder / "run", folder / "plots"
+    before, after = folder / "features-untrained.h5", folder / "features.h5"
+    _type("index", folder / "videos" / "videos.csv", "-o", index)
+    _type("pretrain", index, "--run", run, *SETTINGS, "--resume")
+    _type("embed", run, index, "-o", before, "--random-weights")
+    _type("embed", run, index, "-o", after)
+    _type("retrieve", after)
+    _type("plot", run, after, "-o", plots)
+    rows = _compare(run, index, before, after)
+    click.echo("\n" + _table(rows))
+    (folder / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    click.echo(f"plots       {plots}")
+    click.echo(f"checkpoint  {run / 'checkpoints'}")
+    click.echo(f"results     {folder / 'results.json'}   ({minutes} min {seconds} s)")
+
+
+def _type(*words: str | Path) -> None:
+    arguments = [str(word) for word in words]
+    click.echo("\n$ " + shlex.join(["fastdual", *arguments]))
+    cli.main(arguments, prog_name="fastdual", standalone_mode=False)
+
+
+def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row]:
+    """Score the untrained and the pretrained network on the held-out videos."""
+    from fastdual.evaluate.embed import load_network
+    from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
+    from fastdual.evaluate.score import retrieval_report, sides_of_files
+    from fastdual.loaders.index.open import VideoIndex
+
+    index = VideoIndex.load(index_file)
+    retrieval, pretext = [], []
+    for features, random_weights in ((before, True), (after, False)):
+        retrieval.append(retrieval_report(sides_of_files([features], None, None)))
+        network = load_network(run, random_weights=random_weights)
+        with closing(held_out_loader(index, network.config, split="test")) as loader:
+            pretext.append(held_out_metrics(network.model, loader))
+
+    def row(measure: str, chance: float | None, values: Iterable[float | None]) -> Row:
+        untrained, pretrained = values
+        return Row(measure, chance, untrained, pretrained)
+
+    return [
+        row("R@1, same class", retrieval[0]["chance"], (r["recall"]["1"] for r in retrieval)),
+        row("R@5, same class", None, (r["recall"]["5"] for r in retrieval)),
+        row(
+            "R@1, same video, other clip",
+            1 / pretext[0].num_videos,
+            (p.same_video_recall for p in pretext),
+        ),
+        row("rank accuracy", pretext[0].rank_chance, (p.rank_accuracy for p in pretext)),
+        row(
+            "rank accuracy, segments moved",
+            pretext[0].rank_chance,
+            (p.shuffled_rank_accuracy for p in pretext),
+        ),
+    ]
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [f"{'held-out videos, per cent':<32}{'chance':>9}{'untrained':>11}{'pretrained':>12}"]
+    for row in rows:
+        chance, untrained, pretrained = map(_percent, (row.chance, row.untrained, row.pretrained))
+        lines.append(f"{row.measure:<32}{chance:>9}{untrained:>11}{pretrained:>12}")
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

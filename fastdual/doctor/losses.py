@@ -1,0 +1,124 @@
+"""Self-checks of what computes: each fused loss against its reference, and Conv3d in bf16.
+
+A check returns its status and one line on what was found.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastdual.kernels import reference
+from fastdual.kernels.backend import has_triton, runs_triton
+from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.shuffle_rank import op as shuffle_rank
+
+Status = Literal["ok", "wrong", "unavailable"]
+Loss = Callable[..., Tensor]
+
+# Largest error of loss and gradients, relative to the largest true value: float32 sums in another
+# order; bfloat16 has 8 bits, and the gradient is rounded to it once.
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
+
+def check_contrastive() -> tuple[Status, str]:
+    """Multi-positive contrastive softmax, loss and both gradients, odd shapes."""
+    rows, candidates, dim = 37, 53, 24
+    ids = torch.arange(rows)
+    key_ids = torch.arange(candidates) % 41
+
+    def loss(op: Loss) -> Loss:
+        def run(query: Tensor, key: Tensor) -> Tensor:
+            device = query.device
+            return op(query, key, ids.to(device), key_ids.to(device), temperature=0.07)
+
+        return run
+
+    return _check_loss(
+        loss(contrastive.contrastive_loss),
+        loss(reference.contrastive_loss),
+        [_unit_rows(rows, dim, seed=1), _unit_rows(candidates, dim, seed=2)],
+    )
+
+
+def check_shuffle_rank() -> tuple[Status, str]:
+    """Shuffle-rank loss and both gradients, three segments."""
+    permutation = torch.stack([torch.randperm(3, generator=_generator(b)) for b in range(9)])
+
+    def loss(op: Loss) -> Loss:
+        return lambda x, shuffled: op(x, shuffled, permutation.to(x.device), temperature=0.05)
+
+    return _check_loss(
+        loss(shuffle_rank.shuffle_rank_loss),
+        loss(reference.shuffle_rank_loss),
+        [_unit_rows(27, 40, seed=seed).view(9, 3, 40) for seed in (3, 4)],
+    )
+
+
+def check_conv3d() -> tuple[Status, str]:
+    """bf16 Conv3d of the (2+1)D kernels on the GPU: some cuDNN versions compute it wrongly."""
+    worst = 0.0
+    for kernel in ((3, 1, 1), (1, 3, 3), (3, 3, 3)):
+        padding = tuple(size // 2 for size in kernel)
+        x = torch.randn(2, 64, 8, 14, 14, generator=_generator(5)).bfloat16()
+        weight = torch.randn(64, 64, *kernel, generator=_generator(6)).bfloat16()
+        truth = torch.nn.functional.conv3d(x.float(), weight.float(), padding=padding)
+        on_gpu = x.cuda().to(memory_format=torch.channels_last_3d)
+        ours = torch.nn.functional.conv3d(on_gpu, weight.cuda(), padding=padding).float().cpu()
+        worst = max(worst, _relative_error(ours, truth))
+    if worst > _TOLERANCES[torch.bfloat16]:
+        return "wrong", (
+            f"error {worst:.1e} of the largest value: upgrade cuDNN to 9.15 or newer, or "
+            "train with --set run.precision=fp32"
+        )
+    return "ok", f"error at most {worst:.0e} of the largest value"
+
+
+def _check_loss(op: Loss, truth: Loss, inputs: list[Tensor]) -> tuple[Status, str]:
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    found = []
+    for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
+        rounded = [x.to(dtype) for x in inputs]
+        expected = _loss_and_gradients(truth, [x.double() for x in rounded])
+        ours = _loss_and_gradients(op, [x.to(device) for x in rounded])
+        pairs = zip(ours, expected, strict=True)
+        error = max(_relative_error(a.double().cpu(), b) for a, b in pairs)
+        name = str(dtype).removeprefix("torch.")
+        if not error <= _TOLERANCES[dtype]:
+            return (
+                "wrong",
+                f"{name}: differs from the reference by {error:.1e} of its largest value",
+            )
+        found.append(f"{name} {error:.0e}")
+    agreement = f"agree with the reference (error {', '.join(found)})"
+    if runs_triton(inputs[0].to(device)):
+        kernels = "the Triton kernels" if on_gpu else "the Triton kernels, interpreted,"
+        return "ok", f"{kernels} {agreement}"
+    why = "no CUDA device" if not on_gpu else "Triton is not installed"
+    if not has_triton() and not on_gpu:
+        why = "no CUDA device and no Triton"
+    return "unavailable", f"{why}: torch operations take the kernels' place and {agreement}"
+
+
+def _loss_and_gradients(loss: Loss, inputs: list[Tensor]) -> list[Tensor]:
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    value = loss(*leaves)
+    value.backward()  # type: ignore[no-untyped-call]
+    return [value.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def _relative_error(ours: Tensor, truth: Tensor) -> float:
+    """Largest difference over the largest true value; nan counts as infinite."""
+    difference = (ours - truth).abs().max() / truth.abs().max()
+    return float(difference) if bool(difference.isfinite()) else float("inf")
+
+
+def _unit_rows(count: int, dim: int, *, seed: int) -> Tensor:
+    rows = torch.randn(count, dim, generator=_generator(seed))
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,102 @@
+"""How fast this machine turns encoded video into augmented clips, measured."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastdual.loaders.index.table import VideoIndex
+
+Outcome = tuple[Literal["ok"], str]
+
+_HEIGHT, _WIDTH, _RATE, _FRAMES = 256, 340, 30, 300
+_COPIES, _BATCH = 16, 4
+_DECODE_SECONDS, _LOAD_SECONDS = 1.0, 4.0
+_KINETICS_VIDEOS = 240_000
+
+
+def rate_checks(folder: Path, device: torch.device) -> dict[str, Callable[[], Outcome]]:
+    """What is measured, by name; the videos are written to `folder` when the first is called.
+
+    Calling one raises FailureError or InputError where its videos cannot be loaded.
+    """
+    clips = functools.cache(lambda: _write_clips(folder))
+    return {
+        "decode rate": lambda: _check_decoding(clips()),
+        "loading": lambda: _check_loading(clips(), device),
+    }
+
+
+def _write_clips(folder: Path) -> VideoIndex:
+    """The same H.264 clip of ten seconds under several names."""
+    from fastdual.demo.videos import encode_video
+    from fastdual.loaders.index.open import build_index
+
+    videos = folder / "rate"
+    videos.mkdir()
+    first = videos / "00.mp4"
+    encode_video(first, _pictures(), codec="libx264", fps=_RATE)
+    for number in range(1, _COPIES):
+        os.link(first, videos / f"{number:02}.mp4")
+    return build_index(videos, folder / "rate.h5")
+
+
+def _check_decoding(index: VideoIndex) -> Outcome:
+    """Decode whole clips with PyAV on one thread, pictures left as they come out."""
+    from fastdual.loaders.decode.video import decode_all, open_video
+
+    started, frames = time.thread_time(), 0
+    while time.thread_time() - started < _DECODE_SECONDS:
+        with open_video(index.source(0)) as video:
+            frames += sum(1 for _ in decode_all(video))
+    rate = frames / (time.thread_time() - started)
+    return "ok", f"one core decodes {rate:,.0f} frames/s of {_WIDTH}x{_HEIGHT} H.264 with PyAV"
+
+
+def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
+    """Load the clips as pretraining does, for some seconds."""
+    from fastdual.loaders.loader import ClipLoader
+    from fastdual.loaders.plan import ClipSpec
+
+    with ClipLoader(index, ClipSpec(), batch_size=_BATCH, device=device) as loader:
+        decoder = loader.decode_choice.backend
+        next(iter(loader))  # workers start, the graph is built
+        started, videos = time.perf_counter(), 0
+        while time.perf_counter() - started < _LOAD_SECONDS:
+            next(iter(loader))
+            videos += _BATCH
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        rate = videos / (time.perf_counter() - started)
+    return "ok", describe(rate, decoder)
+
+
+def describe(videos_per_second: float, decoder: str) -> str:
+    """What a rate means for a run."""
+    hours = _KINETICS_VIDEOS / videos_per_second / 3600
+    return (
+        f"{decoder} sustains {videos_per_second:.1f} videos/s (4 views of 16 frames each, from "
+        f"{_WIDTH}x{_HEIGHT} H.264 of 10 s): {hours:.1f} hours for an epoch of Kinetics-400; "
+        "fastdual pack --size 128x172 makes it faster"
+    )
+
+
+def _pictures() -> NDArray[np.uint8]:
+    """A textured ground that pans, [T, H, W, 3]: costs about what a real clip costs to decode."""
+    random = np.random.default_rng(0)
+    shape = (_HEIGHT // 4 + 16, _WIDTH // 4 + 32, 3)
+    coarse = random.normal(128, 40, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3))
+    ground = np.kron(coarse, np.ones((8, 8, 1)))[: shape[0], : shape[1]]
+    ground = np.kron(ground + random.normal(0, 8, shape), np.ones((4, 4, 1)))
+    ground = ground.clip(0, 255).astype(np.uint8)
+    shifts = (60 * (1 + np.sin(np.arange(_FRAMES) / 25))).astype(int)
+    return np.stack([ground[s // 2 :, s:][:_HEIGHT, :_WIDTH] for s in shifts])

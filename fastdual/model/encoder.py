@@ -1,0 +1,68 @@
+"""A pretrained backbone, ready for use: clips -> features, with its preprocessing."""
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.config.sections import PretrainConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VideoEncoder(nn.Module):
+    """A backbone, pooled: clips -> features; with the preprocessing that it was trained behind.
+
+    Args:
+        backbone: maps [N, 3, T, H, W] to [N, F, t, h, w].
+        config: its clips (`config.clip`) and its name (`config.model.backbone`).
+        identity: which weights these are: sha256 of the file that they came from.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, config: PretrainConfig, *, identity: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.identity = identity
+        self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
+        shape = (1, 3, 1, 1, 1)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Features [N, F] of preprocessed clips [N, 3, T, H, W]."""
+        maps: Tensor = self.backbone(clips)
+        return maps.mean(dim=(2, 3, 4))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """The same as calling it."""
+        features: Tensor = self(clips)
+        return features
+
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """Resize, crop the centre, normalise.
+
+        Args:
+            frames: uint8 RGB [N, T, H, W, 3], `config.clip.frames_per_clip` frames that lie
+                `config.clip.frame_stride` apart in the video.
+
+        Returns:
+            Clips [N, 3, T, crop, crop] for `forward`, on the network's device.
+        """
+        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(
+                f"frames are {tuple(frames.shape)} {frames.dtype}, must be uint8 [N, T, H, W, 3]"
+            )
+        clip = self.config.clip
+        count, time = frames.shape[:2]
+        pictures = frames.to(self.mean.device).flatten(0, 1).permute(0, 3, 1, 2).float()
+        size = (clip.resize_height, clip.resize_width)
+        pictures = nn.functional.interpolate(
+            pictures, size, mode="bilinear", align_corners=False, antialias=True
+        )
+        top, left = ((side - clip.crop_size + 1) // 2 for side in size)
+        pictures = pictures[..., top : top + clip.crop_size, left : left + clip.crop_size]
+        clips = pictures.reshape(count, time, *pictures.shape[1:]).transpose(1, 2)
+        normalised: Tensor = (clips / 255 - self.mean) / self.std
+        return normalised

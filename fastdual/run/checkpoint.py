@@ -1,0 +1,191 @@
+"""Checkpoints: written whole or not at all, checked before they are believed.
+
+A checkpoint is an ordinary `torch.save` file of plain values and tensors that
+`torch.load(path, weights_only=True)` reads too. It is a zip archive with a CRC-32 of every record,
+which torch does not check and we do: a file that was cut short or altered is noticed before
+anything is taken from it.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.backbones.custom import check_named
+from fastdual.config.sections import PretrainConfig
+from fastdual.errors import FailureError, InputError
+from fastdual.model.dual import DualModel, create_model
+
+FORMAT = "fastdual checkpoint"
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` to `path` atomically: the file appears complete, or the folder stays as it was.
+
+    Args:
+        path: the checkpoint file; its folder exists.
+        state: tensors and plain Python values, nested in dicts and lists.
+
+    Raises:
+        FailureError: the disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    # Serialised in memory first: torch's own writer copes badly with a disk that fills up under it.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **state}, buffer)
+    try:
+        write_atomically(path, buffer.getbuffer())
+    except OSError as error:
+        raise FailureError(
+            f"{path}: the checkpoint could not be written: {error.strerror}; earlier ones are "
+            "untouched: free some space and go on with --resume"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one.
+
+    Raises:
+        OSError: it could not be written; the temporary file is removed.
+    """
+    # One name for each target: what a killed run left behind is overwritten, not collected.
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, checking every record's sum and running none of its content.
+
+    Raises:
+        InputError: the file is missing, damaged, or not one of fastdual's checkpoints.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file")
+    try:
+        with open(path, "rb") as file:  # opened once: what was checked is what is read
+            _verify_archive(file)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    # On a foreign file torch raises whatever its parts do: pickle, zip, Unicode, index errors.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{path}: damaged, or not a checkpoint ({reason}); earlier ones of its folder may be "
+            "whole"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path}: a torch file, but not a checkpoint that fastdual wrote")
+    if state.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: checkpoint format {state.get('format_version')!r}, this fastdual reads "
+            f"{FORMAT_VERSION}; use the version that wrote it"
+        )
+    return state
+
+
+def _verify_archive(file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as archive:
+        # torch never compresses; refusing it keeps a small file from unpacking to a huge one.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise zipfile.BadZipFile("compressed records")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path) -> None:
+    """Load a state dict into a model of the same layout.
+
+    Raises:
+        InputError: names the first entries that are missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in own]
+    problems += [
+        f"{name} is {list(weights[name].shape)} there and {list(own[name].shape)} here"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = ", ".join(problems[:3])
+        raise InputError(
+            f"{origin}: weights of another model: {shown} ({len(problems)} entries differ); "
+            "use the recipe that it was trained with"
+        )
+    model.load_state_dict(weights)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies in a run's folder of checkpoints."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a folder, the newest first."""
+    return sorted(folder.glob("step-" + "[0-9]" * 8 + ".pt"), reverse=True)
+
+
+def remove_old_checkpoints(folder: Path, *, keep: int, newest: Path) -> None:
+    """Delete all but `keep` checkpoints, counted back from the one just written.
+
+    One of a later step was passed over as damaged when the run was resumed; it goes as well, or it
+    would be taken for the newest and count among those that are kept.
+    """
+    found = list_checkpoints(folder)
+    place = found.index(newest)
+    for path in found[:place] + found[place + keep :]:
+        path.unlink(missing_ok=True)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path stands for: a file itself, or the newest of a run folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        found = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+        if not found:
+            raise InputError(f"{path}: holds no checkpoint; give a run folder or a step-*.pt file")
+        return found[0]
+    if not path.exists():
+        raise InputError(f"{path}: no such run folder or checkpoint file")
+    return path
+
+
+def load_model(path: Path, *, device: str = "cpu") -> tuple[DualModel, PretrainConfig]:
+    """Rebuild the model of a checkpoint, in evaluation mode, and the config of its training.
+
+    Args:
+        path: a checkpoint file, or a run folder (its newest checkpoint is taken).
+        device: where the model goes.
+
+    Raises:
+        InputError: no checkpoint there, a damaged one, or weights that do not fit its own config.
+    """
+    file = find_checkpoint(path)
+    state = load_checkpoint(file)
+    config = PretrainConfig.from_dict(state["config"], origin=str(file))
+    check_named(config.model.backbone, origin=str(file))
+    model = create_model(config)
+    load_weights(model, state["model"], origin=file)
+    return model.to(device).eval(), config

@@ -1,0 +1,139 @@
+"""The runs under a folder and how far each has come, read from what they logged."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdual.errors import InputError
+
+LOG_NAME = "log.jsonl"
+# Deep enough for PROJECT/runs/GROUP/RUN; a tree of videos is not searched to its end.
+_MAX_DEPTH = 4
+_COLUMNS = ("loss", "clip_top1", "coherence_top1", "rank_accuracy", "spread")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as its log tells it.
+
+    Attributes:
+        run: folder, relative to the one searched.
+        state: `complete`, `stopped` (by a signal), `failed` (the log says why), or `open`: under
+            way, or killed.
+        step, total_steps: how far it came, of how many steps; None: not logged.
+        idle_seconds: time since it last logged.
+        metrics: its last reading, by name.
+    """
+
+    run: str
+    state: str
+    step: int
+    total_steps: int | None
+    idle_seconds: float
+    metrics: Mapping[str, float | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def find_runs(folder: Path) -> list[RunSummary]:
+    """All runs in a folder, itself included, in the order of their names.
+
+    Raises:
+        InputError: no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name one that holds runs")
+    found = [summarise(path, name=_relative(path, folder)) for path in sorted(_walk(folder))]
+    if not found:
+        raise InputError(f"{folder}: holds no run ({LOG_NAME}); name the folder of --run or above")
+    return found
+
+
+def summarise(run: Path, *, name: str) -> RunSummary:
+    """Read the log of one run folder; lines cut by a kill are passed over."""
+    path = run / LOG_NAME
+    events = list(read_events(path))
+    last = {event["event"]: event for event in events}
+    state, start, reading = "open", last.get("start", {}), last.get("train", {})
+    if events and events[-1]["event"] == "end":
+        state = "complete" if events[-1].get("complete") else "stopped"
+    if events and events[-1]["event"] == "failed":
+        state = "failed"
+    known = {"event", "step", "time"}
+    numbers = (int, float, type(None))
+    metrics = {
+        key: value
+        for key, value in reading.items()
+        if key not in known and isinstance(value, numbers)
+    }
+    return RunSummary(
+        run=name,
+        state=state,
+        step=max((event["step"] for event in events), default=0),
+        total_steps=start.get("total_steps"),
+        idle_seconds=max(0.0, time.time() - path.stat().st_mtime),
+        metrics=metrics,
+    )
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """What a run logged, each with the name `event` and its `step`.
+
+    A kill may cut a line, a crash of the machine leaves anything: what is no event is passed over.
+    """
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            known = isinstance(event, dict) and isinstance(event.get("event"), str)
+            if known and isinstance(event.get("step"), int):
+                yield event
+
+
+def describe_runs(runs: Sequence[RunSummary]) -> str:
+    """A table for people: one line a run; a metric that no run has gets no column."""
+    columns = [name for name in _COLUMNS if any(name in run.metrics for run in runs)]
+    rows = [["run", "state", "steps", "last heard", *(name.replace("_", " ") for name in columns)]]
+    for run in runs:
+        total = "?" if run.total_steps is None else run.total_steps
+        place = [run.run, run.state, f"{run.step}/{total}", _ago(run.idle_seconds)]
+        rows.append(place + [_cell(name, run.metrics.get(name)) for name in columns])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    base = len(folder.parts)
+    for place, folders, files in os.walk(folder):
+        path = Path(place)
+        if LOG_NAME in files:
+            yield path
+        is_deep = len(path.parts) - base >= _MAX_DEPTH
+        inside = LOG_NAME in files or is_deep
+        folders[:] = [] if inside else [name for name in folders if not name.startswith(".")]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path != folder else folder.resolve().name
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if name.endswith(("_top1", "_accuracy")) else f"{value:.4g}"

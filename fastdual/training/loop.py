@@ -1,0 +1,256 @@
+"""The training loop, shared by pretraining and fine-tuning.
+
+The loop knows steps, state and time. What a step computes is handed to it as `Training.compute`,
+and who hears of it as a `Keeper`. Nothing in a step waits for the device: metrics are read every
+few steps.
+"""
+
+import math
+import shlex
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fastdual.errors import FailureError
+from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.plan import ClipPlan
+from fastdual.training.metrics import MetricWindow
+from fastdual.training.objective import StepOutput
+
+# An epoch's time is told after so many steps: enough for a mean, soon enough to choose otherwise.
+# The first quarter of them does not count: it compiles, and searches for the fastest convolutions.
+_STEPS_OF_ESTIMATE = 20
+# Share of the newest reading in the running step time that the time left is computed from.
+_NEWEST_SHARE = 0.3
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Everything that a step changes, hence everything that a checkpoint holds.
+
+    Attributes:
+        model: the network; saved and loaded under its own names, never as compiled.
+        objective: the losses, with whatever state they keep.
+        optimiser: over the weights of both.
+        loader: yields batches and knows its place in the order.
+        compute: from a batch to a loss, through the (compiled) model and the objective.
+        rate: learning rate by step.
+        total_steps: length of the run.
+        max_gradient_norm: gradients are scaled down to it; None: never.
+        average: replaces gradients, in place, by their means over processes; None: one process.
+        step: steps done.
+    """
+
+    model: nn.Module
+    objective: nn.Module
+    optimiser: torch.optim.Optimizer
+    loader: ClipLoader
+    compute: Callable[[ClipBatch], StepOutput]
+    rate: Callable[[int], float]
+    total_steps: int
+    max_gradient_norm: float | None = None
+    average: Callable[[list[Tensor]], None] | None = None
+    step: int = 0
+
+    STATE: ClassVar[tuple[str, ...]] = ("step", "model", "objective", "optimiser", "order", "rng")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after `step` steps, of tensors and plain values; its keys are STATE."""
+        device = next(self.model.parameters()).device
+        rng = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(device)
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "order": self.loader.state_dict(),
+            "rng": rng,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state whose model and objective have the layout of these."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        optimiser = state["optimiser"]
+        # The state may come from a run on another kind of device.
+        own = {k: v for k, v in self.optimiser.param_groups[0].items() if k == "fused"}
+        groups = [{**group, **own} for group in optimiser["param_groups"]]
+        self.optimiser.load_state_dict({**optimiser, "param_groups": groups})
+        self.loader.load_state_dict(state["order"])
+        torch.set_rng_state(state["rng"]["cpu"])
+        device = next(self.model.parameters()).device
+        if device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What is known after a reading: means over the steps since the last one.
+
+    `clips_per_second` counts the clips that go through the network (four a video in pretraining);
+    `data_wait_share` is the share of the time in which the loop waited for a batch.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    learning_rate: float
+    metrics: Mapping[str, float]
+    clips_per_second: float
+    data_wait_share: float
+    seconds_left: float
+
+
+def estimate_steps(start_step: int, total_steps: int) -> tuple[int, int]:
+    """The steps between which it is measured how long an epoch takes; both are read.
+
+    Args:
+        start_step: steps that earlier processes did.
+        total_steps: length of the run; a short one is measured over its first half.
+    """
+    left = total_steps - start_step
+    steps = _STEPS_OF_ESTIMATE if left > _STEPS_OF_ESTIMATE else max(1, left // 2)
+    return start_step + steps // 4, start_step + steps
+
+
+class Keeper(Protocol):
+    """Who keeps what a run produces."""
+
+    def meet(self) -> None:
+        """Wait on the host until all processes have taken the step."""
+
+    def report(self, report: StepReport) -> None:
+        """Show and log a reading."""
+
+    def save(self, training: Training) -> None:
+        """Take the state for a checkpoint, which may be written while training goes on."""
+
+    def wait_saved(self) -> None:
+        """Wait until all checkpoints are written."""
+
+    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
+        """Write the plan of a batch for replay; returns the file."""
+
+
+def train(
+    training: Training,
+    keeper: Keeper,
+    *,
+    log_every_steps: int,
+    checkpoint_every_steps: int,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Take steps until the run is complete or `should_stop` says so; both end with a checkpoint.
+
+    Returns:
+        Whether the run is complete.
+
+    Raises:
+        FailureError: a loss or gradient was not finite; nothing after it is saved.
+    """
+    meter = _Meter(training)
+    early_readings = estimate_steps(training.step, training.total_steps)
+    while training.step < training.total_steps:
+        for batch in training.loader:
+            output = take_step(training, batch)
+            training.step += 1
+            meter.add(batch, output)
+            complete = training.step == training.total_steps
+            stopping = complete or should_stop()
+            saving = stopping or training.step % checkpoint_every_steps == 0
+            logging = training.step % log_every_steps == 0 or training.step in early_readings
+            # Read before saving, so that weights that are not finite never reach a checkpoint.
+            if saving or logging:
+                # Reading waits for the device, and that for the others' without an end: whoever
+                # hangs has to be missed here, where he is named.
+                keeper.meet()
+                keeper.report(meter.read(keeper))
+            if saving:
+                keeper.save(training)
+            if stopping:
+                keeper.wait_saved()
+                return complete
+    return True
+
+
+def take_step(training: Training, batch: ClipBatch) -> StepOutput:
+    """One step: rate, forward, backward, update. Nothing in it waits for the device."""
+    optimiser = training.optimiser
+    for group in optimiser.param_groups:
+        group["lr"] = training.rate(training.step)
+    output = training.compute(batch)
+    optimiser.zero_grad(set_to_none=True)
+    output.backward()
+    weights = [w for group in optimiser.param_groups for w in group["params"] if w.grad is not None]
+    gradients = [w.grad for w in weights if w.grad is not None]
+    if training.average is not None:
+        training.average(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if training.max_gradient_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(weights, training.max_gradient_norm, norm)
+    optimiser.step()
+    metrics = {"loss": output.loss.detach(), **output.metrics, "gradient_norm": norm}
+    return StepOutput(output.loss, metrics)
+
+
+class _Meter:
+    """Metrics, plans and time since the last reading."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._window = MetricWindow(watched=("loss", "gradient_norm"))
+        self._plans: deque[ClipPlan] = deque()
+        self._num_clips = 0
+        self._seconds_per_step = math.nan
+        self._restart_clock()
+
+    def add(self, batch: ClipBatch, output: StepOutput) -> None:
+        self._window.add(output.metrics)
+        self._plans.append(batch.plan)
+        self._num_clips += batch.clips.shape[0] * batch.clips.shape[1]
+
+    def read(self, keeper: Keeper) -> StepReport:
+        training, num_steps = self._training, len(self._window)
+        summary = self._window.read()
+        if summary.bad_step is not None:
+            step = training.step - num_steps + summary.bad_step
+            file = shlex.quote(str(keeper.save_plan(self._plans[summary.bad_step], step=step)))
+            raise FailureError(
+                f"step {step}: {summary.bad_metric} is not finite, so the run stops and keeps its "
+                f"last checkpoint; look where with `fastdual replay DATA {file}` (DATA as given "
+                "to this run); lower optimiser.learning_rate or set optimiser.max_gradient_norm"
+            )
+        seconds = time.perf_counter() - self._started
+        waited = training.loader.data_wait_seconds - self._waited_before
+        self._note_step_time(seconds / num_steps)
+        report = StepReport(
+            step=training.step,
+            total_steps=training.total_steps,
+            epoch=training.step / len(training.loader),
+            learning_rate=training.rate(training.step - 1),
+            metrics=summary.means,
+            clips_per_second=self._num_clips / seconds,
+            data_wait_share=min(waited / seconds, 1.0),
+            seconds_left=self._seconds_per_step * (training.total_steps - training.step),
+        )
+        self._plans.clear()
+        self._num_clips = 0
+        self._restart_clock()
+        return report
+
+    def _note_step_time(self, seconds: float) -> None:
+        before = seconds if math.isnan(self._seconds_per_step) else self._seconds_per_step
+        self._seconds_per_step = before + _NEWEST_SHARE * (seconds - before)
+
+    def _restart_clock(self) -> None:
+        self._started = time.perf_counter()
+        self._waited_before = self._training.loader.data_wait_seconds

@@ -1,0 +1,84 @@
+"""Which loss sees which view: what turns the embeddings of a batch into a loss and its metrics.
+
+An objective is an nn.Module, so that one with state of its own (a queue, a momentum encoder) is
+saved and restored with the rest of a run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fastdual.config.sections import LossConfig
+from fastdual.losses import DualVarianceLoss
+from fastdual.training.collapse import embedding_spread
+
+# What each objective computes; the parts that one leaves out are not worth a column in a log.
+PARTS = {
+    "clip": ("clip",),
+    "clip+rank": ("clip", "rank"),
+    "clip+rank+coherence": ("clip", "rank", "coherence"),
+}
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a step computed, all on the device.
+
+    Attributes:
+        loss: 0-d, with its graph.
+        metrics: detached, 0-d, by name.
+        finish_backward: what is left to do for the gradients once the loss has gone backward.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    finish_backward: Callable[[], None] | None = None
+
+    def backward(self) -> None:
+        """Give every weight its gradient."""
+        self.loss.backward()  # type: ignore[no-untyped-call]
+        if self.finish_backward is not None:
+            self.finish_backward()
+
+
+class SimCLRObjective(nn.Module):
+    """The paper's losses with the other videos of the batch as negatives, those of all processes.
+
+    Args:
+        config: parts and temperatures.
+    """
+
+    query_views = (0, 1, 2, 3)
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.parts = PARTS[config.objective]
+        self.loss = DualVarianceLoss(
+            objective=config.objective,
+            backend=config.backend,
+            gather="all",
+            clip_temperature=config.clip_temperature,
+            coherence_temperature=config.coherence_temperature,
+            rank_temperature=config.rank_temperature,
+            rank_clip=config.rank_clip,
+        )
+
+    def forward(
+        self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
+    ) -> StepOutput:
+        """Losses of B videos.
+
+        Args:
+            clip: [B, V, D] clip embeddings of the four views.
+            segments: [B, V, S, D'] segment embeddings, those of view 3 as the network saw them.
+            permutation: [B, S]; segment i of view 3 is segment permutation[i] of view 2.
+            video_ids: [B]; two slots that show the same video are positives of each other.
+        """
+        result = self.loss(clip, segments, permutation, video_ids)
+        metrics = {
+            name: value.detach()
+            for name, value in result._asdict().items()
+            if name.split("_")[0] in self.parts
+        }
+        return StepOutput(result.total, metrics | {"spread": embedding_spread(clip[:, 0])})

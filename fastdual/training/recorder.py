@@ -1,0 +1,78 @@
+"""What a run's processes do together beside the steps: stop at once, keep what comes of them."""
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastdual.distributed.signals import StopRequest
+from fastdual.distributed.team import Team
+from fastdual.loaders.plan import ClipPlan
+from fastdual.run.folder import RunFolder
+from fastdual.run.log import ProgressLine, RunLog
+from fastdual.training.collapse import CollapseWatch
+from fastdual.training.loop import StepReport, Training
+from fastdual.training.schedule import gather_state
+
+
+class AgreedStop:
+    """Stops all processes at the same step, whichever of them was sent the signal."""
+
+    def __init__(self, request: StopRequest, team: Team) -> None:
+        self._request, self._team = request, team
+        self.number: int | None = None
+
+    def __call__(self) -> bool:
+        self.number = self._team.agree(self._request.signal_number or 0) or None
+        return self.number is not None
+
+
+@dataclass(frozen=True)
+class RunKeeper:
+    """Keeps what the loop produces in the run folder and shows it; rank 0 does, for all."""
+
+    folder: RunFolder
+    log: RunLog | None
+    line: ProgressLine | None
+    constants: dict[str, Any]
+    keep: int
+    team: Team
+    collapse: CollapseWatch | None
+
+    def meet(self) -> None:
+        self.team.meet()
+
+    def report(self, report: StepReport) -> None:
+        numbers = {**report.metrics, "": report.data_wait_share}
+        means = self.team.mean(numbers)
+        report = replace(
+            report,
+            data_wait_share=means.pop(""),
+            metrics=means,
+            clips_per_second=report.clips_per_second * self.team.world.size,
+        )
+        self.folder.check_saved()
+        if self.log is not None and self.line is not None:
+            self.log.report(report)
+            self.line.show(report)
+            if self.collapse is None:
+                return
+            warning = self.collapse.look(report.metrics["spread"], step=report.step)
+            if warning is not None:
+                self.log.event("collapse", step=report.step, spread=report.metrics["spread"])
+                warnings.warn(warning, stacklevel=2)
+
+    def save(self, training: Training) -> None:
+        gather_state(training.optimiser)
+        if self.log is not None:
+            state = {**training.state_dict(), **self.constants}
+            note = partial(self.log.event, "checkpoint", step=training.step)
+            self.folder.save(state, keep=self.keep, written=lambda path: note(file=path.name))
+
+    def wait_saved(self) -> None:
+        self.folder.wait_saved()
+
+    def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
+        world = self.team.world
+        return self.folder.save_plan(plan, step=step, rank=world.rank if world.size > 1 else None)

@@ -1,0 +1,174 @@
+"""Taking the step again that was not finite, and looking where it stops being so."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastdual.backbones.custom import check_named
+from fastdual.distributed.team import World
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.loader import ClipBatch
+from fastdual.loaders.plan import ClipPlan
+from fastdual.model.dual import create_model
+from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights
+from fastdual.run.folder import RunFolder, resolve_config
+from fastdual.training.execution import choose_execution
+from fastdual.training.loop import Training, take_step
+from fastdual.training.pretrain import choose_split, create_loader, create_training
+
+_PLAN_NAME = re.compile(r"plan-step-(\d+)(?:-rank-(\d+))?\.npz")
+_SHOWN = 3
+
+
+def replay(index: VideoIndex, plan_file: Path) -> list[str]:
+    """Go from the checkpoint before a saved plan to its step, and report on that.
+
+    One process takes the steps, whatever number took them at first; nothing in the run folder is
+    changed.
+
+    Args:
+        index: the videos that the run was trained on.
+        plan_file: RUN/plan-step-*.npz.
+
+    Returns:
+        Lines for people: videos, input, first layer, losses and gradients that are not finite.
+
+    Raises:
+        InputError: no such plan, or other videos than those of the run.
+        FailureError: the batch of that step is not the one saved.
+    """
+    step, rank, saved = _read_plan(plan_file)
+    folder = RunFolder(plan_file.absolute().parent)
+    if not folder.config_file.is_file():
+        raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
+    config = resolve_config(folder, recipe=None, flags={}, settings=(), resume=True).config
+    check_named(config.model.backbone, origin=str(folder.config_file))
+    # Layers can be watched only where they are not compiled into one.
+    execution = replace(choose_execution(config.run), compile_mode=None)
+    split, world = choose_split(index, config.data.split), World()
+    torch.manual_seed(config.run.seed)
+    model = create_model(config)
+    with TemporaryDirectory() as aside, ExitStack() as stack:
+        # Videos that fail are noted aside, for the run has them in its own list.
+        loader = create_loader(index, split, config, execution, world, RunFolder(Path(aside)))
+        stack.callback(loader.close)
+        training = create_training(model, loader, config, execution)
+        start = _load_before(training, folder, step, index)
+        batch = _batch_of(training, step)
+        part = batch.plan[rank * len(saved) : (rank + 1) * len(saved)]
+        _check_same(part, saved, plan_file)
+        videos = ", ".join(index.paths[video] for video in saved.videos[:_SHOWN])
+        more = f" and {len(saved) - _SHOWN} more" if len(saved) > _SHOWN else ""
+        lines = [f"step       {step}, from {start}", f"videos     {videos}{more}"]
+        return lines + _examine(training, batch)
+
+
+def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
+    """Step, rank and plan of a file that a run saved."""
+    name = _PLAN_NAME.fullmatch(path.name)
+    if name is None or not path.is_file():
+        raise InputError(f"{path}: no plan of a run; name a file RUN/plan-step-*.npz")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            plan = ClipPlan.from_arrays(dict(arrays))
+    except Exception as error:  # a foreign file fails as zip, numpy or our own names do
+        raise InputError(f"{path}: damaged, or no plan of a run ({error})") from None
+    return int(name[1]), int(name[2] or 0), plan
+
+
+def _load_before(training: Training, folder: RunFolder, step: int, index: VideoIndex) -> str:
+    """Load the newest checkpoint of at most `step` steps; returns what the run starts from."""
+    for path in list_checkpoints(folder.checkpoints):
+        if int(path.stem.removeprefix("step-")) <= step:
+            state = load_checkpoint(path)
+            if state["data"]["fingerprint"] != index.fingerprint:
+                raise InputError(f"{path}: was trained on other data; name the same DATA")
+            load_weights(training.model, state["model"], origin=path)
+            training.load_state_dict(state)
+            return path.name
+    return "the start"
+
+
+def _batch_of(training: Training, step: int) -> ClipBatch:
+    """Take the steps before `step` again; returns its batch."""
+    while True:
+        for batch in training.loader:
+            if training.step == step:
+                return batch
+            take_step(training, batch)
+            training.step += 1
+
+
+def _check_same(ours: ClipPlan, saved: ClipPlan, path: Path) -> None:
+    theirs = saved.to_arrays()
+    for name, values in ours.to_arrays().items():
+        if name not in theirs or not np.array_equal(values, theirs[name]):
+            raise FailureError(
+                f"{path}: its {name} are not those of the step's batch here: the videos or the "
+                "quarantine have changed since"
+            )
+
+
+def _examine(training: Training, batch: ClipBatch) -> list[str]:
+    """Forward and backward of one batch without an update, with eyes on every layer."""
+    lines = [f"clips      {_describe(batch.clips)}"]
+    bad = [name for name, w in training.model.named_parameters() if not _is_finite(w)]
+    lines.append(f"weights    {_list_bad(bad, 'before the step')}")
+    with _watched(training.model) as bad_layers:
+        output = training.compute(batch)
+        training.optimiser.zero_grad(set_to_none=True)
+        output.backward()
+    lines.append(f"layers     {_list_bad(bad_layers, 'in their output')}")
+    values = {"loss": output.loss.detach(), **output.metrics}
+    lines.append("losses     " + ", ".join(f"{k} {float(v):.4g}" for k, v in values.items()))
+    named = training.model.named_parameters()
+    bad = [name for name, w in named if w.grad is not None and not _is_finite(w.grad)]
+    lines.append(f"gradients  {_list_bad(bad, 'in their gradient')}")
+    return lines
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[str]]:
+    """Collects the names of layers whose output is not finite, in the order of the forward."""
+    bad: list[str] = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and name not in bad and not _is_finite(output):
+                bad.append(name)
+
+        return hook
+
+    layers = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
+    handles = [module.register_forward_hook(note(name)) for name, module in layers]
+    try:
+        yield bad
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _describe(tensor: Tensor) -> str:
+    if not _is_finite(tensor):
+        return f"{int((~torch.isfinite(tensor)).sum())} values are not finite"
+    return f"finite, from {float(tensor.min()):.3g} to {float(tensor.max()):.3g}"
+
+
+def _list_bad(names: list[str], where: str) -> str:
+    if not names:
+        return "all finite"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"not finite {where}: {', '.join(names[:_SHOWN])}{more}"

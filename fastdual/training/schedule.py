@@ -1,0 +1,91 @@
+"""Learning rates as pure functions of the step, and the optimisers that they drive.
+
+Nothing here has state: a run resumed at step n continues with the rate that it would have had.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastdual.config.sections import OptimiserConfig, ScheduleConfig
+from fastdual.training.optimisers import LARS
+
+# The batch of the paper: 8 GPUs x 8 videos.
+REFERENCE_BATCH_SIZE = 64
+
+
+def learning_rate(
+    step: int, schedule: ScheduleConfig, *, base_rate: float, steps_per_epoch: int
+) -> float:
+    """The learning rate of a step.
+
+    Args:
+        step: steps done before it, from 0 on.
+        schedule: kind `step` multiplies by `factor` at the start of each milestone's epoch;
+            `cosine` falls along half a cosine, from the end of the warm-up to 0 at the run's end.
+        base_rate: the rate at the end of the warm-up.
+        steps_per_epoch: batches an epoch.
+    """
+    warmup_steps = schedule.warmup_epochs * steps_per_epoch
+    # The first step already moves: it takes the rate that a linear rise reaches at its end.
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    if schedule.kind == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones)
+        return base_rate * rise * schedule.factor**passed
+    remaining_steps = schedule.epochs * steps_per_epoch - warmup_steps
+    share_done = max(0.0, step - warmup_steps) / remaining_steps
+    return base_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(share_done, 1.0)))
+
+
+def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
+    """The rate at the end of the warm-up: as configured, or scaled from 64 videos to the batch.
+
+    Args:
+        config: its rate is the one of a batch of 64 videos where it asks for scaling: `linear` in
+            the batch size (arXiv:1706.02677, for SGD), or its square root (LARS and AdamW).
+        batch_size: videos in a batch, over all processes together.
+    """
+    ratio = batch_size / REFERENCE_BATCH_SIZE
+    factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.batch_scaling]
+    return config.learning_rate * factor
+
+
+def create_optimiser(
+    module: nn.Module, config: OptimiserConfig, *, fused: bool, several: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser of a config over all weights of a module.
+
+    Weight decay acts on every weight, norms and biases included, as the paper's does; LARS leaves
+    those alone.
+
+    Args:
+        module: what is trained.
+        config: name and constants.
+        fused: one kernel for all weights (CUDA; LARS has none, and sharded state cannot resume it).
+        several: there are other processes, with which `shard_state` shares the state out.
+    """
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    kind: type[torch.optim.Optimizer]
+    if config.name == "adamw":
+        kind, options["betas"] = torch.optim.AdamW, (config.momentum, 0.999)
+    else:
+        kind = LARS if config.name == "lars" else torch.optim.SGD
+        options["momentum"] = config.momentum
+    if several and config.shard_state == "on":
+        # Its package compiles dozens of functions when it is imported, which few runs need.
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        return ZeroRedundancyOptimizer(weights, kind, **options)
+    if kind is not LARS:
+        options["fused"] = fused
+    return kind(weights, **options)
+
+
+def gather_state(optimiser: torch.optim.Optimizer) -> None:
+    """Make rank 0's `optimiser.state_dict()` whole; every process must call it before."""
+    consolidate = getattr(optimiser, "consolidate_state_dict", None)  # a ZeroRedundancyOptimizer
+    if consolidate is not None:
+        consolidate()

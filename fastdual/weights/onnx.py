@@ -1,0 +1,132 @@
+"""A backbone as an ONNX file, and the proof that ONNX Runtime gets the same features of it."""
+
+import copy
+import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdual import __version__
+from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.model.encoder import VideoEncoder
+from fastdual.run.checkpoint import write_atomically
+
+TOLERANCE = 1e-4
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_HEADER = "fastdual"
+# Traced with two clips: a batch of one would be taken for a constant.
+_TRACED_CLIPS, _CHECKED_CLIPS = 2, 3
+
+
+def export_onnx(encoder: VideoEncoder, path: Path) -> float:
+    """Write `clips` [N, 3, T, H, W] -> `features` [N, F], N free, and check it before it is kept.
+
+    The clips are those of `VideoEncoder.preprocess`; config and origin stand in the file's metadata
+    under "fastdual".
+
+    Returns:
+        The largest difference of a feature under ONNX Runtime, relative to the largest feature.
+
+    Raises:
+        InputError: a package of the extra `onnx` is missing.
+        FailureError: the network cannot be traced, the features differ by more than 1e-4, or the
+            file cannot be written.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"--format onnx needs {', '.join(missing)}: pip install 'fastdual[onnx]', or use "
+            "--format safetensors"
+        )
+    encoder = encoder.eval()
+    content = _trace(encoder, _random_clips(encoder, _TRACED_CLIPS))
+    clips = _random_clips(encoder, _CHECKED_CLIPS)
+    difference = _difference(encoder, content, clips)
+    if not difference <= TOLERANCE:
+        rounding = _rounding(encoder, clips)
+        # Two ways to compute in float32 may each be off by that much, to opposite sides.
+        reason = (
+            f"float32 itself is {rounding:.1e} off float64 with these weights, so no export can be "
+            "held to it: train longer, or use --format safetensors"
+            if 2 * rounding > TOLERANCE
+            else "please report it"
+        )
+        raise FailureError(
+            f"--format onnx: under ONNX Runtime the features differ by {difference:.1e} of the "
+            f"largest, more than {TOLERANCE:g}; nothing was written; {reason}"
+        )
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+    return difference
+
+
+def _random_clips(encoder: VideoEncoder, count: int) -> Tensor:
+    clip = encoder.config.clip
+    shape = (count, 3, clip.frames_per_clip, clip.crop_size, clip.crop_size)
+    clips = torch.randn(shape, generator=torch.Generator().manual_seed(count))
+    return clips.to(encoder.mean.device)
+
+
+def _trace(encoder: VideoEncoder, clips: Tensor) -> bytes:
+    # It tells of every operator of torchvision that is not there; none is used.
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                encoder,
+                (clips,),
+                dynamo=True,
+                verbose=False,
+                input_names=["clips"],
+                output_names=["features"],
+                dynamic_shapes={"clips": {0: torch.export.Dim("batch")}},
+            )
+    except Exception as error:  # whatever a network of the user's own makes the tracer raise
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise FailureError(
+            f"--format onnx: {encoder.config.model.backbone} cannot be traced ({reason}); use "
+            "--format safetensors"
+        ) from error
+    finally:
+        registry.setLevel(level)
+    header = {
+        "config": encoder.config.to_dict(),
+        "source": encoder.identity,
+        "fastdual": __version__,
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+    }
+    program.model.metadata_props[_HEADER] = json.dumps(header)
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _difference(encoder: VideoEncoder, content: bytes, clips: Tensor) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {"clips": clips.cpu().numpy()})
+    with torch.inference_mode():
+        return _relative(torch.from_numpy(theirs), encoder(clips).float().cpu())
+
+
+def _rounding(encoder: VideoEncoder, clips: Tensor) -> float:
+    """How far the features in float32 are from those in float64."""
+    with torch.inference_mode():
+        exact = copy.deepcopy(encoder).double()(clips.double())
+        return _relative(encoder(clips).double(), exact)
+
+
+def _relative(features: Tensor, expected: Tensor) -> float:
+    scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+    return float((features - expected).abs().max()) / scale

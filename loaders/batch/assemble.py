@@ -1,0 +1,292 @@
+"""From positions in the epoch's order to finished batches: plan, decode, replace the bad, augment.
+
+Work is cut into chunks of a few videos. While the graph augments one chunk, workers decode the
+next ones, across the borders of batches and epochs; what is under way is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastdual.errors import FailureError
+from fastdual.loaders.batch.quarantine import Quarantine
+from fastdual.loaders.batch.reader import (
+    DecodeChoice,
+    FrameReader,
+    available_cpus,
+    graph_threads,
+    unique_frames,
+    why_not_dali,
+)
+from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row, Span
+from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
+from fastdual.loaders.pool.pool import TaskFailure
+from fastdual.loaders.views.graph import ClipGraph, Source, encoded_inputs, read_pinned
+
+Ints = NDArray[np.int64]
+
+_READ_THREADS = 4
+logger = logging.getLogger("fastdual.loaders")
+
+
+class Assembler:
+    """Turns spans into batches; used from one thread, but for `interrupt`.
+
+    Args:
+        index, spec, order: what is loaded.
+        seed: of the plan.
+        device: where the clips end up.
+        choice: the decoder.
+        dtype: of the clips.
+        num_workers: processes that decode with PyAV.
+        timeout_seconds: after this a decode is given up.
+        quarantine: told of every video that fails.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        spec: ClipSpec,
+        order: EpochOrder,
+        *,
+        seed: int,
+        device: torch.device,
+        choice: DecodeChoice,
+        dtype: torch.dtype,
+        num_workers: int,
+        timeout_seconds: float,
+        quarantine: Quarantine,
+    ) -> None:
+        self._index, self._spec, self._order, self._seed = index, spec, order, seed
+        self._device, self._choice, self._dtype = device, choice, dtype
+        self._quarantine = quarantine
+        self._reader = FrameReader(
+            index, spec, num_workers=num_workers, timeout_seconds=timeout_seconds
+        )
+        self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
+        self._graphs: dict[Source, ClipGraph] = {}
+        self._refused: set[int] = set()
+        self._memory = BatchMemory()
+        self._examinations: dict[int, int] = {}
+        self._examined: dict[int, NDArray[np.float64] | str] = {}
+        self._num_threads = graph_threads(choice.backend, available_cpus())
+        self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
+        self._rows_ahead = 2 * num_workers + self._chunk_rows
+
+    def batches(self, spans: Iterable[Span]) -> Iterator[Assembled]:
+        """Assemble the spans, in order.
+
+        Raises:
+            FailureError: too many videos fail, or workers cannot be started.
+        """
+        pending: deque[Chunk] = deque()
+        under_way = 0
+        for span in spans:
+            batch = self._allocate(span)
+            for chunk in self._start(batch):
+                pending.append(chunk)
+                under_way += len(chunk.rows)
+                while under_way - len(pending[0].rows) >= self._rows_ahead:
+                    under_way -= len(pending[0].rows)
+                    yield from self._finish(pending.popleft())
+        while pending:
+            yield from self._finish(pending.popleft())
+
+    def interrupt(self) -> None:
+        """Kill the workers, so that waiting for one that hangs ends; from any thread."""
+        self._reader.close()
+
+    def close(self) -> None:
+        """Stop the workers and drop the graphs."""
+        self._reader.close()
+        self._files.shutdown(wait=True, cancel_futures=True)
+        self._graphs.clear()
+
+    # ---- starting a chunk: the plan is drawn, decoding is queued
+
+    def _start(self, batch: Assembled) -> Iterator[Chunk]:
+        span = batch.span
+        videos = self._order.at(span.epoch, span.start, span.stop)
+        plan = self._draw(span.epoch, videos)
+        wanted, order = unique_frames(plan)
+        for first in range(0, max(len(plan), 1), self._chunk_rows):
+            rows = [
+                Row(batch, row, plan[row : row + 1], wanted[row], order[row : row + 1])
+                for row in range(first, min(first + self._chunk_rows, len(plan)))
+            ]
+            for row in rows:
+                self._submit(row)
+            if not rows:  # a rank's part of a short last batch may be empty
+                batch.plans.append(plan)
+            yield Chunk(batch, first, rows)
+
+    def _draw(self, epoch: int, videos: Ints) -> ClipPlan:
+        return draw_plan(
+            self._spec,
+            seed=self._seed,
+            epoch=epoch,
+            videos=videos,
+            num_frames=self._index.num_frames[videos],
+        )
+
+    def _submit(self, row: Row) -> None:
+        video = row.video
+        if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
+            self._submit_to_pyav(row)
+            return
+        row.encoded = self._files.submit(read_pinned, self._index.source(video), self._device)
+        if video not in self._examined and video not in self._examinations:
+            self._examinations[video] = self._reader.submit_examination(video)
+
+    def _submit_to_pyav(self, row: Row) -> None:
+        """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
+        if self._device.type == "cpu":
+            memory, offset = row.batch.memory, row.number * row.batch.row_bytes
+            row.ticket = self._reader.submit_views(
+                row.plan, row.wanted, row.order, memory=memory, offset=offset
+            )
+        else:
+            row.ticket = self._reader.submit(row.video, row.wanted)
+
+    def _allocate(self, span: Span) -> Assembled:
+        spec, size = self._spec, self._spec.crop_size
+        shape = (span.stop - span.start, spec.num_views, spec.frames_per_clip, size, size, 3)
+        if self._device.type == "cpu" and self._dtype == torch.float32:
+            array, memory = self._memory.take(shape)
+            return Assembled(span, torch.from_numpy(array), memory)
+        return Assembled(span, torch.empty(shape, dtype=self._dtype, device=self._device))
+
+    # ---- finishing a chunk: what failed is replaced, the graph runs
+
+    def _finish(self, chunk: Chunk) -> Iterator[Assembled]:
+        """Fill the chunk's rows; yields the batch if it is complete."""
+        batch = chunk.batch
+        self._finish_encoded(chunk)
+        for row in chunk.rows:
+            if row.ticket is not None:
+                self._replace_if_bad(row, batch.span.epoch)
+        decoded = [row for row in chunk.rows if row.ticket is not None]
+        made = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
+        if decoded and self._device.type == "cpu":
+            for row, views in zip(decoded, made, strict=True):
+                if views is not None:  # it was not made in its place
+                    batch.clips[row.number] = torch.from_numpy(views)
+        elif decoded:
+            self._augment(chunk, decoded, "frames", {"frames": made})
+        for row in decoded:
+            assert row.ticket is not None
+            self._reader.release(row.ticket)
+        batch.plans.extend(row.plan for row in chunk.rows)
+        if chunk.first_row + len(chunk.rows) == len(batch.clips):
+            yield batch
+
+    def _finish_encoded(self, chunk: Chunk) -> None:
+        """Decode and augment in the graph; rows that DALI cannot decode are left to PyAV."""
+        rows = []
+        for row in chunk.rows:
+            if row.encoded is None:
+                continue
+            answer = self._examine(row.video)
+            if row.encoded.exception() is not None or not len(row.encoded.result()):
+                self._leave_to_pyav(row, "the file cannot be read")
+            elif isinstance(answer, str):
+                self._leave_to_pyav(row, answer)
+            else:
+                rows.append(row)
+        if not rows or self._try_encoded(chunk, rows) is None:
+            return
+        # One bad file fails the whole run of the graph: find it by running each alone.
+        for row in rows:
+            reason = self._try_encoded(chunk, [row])
+            if reason is not None:
+                self._leave_to_pyav(row, reason)
+
+    def _examine(self, video: int) -> NDArray[np.float64] | str:
+        """What `FrameReader.examined` says of a video; it is asked once."""
+        if video not in self._examined:
+            self._examined[video] = self._reader.examined(self._examinations.pop(video))
+        return self._examined[video]
+
+    def _leave_to_pyav(self, row: Row, reason: str) -> None:
+        if row.video not in self._refused:
+            self._refused.add(row.video)
+            logger.warning("PyAV decodes %s: %s", self._index.path(row.video), reason)
+        row.encoded = None
+        self._submit_to_pyav(row)
+
+    def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
+        """Run the decoding graph; return None, or the last line of the error."""
+        inputs = encoded_inputs(
+            self._spec,
+            [row.encoded.result() for row in rows if row.encoded is not None],
+            [row.wanted for row in rows],
+            self._index.rotation[[row.video for row in rows]].astype(np.int64),
+            np.stack([self._examine(row.video) for row in rows]),
+        )
+        try:
+            self._augment(chunk, rows, "encoded", inputs)
+        except RuntimeError as error:
+            self._graphs.pop("encoded").close()  # a graph that failed once cannot be used again
+            return str(error).strip().splitlines()[-1]
+        return None
+
+    def _augment(
+        self, chunk: Chunk, rows: list[Row], source: Source, inputs: dict[str, Any]
+    ) -> None:
+        plan = ClipPlan.concatenate([row.plan for row in rows])
+        order = np.concatenate([row.order for row in rows])
+        views = self._graph(source).run(plan, order, inputs)
+        if len(rows) == len(chunk.rows):
+            first = chunk.first_row
+            places: slice | Tensor = slice(first, first + len(rows))
+        else:
+            places = torch.tensor([row.number for row in rows], device=self._device)
+        for view, values in enumerate(views):
+            chunk.batch.clips[places, view] = values.to(self._dtype)
+        if self._device.type == "cuda":
+            # What was fed and what came out lies in memory that is used again from here on.
+            torch.cuda.current_stream().synchronize()
+
+    def _graph(self, source: Source) -> ClipGraph:
+        if source not in self._graphs:
+            self._graphs[source] = ClipGraph(
+                self._spec,
+                source=source,
+                device=self._device,
+                max_batch_size=self._chunk_rows,
+                num_threads=self._num_threads,
+            )
+        return self._graphs[source]
+
+    def _replace_if_bad(self, row: Row, epoch: int) -> None:
+        """Wait for a row's frames; where they cannot be had, put the next good video in its place.
+
+        Every attempt is judged for itself and nothing is remembered, so that the video shown is a
+        function of the order and the files, whatever rank or run comes here.
+        """
+        substitutes = self._order.substitutes(epoch, row.batch.span.start + row.number)
+        while True:
+            assert row.ticket is not None
+            result = self._reader.result(row.ticket)
+            if not isinstance(result, TaskFailure):
+                return
+            self._reader.release(row.ticket)
+            row.ticket = None
+            self._quarantine.add(row.video, result.reason)
+            video = next(substitutes, None)
+            if video is None:
+                raise FailureError("none of the videos can be decoded; build the index again")
+            row.plan = self._draw(epoch, np.array([video]))
+            (row.wanted,), row.order = unique_frames(row.plan)
+            self._submit_to_pyav(row)

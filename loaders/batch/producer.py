@@ -1,0 +1,107 @@
+"""The background thread that makes batches, and the bounded queue in which they wait."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from fastdual.errors import FailureError
+from fastdual.loaders.batch.assemble import Assembler
+from fastdual.loaders.batch.rows import Assembled, Span
+
+_POLL_SECONDS = 0.2
+
+
+class Producer:
+    """The background thread and the bounded queue of finished batches.
+
+    It knows nothing of the loader, so that a loader nobody holds any more can be collected.
+    """
+
+    def __init__(
+        self,
+        make_assembler: Callable[[], Assembler],
+        spans: Iterator[Span],
+        device: torch.device,
+        prefetch: int,
+    ) -> None:
+        self._make_assembler, self._spans, self._device = make_assembler, spans, device
+        self._queue: queue.Queue[tuple[Assembled, Any] | BaseException] = queue.Queue(prefetch)
+        self._stopping = threading.Event()
+        self._assembler: Assembler | None = None
+        self._thread = threading.Thread(target=self._run, name="fastdual-loader", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Assembled:
+        """Wait for the next batch; raises what went wrong in the thread."""
+        while True:
+            try:
+                item = self._queue.get(timeout=_POLL_SECONDS)
+                break
+            except queue.Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise FailureError("the loader was closed while it was read") from None
+        if isinstance(item, BaseException):
+            self._put(item)  # asking again tells the same
+            raise item
+        assembled, ready = item
+        if ready is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(ready)
+            assembled.clips.record_stream(stream)
+        return assembled
+
+    def stop(self) -> None:
+        """End the thread and its workers and drop what waits; may be called twice."""
+        self._stopping.set()
+        if self._assembler is not None:
+            self._assembler.interrupt()
+        # The garbage collector may call this in a thread of ours, for which another one waits.
+        if not threading.current_thread().name.startswith("fastdual-"):
+            self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+
+    def _run(self) -> None:
+        try:
+            self._assembler = self._make_assembler()
+            for assembled, ready in self._batches(self._assembler):
+                if not self._put((assembled, ready)):
+                    break
+        except BaseException as error:  # for the consumer to see
+            self._put(error)
+        finally:
+            if self._assembler is not None:
+                self._assembler.close()
+
+    def _batches(self, assembler: Assembler) -> Iterator[tuple[Assembled, Any]]:
+        spans = self._until_stopped()
+        if self._device.type == "cpu":
+            for assembled in assembler.batches(spans):
+                yield assembled, None
+            return
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(self._device), torch.cuda.stream(stream):
+            for assembled in assembler.batches(spans):
+                yield assembled, stream.record_event()
+
+    def _until_stopped(self) -> Iterator[Span]:
+        for span in self._spans:
+            if self._stopping.is_set():
+                return
+            yield span
+
+    def _put(self, item: tuple[Assembled, Any] | BaseException) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False

@@ -1,0 +1,316 @@
+"""The one place that opens a video with PyAV: safely, strictly, and by one numbering of frames.
+
+Frame i is the i-th picture that a full decode from the start yields, in output order. Every reader
+of the project keeps to that, whatever the container says about counts and times. A file that does
+not decode cleanly is refused (`VideoError`), so that a damaged picture is never taken for a right
+one. Call this in a worker process (`loaders.pool`): libav may crash or hang on a damaged file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from fastdual.errors import FailureError
+from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
+from fastdual.loaders.decode.picture import FrameWriter, interleave
+
+Source = Path | IndexedFile | PackedBytes | bytes | bytearray | memoryview
+"""A file, the same as it was indexed, a place in a pack, or a video's bytes."""
+
+_MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond every camera
+MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
+# Demuxers that open other files than the one they are given.
+_PLAYLISTS = {"hls", "dash", "concat", "concatf", "imf", "image2", "sdp", "webm_dash_manifest"}
+
+av.logging.set_level(None)  # what libav has to say about a file comes as an exception
+
+
+class VideoError(FailureError):
+    """A video cannot be decoded cleanly; the message is the reason, fit for the quarantine list."""
+
+
+class SeekError(Exception):
+    """A seek did not arrive where the keyframe table says."""
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """Where decoding may start: K keyframes whose seeks the index has tried.
+
+    Attributes:
+        frames: [K] int64 frame numbers, increasing.
+        pts: [K] int64 time to seek to, in the stream's time base.
+        offsets: [K] int64 byte position of the keyframe's packet: tells whether a seek arrived.
+    """
+
+    frames: NDArray[np.int64]
+    pts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open container and the video stream that is read."""
+
+    container: Any
+    stream: Any
+
+
+@contextmanager
+def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
+    """Open a video file, or its bytes, for decoding on one thread.
+
+    Args:
+        source: A file, or its bytes; of what was indexed nothing but those bytes is opened.
+        smooth: False leaves the deblocking filter out: the same frames with other pixels, a third
+            cheaper in H.264; for those who count and compare but do not look.
+
+    Raises:
+        VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
+            file or the pack was altered since it was indexed.
+    """
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise VideoError("is not a regular file")  # a pipe would keep us waiting
+    options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
+    try:
+        name = _to_input(source)
+        container = av.open(name, options=options, metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise VideoError("the file is missing") from error
+    except PermissionError as error:
+        raise VideoError("the file may not be read (permission denied)") from error
+    except FailureError as error:
+        raise VideoError(str(error)) from error
+    except (FFmpegError, OSError, ValueError) as error:
+        raise VideoError(_not_a_video(source)) from error
+    try:
+        stream = _choose_stream(container)
+        if not smooth:
+            stream.codec_context.options = {"skip_loop_filter": "all"}
+        yield OpenVideo(container, stream)
+    finally:
+        container.close()
+
+
+def _to_input(source: Source) -> Any:
+    if isinstance(source, PackedBytes):
+        return source.open()
+    if isinstance(source, IndexedFile):
+        source.check()
+        source = source.path
+    if isinstance(source, Path):
+        # With "file:" and the whitelist no file name or playlist makes libav open anything else.
+        return f"file:{source.absolute()}"
+    return io.BytesIO(source)
+
+
+def _choose_stream(container: Any) -> Any:
+    if container.format.name in _PLAYLISTS:
+        raise VideoError(f"is a playlist ({container.format.name}), not a video")
+    stream = container.streams.best("video")
+    pictures = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
+    if stream is None and pictures:
+        raise VideoError("its video stream is in a format that cannot be decoded here")
+    if not pictures:
+        kinds = sorted({s.type for s in container.streams if s.type != "video"})
+        what = f"only {' and '.join(kinds)}" if kinds else "no streams at all"
+        raise VideoError(f"has no video stream ({what})")
+    stream = stream if stream in pictures else pictures[0]
+    context = stream.codec_context
+    if context is None:
+        raise VideoError("its video stream is in a format that cannot be decoded here")
+    if context.width * context.height > _MAX_PIXELS:
+        raise VideoError(f"claims a frame size of {context.width}x{context.height}")
+    context.thread_count = 1  # one core a worker; frame threads can also deadlock on closing
+    context.thread_type = "NONE"
+    return stream
+
+
+_ATTACHED_PICTURE = int(av.stream.Disposition.attached_pic)
+
+
+def _not_a_video(source: Source) -> str:
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
+    return "the file is empty" if size == 0 else "is not a video, or its header is damaged"
+
+
+def demux(video: OpenVideo) -> Iterator[Any]:
+    """Yield the packets of the video stream, an empty one (end of stream) last.
+
+    Raises:
+        VideoError: The file ends inside a packet, is encrypted, or cannot be read on.
+    """
+    packets = video.container.demux(video.stream)
+    number = 0
+    while True:
+        try:
+            packet = next(packets, None)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"cannot be read past packet {number}: {explain(error)}") from error
+        if packet is None:
+            return
+        if packet.is_corrupt:
+            raise VideoError(f"is truncated or damaged: packet {number} is incomplete")
+        if packet.has_sidedata("encryption_info"):
+            raise VideoError("is encrypted")
+        number += 1
+        yield packet
+
+
+def decode_all(video: OpenVideo, packets: Iterator[Any] | None = None) -> Iterator[Any]:
+    """Yield every frame (av.VideoFrame) in output order; `packets` default to all of them.
+
+    Raises:
+        VideoError: A packet cannot be decoded, or a picture is damaged.
+    """
+    count = 0
+    for packet in demux(video) if packets is None else packets:
+        try:
+            frames = packet.decode()
+        except (FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise VideoError(f"frame {count} cannot be decoded: {explain(error)}") from error
+        for frame in frames:
+            if frame.is_corrupt:
+                raise VideoError(f"frame {count} is damaged")
+            yield frame
+            count += 1
+
+
+def explain(error: Exception) -> str:
+    """What libav says of an error, as the end of a sentence."""
+    return str(getattr(error, "strerror", None) or error).rstrip(".").lower()
+
+
+def decode_from(video: OpenVideo, pts: int, offset: int) -> Iterator[Any]:
+    """Seek to a keyframe and yield the frames from its own picture on.
+
+    Leading pictures of an open group, which refer to what came before, are not yielded.
+
+    Raises:
+        SeekError: The seek did not lead to the packet at byte `offset`.
+        VideoError: As for `decode_all`.
+    """
+    try:
+        video.container.seek(pts, stream=video.stream)
+    except FFmpegError as error:
+        raise SeekError(str(error)) from error
+    frames = decode_all(video, _packets_from(video, offset))
+    for frame in frames:
+        if frame.key_frame:
+            yield frame
+            break
+    yield from frames
+
+
+def _packets_from(video: OpenVideo, offset: int) -> Iterator[Any]:
+    packets = demux(video)
+    for packet in packets:
+        if packet.is_keyframe and packet.pos == offset:
+            yield packet
+            break
+        if not packet.size or (packet.pos is not None and packet.pos > offset):
+            raise SeekError(f"no keyframe at byte {offset}")
+    yield from packets
+
+
+def read_frames(source: Source, frames: NDArray[np.int64], **options: Any) -> NDArray[np.uint8]:
+    """Decode the wanted frames as pictures [F, h, w, 3]; arguments and errors of `read_planes`."""
+    return interleave(read_planes(source, frames, **options))
+
+
+def read_planes(
+    source: Source,
+    frames: NDArray[np.int64],
+    *,
+    keyframes: Keyframes | None = None,
+    size: tuple[int, int] | None = None,
+    rotation: int = 0,
+    num_frames: int | None = None,
+) -> NDArray[np.uint8]:
+    """Decode the wanted frames, and as few others as the keyframes allow.
+
+    Args:
+        source: A file, or its bytes.
+        frames: [F] frame numbers, strictly increasing.
+        keyframes: The video's seek table; None decodes from the start.
+        size: (height, width) of the upright result; None keeps the size of the first frame.
+        rotation: Clockwise turn that makes the picture upright, in degrees (from the index).
+        num_frames: Frames of the whole video, which allows to skip unwanted ones; give it only for
+            contents that are known to decode cleanly: damage in what is skipped is not noticed.
+
+    Returns:
+        [F, 3, h, w] RGB.
+
+    Raises:
+        VideoError: The video cannot be decoded, or has fewer frames than wanted.
+    """
+    try:
+        return _read(source, frames, keyframes, size, rotation, num_frames)
+    except (SeekError, VideoError):
+        is_plain = keyframes is None and num_frames is None
+        if is_plain or isinstance(source, Path) and not source.is_file():
+            raise
+        return _read(source, frames, None, size, rotation, None)  # the sure way
+
+
+def _read(
+    source: Source,
+    frames: NDArray[np.int64],
+    keyframes: Keyframes | None,
+    size: tuple[int, int] | None,
+    rotation: int,
+    num_frames: int | None,
+) -> NDArray[np.uint8]:
+    from fastdual.loaders.decode import skipping as sparse
+
+    if len(frames) == 0 or frames[0] < 0 or np.any(np.diff(frames) <= 0):
+        raise ValueError("frames must be non-negative and strictly increasing, and not empty")
+    out: NDArray[np.uint8] | None = None
+    with open_video(source) as video:
+        if num_frames is not None and sparse.pays(video, frames, keyframes, num_frames):
+            picked = sparse.pick_sparsely(video, frames, keyframes, num_frames)
+        else:
+            picked = _pick(video, frames, keyframes)
+        for number, frame in enumerate(picked):
+            if out is None:
+                if size is None:
+                    height, width = frame.height, frame.width
+                    size = (height, width) if rotation % 180 == 0 else (width, height)
+                out = np.empty((len(frames), 3, *size), np.uint8)
+                writer = FrameWriter(size, rotation)
+            writer.write(frame, out[number])
+    assert out is not None
+    return out
+
+
+def _pick(
+    video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None
+) -> Iterator[Any]:
+    """Yield the wanted frames, seeking where that skips enough decoding."""
+    position, decoded = 0, decode_all(video)
+    for target in wanted.tolist():
+        if keyframes is not None:
+            nearest = int(np.searchsorted(keyframes.frames, target, side="right")) - 1
+            if nearest >= 0 and keyframes.frames[nearest] >= position + MIN_SEEK_FRAMES:
+                place = int(keyframes.pts[nearest]), int(keyframes.offsets[nearest])
+                position, decoded = int(keyframes.frames[nearest]), decode_from(video, *place)
+        for frame in decoded:
+            position += 1
+            if position > target:
+                yield frame
+                break
+        else:
+            raise VideoError(
+                f"has {position} frames, frame {target} is wanted: the file was changed after it "
+                "was indexed"
+            )

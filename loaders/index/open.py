@@ -1,0 +1,177 @@
+"""The index of a set of videos: open one, whatever the user named; verify one; describe one."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from fastdual.errors import InputError
+from fastdual.loaders.index.build import (
+    TIMEOUT_SECONDS,
+    Progress,
+    build_from_listing,
+    build_index,
+)
+from fastdual.loaders.index.probe import Probe
+from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
+from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+
+__all__ = ["VideoIndex", "build_index", "open_index", "summary", "verify_index"]
+
+_SHOWN_REASONS = 20
+
+
+def open_index(
+    data: Path,
+    *,
+    root: Path | None = None,
+    num_workers: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    progress: Progress | None = None,
+) -> VideoIndex:
+    """Return the index of DATA: an index file or a pack, or a folder or CSV file indexed now.
+
+    The index of a folder is kept in the user's cache; the next time only files that are new or
+    changed are probed. Several processes may ask at once: one builds, the others wait for it.
+
+    Args:
+        data: Index file, pack, folder of videos, or CSV file.
+        root: Folder of the videos, if they were moved away from where the index says; for a pack,
+            the folder of its shards.
+        num_workers, timeout_seconds, progress: See `build_index`.
+
+    Raises:
+        InputError: DATA is missing or unusable, or the files of the index are gone.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
+    if data.is_file() and data.suffix.lower() != ".csv":
+        index = VideoIndex.load(data, root=root)
+        index.check_files()
+        return index
+    listing = list_videos(data, root=root)
+    refuse_shared_groups(listing)
+    place = f"{os.path.realpath(data)}\0{os.path.realpath(listing.root)}"
+    key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
+    cached = _cache_folder() / f"{key}.h5"
+    with _locked(cached.with_suffix(".lock")):
+        return build_from_listing(listing, cached, num_workers, timeout_seconds, progress)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "fastdual" / "indexes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass  # a home that is read-only or does not exist, as on some clusters
+    folder = Path(tempfile.gettempdir()) / f"fastdual-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def verify_index(
+    index: VideoIndex,
+    *,
+    num_workers: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    progress: Progress | None = None,
+) -> tuple[tuple[str, str], ...]:
+    """Decode every video of an index again and compare.
+
+    Returns:
+        (path, what is wrong) of each video that is not as the index says; empty if all are.
+    """
+    workers = min(num_workers or os.cpu_count() or 1, len(index))
+    wrong: list[tuple[str, str]] = []
+    with ProcessPool(
+        "fastdual.loaders.index.probe:probe_file",
+        num_workers=workers,
+        timeout_seconds=timeout_seconds,
+    ) as pool:
+        tasks = (index.source(video) for video in range(len(index)))
+        for video, (_, found) in enumerate(pool.imap(tasks, window=4 * workers)):
+            if isinstance(found, TaskFailure):
+                wrong.append((index.paths[video], found.reason))
+            elif difference := _difference(index, video, found):
+                wrong.append((index.paths[video], difference))
+            if progress is not None:
+                progress(video + 1, len(index), len(wrong))
+    return tuple(wrong)
+
+
+def _difference(index: VideoIndex, video: int, found: Probe) -> str:
+    if found.num_frames != index.num_frames[video]:
+        return f"has {found.num_frames} frames, the index says {index.num_frames[video]}"
+    if list(found.size) != index.size[video].tolist():
+        return "has another frame size than the index says"
+    if found.rotation != index.rotation[video]:
+        return f"is rotated by {found.rotation}, the index says {index.rotation[video]} degrees"
+    table = index.keyframes(video)
+    if table is not None and not np.array_equal(table.frames, found.keyframes.frames):
+        return "has other keyframes than the index says"
+    return ""
+
+
+def summary(index: VideoIndex) -> str:
+    """Describe an index in a few lines of text."""
+    frames, seconds = index.num_frames, float(index.duration_seconds.sum())
+    sizes = Counter(f"{width}x{height}" for height, width in index.size.tolist())
+    seekable = int((np.diff(index.keyframe_offsets) > 0).sum())
+    lines = [
+        f"videos      {len(index):,} under {index.root}",
+        f"frames      {frames.sum():,} ({frames.min():,} to {frames.max():,} a video)",
+        f"duration    {seconds / 3600:.2f} hours, {index.file_bytes.sum() / 1e6:,.1f} MB",
+        f"codecs      {_counts(Counter(index.codecs))}",
+        f"frame sizes {_counts(sizes)}",
+        f"seekable    {seekable:,} ({len(index) - seekable:,} are decoded from their start)",
+        f"rotated     {int((index.rotation != 0).sum()):,}",
+        f"classes     {len(index.class_names):,} ({int((index.labels < 0).sum()):,} unlabelled)",
+        f"groups      {len(set(index.groups) - {''}):,}",
+        *(f"split       {name}: {len(videos):,}" for name, videos in index.splits.items()),
+        *_packing(index),
+        f"quarantined {len(index.quarantine):,}",
+        *(f"  {path}: {reason}" for path, reason in index.quarantine[:_SHOWN_REASONS]),
+    ]
+    if len(index.quarantine) > _SHOWN_REASONS:
+        lines.append(f"  ... and {len(index.quarantine) - _SHOWN_REASONS:,} more")
+    # A file name that is not UTF-8 must not stop the summary.
+    return "\n".join(lines).encode("utf-8", "replace").decode()
+
+
+def _packing(index: VideoIndex) -> list[str]:
+    if index.packed is None:
+        return []
+    how = dict(json.loads(index.packed.settings)["transcoding"] or {})
+    if how.get("size"):
+        how["size"] = "{}x{} (height x width)".format(*how["size"])
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in how.items() if value]
+    count = len(index.packed.shards)
+    files = "1 file" if count == 1 else f"{count:,} files"
+    return [f"packed      {', '.join(words) or 'as they were'}; in {files}"]
+
+
+def _counts(counter: Counter[str]) -> str:
+    shown = [f"{name} {count:,}" for name, count in counter.most_common(5)]
+    more = len(counter) - len(shown)
+    return ", ".join(shown) + (f", {more} more" if more > 0 else "")

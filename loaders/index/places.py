@@ -1,0 +1,90 @@
+"""Where the videos of a pack lie: in its shards, each a run of bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdual.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """A file of a pack as the pack's table describes it.
+
+    Attributes:
+        file: Where it lies.
+        start, length: The bytes of its encoded videos.
+        digest: Checksum of its own tables: tells this shard from another of the same name.
+    """
+
+    file: Path
+    start: int
+    length: int
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Where the N videos of a pack lie; their lengths are the index's `file_bytes`.
+
+    Attributes:
+        shards: The files with the encoded videos: the pack itself, or its shards.
+        shard_numbers: [N] int32.
+        offsets: [N] int64, from the shard's `start`.
+        source: Fingerprint of the index that was packed.
+        settings: How, as JSON.
+    """
+
+    shards: tuple[Shard, ...]
+    shard_numbers: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    source: str
+    settings: str
+
+    def place(self, video: int) -> tuple[Path, int]:
+        """Return the file in which a video lies, and its first byte there."""
+        shard = self.shards[self.shard_numbers[video]]
+        return shard.file, shard.start + int(self.offsets[video])
+
+    def fits(self, lengths: NDArray[np.int64]) -> bool:
+        """Say whether every video lies inside its shard, in a table of the right shape."""
+        count = len(lengths)
+        for array, dtype, shape in (
+            (self.shard_numbers, "i4", (count,)),
+            (self.offsets, "i8", (count,)),
+        ):
+            if array.dtype != dtype or array.shape != shape:
+                return False
+        numbers, offsets = self.shard_numbers, self.offsets
+        if np.any(numbers < 0) or np.any(numbers >= len(self.shards)):
+            return False
+        room: Any = np.array([shard.length for shard in self.shards], np.int64)[numbers]
+        inside = (lengths > 0) & (offsets >= 0) & (offsets <= room) & (lengths <= room - offsets)
+        return bool(np.all(inside))
+
+    def check_files(self, lengths: NDArray[np.int64]) -> None:
+        """Make sure that every shard is there, whole, and the one that the table describes.
+
+        Raises:
+            InputError: Names the shard and the remedy.
+        """
+        from fastdual.loaders.index import pack_file
+
+        for shard in self.shards:
+            if not shard.file.is_file():
+                raise InputError(
+                    f"the shard {shard.file.name} of the pack is not in {shard.file.parent}: if "
+                    "the shards were moved, name their folder with --root"
+                )
+            header = pack_file.read_header(shard.file)
+            stated = (shard.start, shard.length, shard.digest)
+            if (header.start, header.length, header.digest) != stated:
+                raise InputError(
+                    f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
+                    "right one, or pack again"
+                )

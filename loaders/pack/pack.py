@@ -1,0 +1,252 @@
+"""Packing: the videos of an index, as they are or encoded anew, into one file or several shards.
+
+Machines may share the work: each packs the videos of its job, and `merge_jobs` puts the packs
+together, without copying them, when nothing is missing and nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
+from fastdual.loaders.batch.reader import why_not_dali
+from fastdual.loaders.index import pack_file
+from fastdual.loaders.index.paths import refuse_folder
+from fastdual.loaders.index.places import Shard
+from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.pack.contents import assemble
+from fastdual.loaders.pack.spool import Spool
+from fastdual.loaders.pack.transcode import PackTask, Transcoding
+from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+
+TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
+Progress = Callable[[int, int, int], None]
+"""Called with (videos done, videos in all, videos that failed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions:
+    """What is packed and how.
+
+    Attributes:
+        transcoding: None keeps the bytes as they are.
+        shard_bytes: A new file is begun where this would be passed; None for one file.
+        job: (i, n): the i-th of n disjoint parts, counted from 1.
+        num_workers: Processes; None for one a core.
+        timeout_seconds: A video that takes longer has failed.
+    """
+
+    transcoding: Transcoding | None = None
+    shard_bytes: int | None = None
+    job: tuple[int, int] = (1, 1)
+    num_workers: int | None = None
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+
+def job_file(output: Path, job: tuple[int, int]) -> Path:
+    """What one job writes: OUT.job-i-of-n.h5; OUT itself if it does everything."""
+    number, count = job
+    if not 1 <= number <= count:
+        raise InputError(f"job {number}/{count}: name one of 1/{count} to {count}/{count}")
+    if count == 1:
+        return output
+    return output.with_name(f"{output.stem}.job-{number}-of-{count}{output.suffix}")
+
+
+def pack(
+    index: VideoIndex, output: Path, options: PackOptions, *, progress: Progress | None = None
+) -> VideoIndex:
+    """Pack the videos of an index (or of another pack) and return the pack's index.
+
+    A video that fails is quarantined; frames keep their numbers, and splits and labels their
+    meaning. A pack that was stopped goes on where it was.
+
+    Args:
+        index: What to pack.
+        output: The pack; with a job, see `job_file`.
+        options: What and how.
+        progress: Told after every video.
+
+    Raises:
+        InputError: The output is something else, or being written; there is nothing to pack.
+        FailureError: More than 1 % of the videos failed, or the pack cannot be written.
+    """
+    output = job_file(Path(output).absolute(), options.job)
+    number, count = options.job
+    videos = range(number - 1, len(index), count)
+    if not videos:
+        raise InputError(f"job {number}/{count} has nothing to do: there are {len(index)} videos")
+    finished = _already_packed(index, output, options)
+    if finished is not None:
+        return finished
+    try:
+        start = pack_file.data_start()
+        identity = {"source": index.fingerprint, "start": start, "libav": _libav()}
+        identity["settings"] = _settings(options)
+        with Spool(output, identity, start, options.shard_bytes) as spool:
+            failed = _fill(index, videos, spool, options, progress)
+            _finish(index, spool, output, options, start, failed)
+            spool.discard()
+    except OSError as error:
+        raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
+    return VideoIndex.load(output)
+
+
+def _settings(options: PackOptions) -> str:
+    """What decides the contents of a pack, as JSON."""
+    transcoding = None if options.transcoding is None else options.transcoding.settings()
+    shared = {"job": options.job, "shard_bytes": options.shard_bytes}
+    return json.dumps({"transcoding": transcoding, **shared}, sort_keys=True)
+
+
+def _libav() -> str:
+    import av
+
+    return ".".join(map(str, av.library_versions["libavcodec"]))
+
+
+def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> VideoIndex | None:
+    if not output.exists():
+        return None
+    refuse_folder(output, "packed.h5")
+    if not pack_file.is_pack(output):
+        raise InputError(f"{output} exists and is no pack: delete it, or choose another name")
+    known = VideoIndex.load(output)
+    assert known.packed is not None
+    if (known.packed.source, known.packed.settings) != (index.fingerprint, _settings(options)):
+        raise InputError(
+            f"{output} was packed from other videos or with other options: delete it, or choose "
+            "another name"
+        )
+    return known
+
+
+# ---- the work
+
+
+def _fill(
+    index: VideoIndex,
+    videos: Sequence[int],
+    spool: Spool,
+    options: PackOptions,
+    progress: Progress | None,
+) -> dict[int, str]:
+    """Pack what is not in the spool yet; returns the reason for each video that failed."""
+    known = {record.path for record in spool.records}
+    wanted = [video for video in videos if index.paths[video] not in known]
+    failed: dict[int, str] = {}
+    limit = max(ALWAYS_TOLERATED, int(FAILURE_LIMIT * len(videos)))
+    done = len(videos) - len(wanted)
+    for video, result in _encode_all(index, wanted, options):
+        done += 1
+        if isinstance(result, TaskFailure):
+            failed[video] = result.reason
+        else:
+            contents, probe = result
+            spool.append(index.paths[video], contents, _facts(probe))
+        if progress is not None:
+            progress(done, len(videos), len(failed))
+        if len(failed) > limit:
+            raise FailureError(
+                f"{len(failed)} videos failed, more than {limit} are not tolerated (the last, "
+                f"{index.path(video)}: {failed[video]}): mend or leave them out and start again; "
+                "what is packed is kept"
+            )
+    return failed
+
+
+def _encode_all(
+    index: VideoIndex, videos: list[int], options: PackOptions
+) -> Iterator[tuple[int, Any]]:
+    if not videos:
+        return
+    workers = min(options.num_workers or os.cpu_count() or 1, len(videos))
+    with ProcessPool(
+        "fastdual.loaders.pack.transcode:pack_task",
+        num_workers=workers,
+        timeout_seconds=options.timeout_seconds,
+        setup=(options.transcoding,),
+    ) as pool:
+        results = pool.imap((_task(index, video) for video in videos), window=2 * workers)
+        for video, (_, result) in zip(videos, results, strict=True):
+            yield video, result
+
+
+def _task(index: VideoIndex, video: int) -> PackTask:
+    return PackTask(
+        source=index.source(video),
+        num_frames=int(index.num_frames[video]),
+        fps=(int(index.fps[video, 0]), int(index.fps[video, 1])),
+        rotation=int(index.rotation[video]),
+    )
+
+
+def _facts(probe: Any) -> dict[str, Any] | None:
+    if probe is None:
+        return None
+    table = probe.keyframes
+    keyframes = [table.frames.tolist(), table.pts.tolist(), table.offsets.tolist()]
+    return {"size": list(probe.size), "codec": probe.codec, "keyframes": keyframes}
+
+
+def _finish(
+    index: VideoIndex,
+    spool: Spool,
+    output: Path,
+    options: PackOptions,
+    start: int,
+    failed: dict[int, str],
+) -> None:
+    """Turn the spools into packs; the manifest of several shards comes last."""
+    if not spool.records:
+        video, reason = next(iter(failed.items()))
+        raise FailureError(f"no video could be packed (the first, {index.path(video)}: {reason})")
+    numbers = {path: video for video, path in enumerate(index.paths)}
+    rows = sorted(
+        (numbers[record.path], record, place)
+        for record, place in zip(spool.records, spool.places, strict=True)
+    )
+    settings = _settings(options)
+    shards = []
+    for number, length in enumerate(spool.shard_lengths):
+        final = spool.shard_file(number)
+        if not final.exists():
+            part = [(v, record, (0, place[1])) for v, record, place in rows if place[0] == number]
+            quarantine = failed if options.shard_bytes is None else {}
+            shard = Shard(final, start, length, "")
+            packed_part = assemble(index, part, quarantine, (shard,), settings)
+            pack_file.finish(spool.spool_file(number), final, packed_part)
+        header = pack_file.read_header(final)
+        shards.append(Shard(final, header.start, header.length, header.digest))
+    if options.shard_bytes is not None:
+        manifest = assemble(index, rows, failed, tuple(shards), settings)
+        pack_file.write_manifest(output, manifest)
+
+
+def hardware_warning(index: VideoIndex, transcoding: Transcoding | None) -> str | None:
+    """Say how many videos of a pack to be NVDEC would refuse, and why; None if it takes all."""
+    if transcoding is not None:
+        sizes = [
+            transcoding.output_size((int(size[0]), int(size[1])), int(rotation))
+            for size, rotation in zip(index.size, index.rotation, strict=True)
+        ]
+        codecs = (transcoding.codec,) * len(index)
+        index = replace(index, size=np.array(sizes, np.int32), codecs=codecs)
+    reasons = [why_not_dali("nvdec", index, video) for video in range(len(index))]
+    refused = [reason for reason in reasons if reason is not None]
+    if not refused:
+        return None
+    is_h264 = transcoding is not None and transcoding.codec == "h264"
+    remedy = "--size can make them larger" if is_h264 else "--codec h264 takes almost every size"
+    return (
+        f"{len(refused):,} of {len(index):,} videos would be decoded by PyAV even on a GPU: "
+        f"{refused[0]}; {remedy}"
+    )

@@ -1,0 +1,261 @@
+"""Encoding a video anew for a pack: upright, small, in short groups, every frame at its place.
+
+Frame i of the result is frame i of the source as the loader would show it (`loaders.picture`), at a
+constant rate whatever the times of the source, with its colours as BT.601. There are no B-frames:
+a frame costs what lies between it and the keyframe before it. One thread and bit-exact muxing: the
+same source gives the same bytes, with the same libraries on the same kind of CPU.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fastdual.errors import InputError
+from fastdual.loaders.decode.encoded import Encoded, read_encoded
+
+Codec = Literal["h264", "hevc", "vp9", "mjpeg"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
+
+_MAX_SIDE = 8192
+_MIN_SIDE = 16
+_FPS_RANGE = (1, 240)  # other rates, and unknown ones, are written as _USUAL_FPS
+_USUAL_FPS = Fraction(25)
+_BT601 = 5
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    name: str
+    default_quality: int
+    quality_range: tuple[int, int]
+
+
+_ENCODERS: dict[str, _Encoder] = {
+    "h264": _Encoder("libx264", 20, (1, 51)),
+    "hevc": _Encoder("libx265", 22, (1, 51)),
+    "vp9": _Encoder("libvpx-vp9", 28, (1, 63)),
+    "mjpeg": _Encoder("mjpeg", 3, (2, 31)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcoding:
+    """How videos are encoded anew.
+
+    4:2:0 pictures have even sides: an odd height or width is scaled up to the next even number.
+
+    Attributes:
+        codec: Format; NVDEC decodes no MJPEG, and VP9 and HEVC only from 128 and 144 pixels on.
+        size: (height, width) of every upright video; None keeps the shape.
+        short_side: The shorter side is scaled down to this, the other in proportion to the nearest
+            even number; a video that is no larger keeps its size.
+        gop: Frames from one keyframe to the next (MJPEG has keyframes only).
+        quality: CRF of h264, hevc and vp9, quantiser of mjpeg: lower is better; None for the
+            codec's default.
+
+    Raises:
+        InputError: A value that does not fit.
+    """
+
+    codec: Codec = "h264"
+    size: tuple[int, int] | None = None
+    short_side: int | None = None
+    gop: int = 8
+    quality: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise InputError(f"codec is {self.codec!r}; choose one of {', '.join(CODECS)}")
+        if self.size is not None and self.short_side is not None:
+            raise InputError("size and short side exclude each other: give one of them")
+        sides = (*(self.size or ()), *([self.short_side] if self.short_side is not None else ()))
+        if any(not _MIN_SIDE <= side <= _MAX_SIDE for side in sides):
+            raise InputError(f"a picture's side must be {_MIN_SIDE} to {_MAX_SIDE}, got {sides}")
+        if not 1 <= self.gop <= 1000:
+            raise InputError(f"gop is {self.gop}; it must be 1 to 1000")
+        low, high = _ENCODERS[self.codec].quality_range
+        if self.quality is not None and not low <= self.quality <= high:
+            raise InputError(f"quality of {self.codec} is {self.quality}; use {low} to {high}")
+
+    @property
+    def crf(self) -> int:
+        """The quality that is used."""
+        encoder = _ENCODERS[self.codec]
+        return encoder.default_quality if self.quality is None else self.quality
+
+    def settings(self) -> dict[str, Any]:
+        """The values that decide the result, as JSON knows them."""
+        size = None if self.size is None else list(self.size)
+        return {**asdict(self), "size": size, "quality": self.crf}
+
+    def output_size(self, size: tuple[int, int], rotation: int) -> tuple[int, int]:
+        """Return (height, width) of the result for a source of `size` before rotation."""
+        height, width = size if rotation % 180 == 0 else size[::-1]
+        if self.size is not None:
+            height, width = self.size
+        elif self.short_side is not None and min(height, width) > self.short_side:
+            scale = Fraction(self.short_side, min(height, width))
+            height, width = 2 * round(height * scale / 2), 2 * round(width * scale / 2)
+        return height + height % 2, width + width % 2
+
+
+@dataclass(frozen=True)
+class PackTask:
+    """One video to be packed, and what the index says of it."""
+
+    source: Encoded
+    num_frames: int
+    fps: tuple[int, int]
+    rotation: int
+
+
+def pack_task(transcoding: Transcoding | None, task: PackTask) -> tuple[bytes, Any]:
+    """Do one task in a worker process.
+
+    Returns:
+        The encoded bytes, and their Probe; None for bytes that stay as they are.
+
+    Raises:
+        FailureError: The video cannot be used; the message is the reason.
+    """
+    from fastdual.loaders.decode.video import VideoError
+    from fastdual.loaders.index.probe import probe_file
+
+    if transcoding is None:
+        try:
+            contents = read_encoded(task.source).tobytes()
+        except OSError as error:
+            raise VideoError(f"cannot be read: {error.strerror}") from error
+        return contents, None
+    contents = transcode(task, transcoding)
+    probe = probe_file(contents)
+    if probe.num_frames != task.num_frames:
+        raise VideoError(f"the encoder made {probe.num_frames} frames of {task.num_frames}")
+    return contents, probe
+
+
+def transcode(task: PackTask, transcoding: Transcoding) -> bytes:
+    """Return the video as an mp4 file with as many frames.
+
+    Raises:
+        VideoError: It does not decode cleanly, or not to as many frames as the index says.
+    """
+    from fastdual.loaders.decode.picture import FrameWriter, interleave
+    from fastdual.loaders.decode.video import VideoError, decode_all, open_video
+
+    out = io.BytesIO()
+    count = 0
+    writer: _Writer | None = None
+    with open_video(task.source) as video:
+        for frame in decode_all(video):
+            if writer is None:
+                shape = (frame.height, frame.width)
+                size = transcoding.output_size(shape, task.rotation)
+                writer = _Writer(out, transcoding, size, task.fps)
+                pictures = FrameWriter(size, task.rotation)
+                planes = np.empty((3, *size), np.uint8)
+            if (frame.height, frame.width) != shape:
+                raise VideoError(f"changes its frame size at frame {count}")
+            pictures.write(frame, planes)
+            writer.write(interleave(planes))
+            count += 1
+    if writer is None or count != task.num_frames:
+        raise VideoError(f"has {count} frames, the index says {task.num_frames}")
+    writer.close()
+    return out.getvalue()
+
+
+class _Writer:
+    """Encodes RGB pictures of one size into an mp4 file."""
+
+    def __init__(
+        self, out: io.BytesIO, settings: Transcoding, size: tuple[int, int], fps: tuple[int, int]
+    ) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        rate = Fraction(*fps) if fps[0] and fps[1] else _USUAL_FPS
+        if not _FPS_RANGE[0] <= rate <= _FPS_RANGE[1]:
+            rate = _USUAL_FPS
+        self._container: Any = av.open(out, "w", format="mp4")
+        self._container.flags |= av.container.Flags.bitexact.value
+        name = _ENCODERS[settings.codec].name
+        stream: Any = self._container.add_stream(name, rate=rate, options=_options(settings))
+        stream.height, stream.width = size
+        full_range = settings.codec == "mjpeg"
+        stream.pix_fmt = "yuvj420p" if full_range else "yuv420p"
+        stream.time_base = 1 / rate
+        context = stream.codec_context
+        context.time_base = 1 / rate
+        context.flags |= av.codec.context.Flags.bitexact
+        context.colorspace = _BT601
+        context.color_range = _FULL_RANGE if full_range else _LIMITED_RANGE
+        self._stream, self._count, self._step = stream, 0, 1 / rate
+        self._scaler: Any = VideoReformatter()
+
+    def write(self, pixels: Any) -> None:
+        import av
+
+        context = self._stream.codec_context
+        frame = self._scaler.reformat(
+            av.VideoFrame.from_ndarray(pixels, format="rgb24"),
+            format=self._stream.pix_fmt,
+            dst_colorspace=_BT601,
+            dst_color_range=context.color_range,
+            interpolation=av.video.reformatter.Interpolation.BILINEAR
+            | av.video.reformatter.Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+        frame.pts, frame.time_base = self._count, self._step
+        self._count += 1
+        self._encode(frame)
+
+    def close(self) -> None:
+        self._encode(None)
+        self._container.close()
+
+    def _encode(self, frame: Any) -> None:
+        from av.error import FFmpegError
+
+        from fastdual.loaders.decode.video import VideoError, explain
+
+        try:
+            packets = self._stream.encode(frame)
+        except FFmpegError as error:
+            size = f"{self._stream.width}x{self._stream.height}"
+            what = f"{self._stream.codec_context.name} cannot encode pictures of {size}"
+            raise VideoError(f"{what}: {explain(error)}") from error
+        self._container.mux(packets)
+
+
+def _options(settings: Transcoding) -> dict[str, str]:
+    """The encoder's options: fixed groups, no B-frames, and nothing that varies from run to run."""
+    gop, quality = str(settings.gop), str(settings.crf)
+    if settings.codec == "mjpeg":
+        return {"qmin": quality, "qmax": quality, "threads": "1"}
+    shared = {"crf": quality, "g": gop, "threads": "1"}
+    if settings.codec == "h264":
+        # Macroblock-tree rate control was seen to give other bytes from run to run. Without CABAC
+        # and deblocking ("fastdecode") decoding took a third less time, for a twentieth more bytes.
+        fixed = {"keyint_min": gop, "sc_threshold": "0", "bf": "0", "mbtree": "0"}
+        return {**shared, **fixed, "preset": "fast", "tune": "fastdecode"}
+    if settings.codec == "hevc":
+        fixed = {"keyint": gop, "min-keyint": gop, "scenecut": "0", "bframes": "0"}
+        quiet = {"open-gop": "0", "pools": "none", "frame-threads": "1", "log-level": "none"}
+        joined = ":".join(f"{name}={value}" for name, value in {**fixed, **quiet}.items())
+        return {**shared, "preset": "fast", "x265-params": joined}
+    speed = {"deadline": "good", "cpu-used": "4"}
+    return {
+        **shared,
+        **speed,
+        "b": "0",
+        "keyint_min": gop,
+        "auto-alt-ref": "0",
+        "lag-in-frames": "0",
+    }
