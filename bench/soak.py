@@ -8,7 +8,7 @@ gets a SIGKILL or a SIGTERM. Every batch must show exactly the videos that the o
 substitution say; each damaged file must be named once and no good one at all; no batch may take
 longer than two minutes; memory must not grow. Exits 1 if anything of that fails.
 
-What of memory is judged is said in bench/soak_report.py.
+What of memory is judged is said in bench/parts/soak/report.py.
 """
 
 import argparse

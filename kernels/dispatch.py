@@ -44,7 +44,7 @@ def contrastive_loss_with_metrics(
     gather: Gather = None,
     metrics: bool = True,
 ) -> ContrastiveResult:
-    """Multi-positive contrastive softmax: fastdual.kernels.contrastive.op.contrastive_loss, gathered.
+    """Multi-positive contrastive softmax: `fastdual.kernels.contrastive_loss`, gathered.
 
     Args:
         query: [N, D] rows of this process.

@@ -1,6 +1,7 @@
 """What sets a pretraining run up: frozen dataclasses that check themselves, a section each.
 
-`fastdual.config.recipe` fills them from TOML files and `--set key=value`; the defaults are the paper's.
+`fastdual.config.recipe` fills them from TOML files and `--set key=value`. The defaults are those of
+the paper.
 A key that is None in Python is left out of a TOML file and is written `none` on the command line.
 """
 

@@ -26,8 +26,8 @@ from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from tests.loaders.augment_reference import reference_views
 from tests.loaders.clips import encode
+from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
 SPEC = ClipSpec(frames_per_clip=4, frame_stride=3, resize_height=40, resize_width=57, crop_size=32)

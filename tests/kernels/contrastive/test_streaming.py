@@ -1,0 +1,114 @@
+"""The streaming path: the same result in tiles, and never the whole matrix of logits."""
+
+import pytest
+import torch
+
+from fastdual.kernels import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.contrastive import streaming
+from fastdual.kernels.contrastive.problem import Layout
+from tests.kernels.contrastive.cases import Case, evaluate, fused, make_inputs
+from tests.numerics import LargestTensor
+
+
+@pytest.mark.parametrize("positives", ["sum", "mean"])
+@pytest.mark.parametrize("columns", [None, 37])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_tiles_do_not_change_the_result(
+    positives: str, columns: int | None, normalize: bool, monkeypatch, nan_memory
+) -> None:
+    case = Case(29, columns, 12, torch.float64, positives, "none", normalize)
+    whole = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+    for tile in (1, 8, 29):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        tiled = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+        for name, ours, expected in zip(whole._fields, tiled, whole, strict=True):
+            if ours.dtype == torch.bool:
+                assert torch.equal(ours, expected), name
+            else:
+                torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", [Layout(1, 70, 70), Layout(2, 35, 70), Layout(2, 70, 2)])
+def test_tiles_do_not_change_the_result_of_a_layout(place: Layout, monkeypatch) -> None:
+    case = Case(140, None, 12, torch.float64, reduction="none", place=place)
+    explicit = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
+    for tile in (16, 33, 1024):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        placed = evaluate(fused(case), case, make_inputs(case))
+        for name, ours, expected in zip(explicit._fields, placed, explicit, strict=True):
+            if ours.dtype == torch.bool:
+                assert torch.equal(ours, expected), name
+            else:
+                torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_images_meet_texts_alone() -> None:
+    """Two groups: one tile above the diagonal, which stands for its mirror image too."""
+    rows = make_inputs(Case(140, None, 8)).query
+    problem = contrastive.make_batch_problem(
+        rows, None, Layout(1, 70, 70), 0.1, "sum", False, "ieee", is_scale=False
+    )
+    assert list(streaming._tiles(problem)) == [(slice(0, 70), slice(70, 140), True)]
+
+
+@pytest.mark.parametrize("columns", [None, 700])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatch) -> None:
+    """The largest tensor of forward and backward is an embedding or a tile, not N x M."""
+    monkeypatch.setattr(streaming, "TILE", 32)
+    case = Case(600, columns, 8, normalize=normalize)
+    inputs = make_inputs(case)
+    with LargestTensor() as seen:
+        evaluate(contrastive_loss_with_metrics, case, inputs)
+    assert seen.numel <= 700 * 10 < 600 * 600
+
+
+@pytest.mark.parametrize("positives", ["sum", "mean"])
+@pytest.mark.parametrize("columns", [None, 37])
+def test_masks_without_a_pair_change_nothing(
+    positives: str, columns: int | None, monkeypatch
+) -> None:
+    """On a CPU they are left out, on a GPU they are not."""
+    monkeypatch.setattr(streaming, "TILE", 8)
+    case = Case(29, columns, 12, torch.float32, positives, "none", groups=columns is None)
+    inputs = make_inputs(case)
+    without = evaluate(contrastive_loss_with_metrics, case, inputs)
+    monkeypatch.setattr(streaming, "_may_meet", lambda rows, columns: True)
+    with_all = evaluate(contrastive_loss_with_metrics, case, inputs)
+    for ours, other in zip(with_all, without, strict=True):
+        assert torch.equal(ours, other)
+
+
+def test_half_precision_is_added_up_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "TILE", 8)
+    case = Case(40, 64, 16, torch.bfloat16)
+    inputs = make_inputs(case)
+    ours = evaluate(contrastive_loss_with_metrics, case, inputs)
+    wide = inputs._replace(query=inputs.query.float(), key=inputs.key.float())
+    exact = evaluate(contrastive_loss_with_metrics, case, wide)
+    assert torch.equal(ours.loss, exact.loss)
+    assert torch.equal(ours.grad_query, exact.grad_query.bfloat16())
+    assert torch.equal(ours.grad_key, exact.grad_key.bfloat16())
+
+
+def test_two_runs_agree_bit_by_bit() -> None:
+    case = Case(50, None, 16, reduction="none", positives="mean", normalize=True)
+    inputs = make_inputs(case)
+    first, second = (evaluate(contrastive_loss_with_metrics, case, inputs) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5])
+def test_many_tiles_round_no_more_than_one(temperature: float, monkeypatch) -> None:
+    """A log-sum-exp that is rounded with each of 2,000 tiles would be off in the fifth digit."""
+    case = Case(8, 16_000, 16, reduction="none", temperature=temperature, groups=False)
+    inputs = make_inputs(case)
+    wide = inputs._replace(query=inputs.query.double(), key=inputs.key.double())
+    exact = evaluate(contrastive_loss_with_metrics, case, wide)
+    errors = {}
+    for tile in (8, 16_000):
+        monkeypatch.setattr(streaming, "TILE", tile)
+        ours = evaluate(contrastive_loss_with_metrics, case, inputs)
+        errors[tile] = ((ours.loss - exact.loss).abs() / exact.loss.abs().clamp(min=1)).max()
+    assert errors[8] <= 2 * errors[16_000] + 1e-6

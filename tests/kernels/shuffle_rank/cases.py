@@ -1,0 +1,143 @@
+"""Inputs of the shuffle-rank tests, and a child process that interprets its kernels.
+
+Triton decides at import whether it interprets, so
+`python -m tests.kernels.shuffle_rank.cases FILE` under
+TRITON_INTERPRET=1 works all cases off and stores the outcomes for the tests.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdual.kernels.results import RankResult
+from fastdual.kernels.shuffle_rank.op import shuffle_rank_loss_with_metrics
+from tests.numerics import poisoned_empty
+
+UPSTREAM = 1.7
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call. `layout` is how the inputs lie in memory, `index` the dtype of the permutation."""
+
+    batch: int
+    segments: int
+    dim: int
+    dtype: torch.dtype = torch.float32
+    temperature: float = 0.05
+    clip: float | None = None
+    normalize: bool = False
+    layout: str = "contiguous"
+    index: torch.dtype = torch.int64
+
+
+class Outcome(NamedTuple):
+    """What a call gives under UPSTREAM."""
+
+    loss: Tensor
+    accuracy: Tensor
+    grad_x: Tensor
+    grad_shuffled: Tensor
+
+
+# One sample, a partial last program (33 samples at 4 a program), D below, at and past a block of
+# 32, 2S below, at and past 16 rows.
+SHAPES = [(1, 2, 8), (33, 2, 64), (5, 3, 40), (4, 5, 33), (3, 8, 100), (2, 9, 24), (2, 16, 65)]
+
+
+def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
+    cases = []
+    for number, shape in enumerate(SHAPES):
+        for dtype in dtypes:
+            cases.append(Case(*shape, dtype, normalize=number % 2 == 0))
+            cases.append(Case(*shape, dtype, clip=5.0, normalize=number % 2 == 1))
+    first, *_ = dtypes
+    cases += [Case(3, segments, 16, first) for segments in range(2, 17)]
+    cases += [
+        Case(5, 4, 40, first, layout=layout, normalize=True)
+        for layout in ("segments first", "every other", "expanded")
+    ]
+    cases.append(Case(2, 3, 1024, first, normalize=True))
+    cases.append(Case(5, 3, 16, first, index=torch.int32))
+    # Scaled similarities up to 200: exponentials that overflow if written carelessly.
+    cases.append(Case(5, 4, 16, first, temperature=0.01))
+    return cases
+
+
+INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
+NUM_REPEATED = 8
+
+
+def make_inputs(case: Case, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """x, shuffled [B, S, D] and permutation [B, S], the same on every call."""
+    generator = torch.Generator().manual_seed(case.batch * 1000 + case.segments * 100 + case.dim)
+    shape = (case.batch, case.segments, case.dim)
+    x = torch.randn(shape, generator=generator)
+    order = torch.rand(case.batch, case.segments, generator=generator).argsort(dim=1)
+    # Related to x, so that some rows are ranked right and others wrong.
+    related = x + 1.5 * torch.randn(shape, generator=generator)
+    shuffled = related.take_along_dim(order[:, :, None], dim=1)
+    if not case.normalize:
+        x, shuffled = F.normalize(x, dim=2), F.normalize(shuffled, dim=2)
+    x, shuffled = (_lay_out(t.to(case.dtype).to(device), case.layout) for t in (x, shuffled))
+    return x, shuffled, order.to(case.index).to(device)
+
+
+def _lay_out(x: Tensor, layout: str) -> Tensor:
+    if layout == "segments first":
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+    if layout == "every other":
+        return x.repeat_interleave(2, dim=2)[:, :, ::2]
+    if layout == "expanded":
+        return x[:1].expand(x.shape)
+    return x.contiguous()
+
+
+def evaluate(
+    function: Callable[..., RankResult], case: Case, inputs: tuple[Tensor, Tensor, Tensor]
+) -> Outcome:
+    """Loss, accuracy and gradients of `function` at `inputs`."""
+    x, shuffled = (t.detach().requires_grad_() for t in inputs[:2])
+    result = function(
+        x,
+        shuffled,
+        inputs[2],
+        temperature=case.temperature,
+        clip=case.clip,
+        normalize=case.normalize,
+    )
+    grads = torch.autograd.grad(UPSTREAM * result.loss, (x, shuffled))
+    return Outcome(result.loss.detach(), result.accuracy, *grads)
+
+
+def main(path: Path) -> None:
+    """Evaluates every case, the first ones twice, and counts launches."""
+    from triton.runtime import interpreter
+
+    launches = 0
+    launch = interpreter.GridExecutor.__call__
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal launches
+        launches += 1
+        return launch(*args, **options)
+
+    interpreter.GridExecutor.__call__ = counted
+    cases = [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]
+    inputs = [make_inputs(case) for case in cases]
+    with poisoned_empty():
+        outcomes = [
+            tuple(evaluate(shuffle_rank_loss_with_metrics, case, given))
+            for case, given in zip(cases, inputs, strict=True)
+        ]
+    torch.save({"outcomes": outcomes, "launches_per_case": launches / len(cases)}, path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
