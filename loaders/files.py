@@ -1,0 +1,122 @@
+"""Files written whole or not at all, lines of JSON, and checksums: one way for each.
+
+Every file that fastdual writes goes through `write`, every record that it appends through
+`append_line`. A reader therefore sees the old file or the new one, never a part, and the last line
+of a process that was killed is at most one line that `read_lines` leaves out.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastdual.errors import FailureError, why_not_written
+
+_CHUNK_BYTES = 1 << 20
+
+
+def write(path: Path, content: bytes | memoryview | str, what: str) -> None:
+    """Write a file atomically: a temporary file beside it, fsync, rename, fsync of the folder.
+
+    Args:
+        path: The file. A missing parent folder is made.
+        content: Bytes, or text that is stored as UTF-8 (file names that are not UTF-8 survive).
+        what: What the file is, for the message: "the index", "the results".
+
+    Raises:
+        FailureError: The file cannot be written; names the file and the system's reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, os.fsencode(content) if isinstance(content, str) else content)
+    except OSError as error:
+        raise FailureError(
+            f"{path}: {what} could not be written: {why_not_written(error)}"
+        ) from error
+
+
+def replace(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in the place of another; for callers with a message of their own.
+
+    Raises:
+        OSError: The file cannot be written; the temporary file is removed.
+    """
+    # A name of its own: two processes that write the same file do not write into each other's.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder durable.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: Path, record: Mapping[str, Any], what: str) -> None:
+    """Append one line of JSON in a single write, so that processes may share the file.
+
+    Args:
+        path: The file; it is made where it is missing, its folder is not.
+        record: Plain values.
+        what: What the file is, for the message.
+
+    Raises:
+        FailureError: The line cannot be written; names the file and the system's reason.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            file.write(json.dumps(record).encode() + b"\n")
+    except OSError as error:
+        raise FailureError(
+            f"{path}: {what} could not be written: {why_not_written(error)}"
+        ) from error
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file of JSON lines, none where the file is missing.
+
+    A line that is not a JSON object is left out: the last line of a process that was killed may be
+    cut anywhere, and a crash of the machine leaves any bytes.
+    """
+    if not path.exists():
+        return
+    with open(path, "rb") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
