@@ -1,6 +1,6 @@
 """Where pictures come from: which decoder serves which file, and the PyAV path's worker task.
 
-Frame i is the same picture in every backend (`loaders.video` numbers frames by a full decode).
+Frame i is the same picture in every backend (`decode.video` numbers frames by a full decode).
 `nvdec` and `dali-cpu` decode encoded bytes inside the DALI graph; `pyav` decodes and scales in
 worker processes, which augment as well for a CPU, and feed the graph with frames for a GPU. A file
 that DALI cannot decode, or numbers differently, goes through PyAV whatever the backend, for a
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastdual.errors import InputError
 from fastdual.loaders.decode.encoded import Encoded
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.pool.channel import Deferred, SharedMemory
@@ -206,7 +207,7 @@ def _examine(task: ExamineTask) -> Examined:
 
 def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
     """The wanted frames of a task, upright and scaled, [F, 3, h, w]."""
-    from fastdual.loaders.decode.video import Keyframes, read_planes
+    from fastdual.loaders.decode.read import read_planes
 
     return read_planes(
         task.source,
