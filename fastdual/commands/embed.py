@@ -58,7 +58,7 @@ def command(
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
 
     if not output.absolute().parent.is_dir():

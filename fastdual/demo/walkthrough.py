@@ -66,9 +66,9 @@ def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row
     from fastdual.evaluate.embed import load_network
     from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
     from fastdual.evaluate.score import retrieval_report, sides_of_files
-    from fastdual.loaders.index.open import VideoIndex
+    from fastdual.loaders.index import load_index
 
-    index = VideoIndex.load(index_file)
+    index = load_index(index_file)
     retrieval, pretext = [], []
     for features, random_weights in ((before, True), (after, False)):
         retrieval.append(retrieval_report(sides_of_files([features], None, None)))

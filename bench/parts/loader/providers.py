@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.parts.loader import rivals
 from fastdual.loaders.batch.reader import AugmentTask, ReadTask, Requested, unique_frames
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
@@ -69,7 +69,7 @@ class Provider:
 
 def open_data(job: Job, reads: str) -> VideoIndex:
     """The index or pack that a provider reads."""
-    return VideoIndex.load(Path(job.folder) / f"{reads}.h5")
+    return load_index(Path(job.folder) / f"{reads}.h5")
 
 
 def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:

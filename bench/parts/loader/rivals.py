@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastdual.loaders.batch.reader import unique_frames
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 

@@ -19,7 +19,7 @@ from bench.parts.common import Row, silent_stderr
 from fastdual.backbones import create_backbone
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import draw_plan
 from fastdual.model.dual import DualModel, create_model
@@ -362,7 +362,7 @@ def real_rates(contestant: Contestant, data: Path) -> Row:
 
     The rivals' layout is made of ours in the step, a copy that counts against them.
     """
-    index = VideoIndex.load(data)
+    index = load_index(data)
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside))
         loader = create_loader(

@@ -18,7 +18,7 @@ from fastdual.loaders.batch.reader import (
     unique_frames,
     why_not_dali,
 )
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool.pool import TaskFailure
