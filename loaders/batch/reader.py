@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastdual.loaders.batch.decoder import colour_matrix
 from fastdual.loaders.decode.encoded import Encoded
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.pool.channel import Deferred, SharedMemory
@@ -109,7 +110,7 @@ def _examine(task: ExamineTask) -> Examined:
 
 def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
     """The wanted frames of a task, upright and scaled, [F, 3, h, w]."""
-    from fastdual.loaders.decode.video import Keyframes, read_planes
+    from fastdual.loaders.decode.read import read_planes
 
     return read_planes(
         task.source,

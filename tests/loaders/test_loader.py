@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from tests.loaders.clips import encode
+from tests.loaders.clips import encode, read_frames
 from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
