@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import fastdual
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from tests.evaluate.small import small_checkpoint, small_index
+from tests.loaders.clips import read_frames
 
 
 def test_preprocessing_is_the_loaders() -> None:
