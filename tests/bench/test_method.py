@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench import method, readme
-from bench.parts.common import RESULTS
 from bench.parts.method.run import CONTESTANTS, NO_MERIT, UNTRAINED
 from bench.parts.method.summary import MEASURES, compare, conclude
 from bench.parts.method.tables import FULL, PLAIN, tables
+from bench.parts.results import RESULTS
 from fastdual.kernels.dual_variance import OBJECTIVES
 from tests.evaluate.small import small_index_file
 

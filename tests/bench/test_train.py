@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.parts.common import describe_machine
+from bench.parts.results import describe_machine
 from bench.parts.train import contestants as train_cases
 from bench.parts.train.contestants import KINDS, PARTS, Bench, Size, kind_of, training_gflop
 from bench.parts.train.plot import draw, one_line

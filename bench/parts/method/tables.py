@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.parts.common import Row
 from bench.parts.method.run import CONTESTANTS
+from bench.parts.results import Row
 from fastdual.kernels.dual_variance import OBJECTIVES
 
 PLAIN, FULL = OBJECTIVES[0], OBJECTIVES[-1]

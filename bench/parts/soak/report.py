@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.parts.loader.run import process_tree
+from bench.parts.processes import process_tree
 
 _MIN_SECONDS_JUDGED, _MIN_BATCHES_JUDGED = 600.0, 2000
 _MIN_GROWTH_MIB, _SAMPLE_SECONDS = 16.0, 0.2

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.parts.common import Row, silent_stderr
+from bench.parts.measure import silent_stderr
+from bench.parts.results import Row
 from fastdual.backbones import create_backbone
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
