@@ -18,7 +18,7 @@ from fastdual.backbones.custom import check_named
 from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
 from fastdual.evaluate.frozen import kept_frozen
-from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec

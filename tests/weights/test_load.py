@@ -16,7 +16,6 @@ from fastdual.cli import cli
 from fastdual.config.sections import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.encoder import VideoEncoder
@@ -28,6 +27,7 @@ from fastdual.weights.load import (
     load,
 )
 from tests.evaluate.small import small_checkpoint, small_config, small_index
+from tests.loaders.clips import read_frames
 
 
 def random_encoder(name: str, seed: int = 3) -> VideoEncoder:

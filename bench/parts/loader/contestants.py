@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bench.parts.loader import decoders
 from bench.parts.loader.dataset import Decode, VideoDataset, under_dataloader, under_threads
-from fastdual.loaders.batch.reader import AugmentTask, ReadTask, Requested, unique_frames
+from fastdual.loaders.batch.decoder import Requested
+from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder

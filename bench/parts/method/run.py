@@ -27,7 +27,7 @@ from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import retrieve
 from fastdual.evaluate.score import take_split
 from fastdual.evaluate.variance import variance
-from fastdual.kernels.dual_variance import OBJECTIVES
+from fastdual.kernels.objective import Objective
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
@@ -63,6 +63,7 @@ def _as_maps(pictures: Tensor) -> Tensor:
     return small[:, :, None, None, None]
 
 
+OBJECTIVES = tuple(objective.value for objective in Objective)
 NO_MERIT: dict[str, Callable[[], nn.Module]] = {
     "mean frame": MeanFrame,
     "frame difference": FrameDifference,

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.parts.method.run import CONTESTANTS
+from bench.parts.method.run import CONTESTANTS, OBJECTIVES
 from bench.parts.results import Row
-from fastdual.kernels.dual_variance import OBJECTIVES
 
 PLAIN, FULL = OBJECTIVES[0], OBJECTIVES[-1]
 _LOSS = "loss."
