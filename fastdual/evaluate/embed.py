@@ -17,13 +17,13 @@ from torch import Tensor
 from fastdual.backbones.custom import check_named
 from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
-from fastdual.evaluate.frozen import kept_frozen
 from fastdual.loaders.batch.reader import Requested
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import kept_frozen
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_model
 from fastdual.weights.load import load, load_random, refuse_videos
 

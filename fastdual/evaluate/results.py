@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.average import mean_and_spread
 from fastdual.run.checkpoint import write_atomically

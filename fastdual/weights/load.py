@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.backbones import create_backbone
 from fastdual.backbones.custom import check_named, named_backbone
 from fastdual.config.sections import FIXED_KEYS, PretrainConfig

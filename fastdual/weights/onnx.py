@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.checkpoint import write_atomically
