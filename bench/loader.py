@@ -37,7 +37,7 @@ from bench.parts.loader.providers import PROVIDERS, Job, Provider
 from bench.parts.loader.rivals import STD, lend_ffmpeg
 from bench.parts.loader.verdict import REFERENCE, verdict
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.batch.reader import available_cpus
+from fastdual.loaders.batch.decoder import available_cpus
 
 CONTROLS = ("one frame late", "one frame early")
 # Of 255, averaged over the pixels of a video; a coarse check, for wrong colours and wrong crops.

@@ -284,10 +284,10 @@ def _used() -> dict[str, str]:
     execution = choose_execution(RunConfig())
     used = {"compute": execution.describe()}
     try:
-        from fastdual.loaders.batch.reader import choose_backend
+        from fastdual.loaders.batch.decoder import choose_decoder
 
-        choice = choose_backend("auto", str(execution.device))
-        used["decode"] = f"{choice.backend}: {choice.reason}"
+        choice = choose_decoder("auto", str(execution.device))
+        used["decode"] = f"{choice.decoder}: {choice.reason}"
     except ImportError as error:
         used["decode"] = f"nothing: {error}"
     used["losses"] = (

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec

@@ -16,7 +16,7 @@ from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import CLIPS_AT_ONCE
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
-from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import DualModel

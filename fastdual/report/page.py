@@ -45,7 +45,7 @@ class RunFacts:
         features = evidence.trained.features
         more = {
             "measured on": f"{len(features)} videos of {data.name} ({features.data_fingerprint})",
-            "weights": features.checkpoint,
+            "weights": features.weights_sha256,
         }
         return replace(self, facts={**self.facts, **more})
 

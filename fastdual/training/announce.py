@@ -28,7 +28,7 @@ def describe_run(
     where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
     return [
         f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} per epoch",
-        f"decode    {loader.decode_choice.backend}: {loader.decode_choice.reason}",
+        f"decode    {loader.decode_choice.decoder}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
         f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "

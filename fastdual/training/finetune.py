@@ -217,7 +217,7 @@ def _describe(
         f"data      {len(index.class_names)} classes; {len(loader)} batches of "
         f"{config.data.batch_size} per epoch; tested on {config.test.split!r} by "
         f"{clip.clips_per_video} clips a video",
-        f"decode    {loader.decode_choice.backend}: {loader.decode_choice.reason}",
+        f"decode    {loader.decode_choice.decoder}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
         f"{clip.crop_size}x{clip.crop_size}",
         f"model     {config.model.backbone} from {config.model.weights[:24]}; trained: {trained}",

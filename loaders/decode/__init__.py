@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Decoding of videos with PyAV: opened safely, numbered in one way, the wanted frames alone."""

@@ -17,9 +17,9 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.decode.video import (
     MIN_SEEK_FRAMES,
-    Keyframes,
     OpenVideo,
     SeekError,
     VideoError,
@@ -31,7 +31,7 @@ _MAX_FRAMES = 3000  # all packets are held in memory; of a longer video seeking 
 _MIN_UNWANTED = 4
 
 
-def pays(
+def skipping_pays(
     video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None, num_frames: int
 ) -> bool:
     """Say whether frames can be skipped here, and enough of them to be worth the while."""
@@ -43,7 +43,7 @@ def pays(
     return int(wanted[-1]) + 1 - len(wanted) >= _MIN_UNWANTED
 
 
-def pick_sparsely(
+def pick_skipping(
     video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None, num_frames: int
 ) -> Iterator[Any]:
     """Yield the wanted frames of a video that was opened and not read yet.

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.error import FFmpegError
-from numpy.typing import NDArray
 
 from fastdual.errors import FailureError
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
-from fastdual.loaders.decode.picture import FrameWriter, interleave
 
 Source = Path | IndexedFile | PackedBytes | bytes | bytearray | memoryview
 """A file, the same as it was indexed, a place in a pack, or a video's bytes."""
@@ -41,21 +38,6 @@ class VideoError(FailureError):
 
 class SeekError(Exception):
     """A seek did not arrive where the keyframe table says."""
-
-
-@dataclass(frozen=True)
-class Keyframes:
-    """Where decoding may start: K keyframes whose seeks the index has tried.
-
-    Attributes:
-        frames: [K] int64 frame numbers, increasing.
-        pts: [K] int64 time to seek to, in the stream's time base.
-        offsets: [K] int64 byte position of the keyframe's packet: tells whether a seek arrived.
-    """
-
-    frames: NDArray[np.int64]
-    pts: NDArray[np.int64]
-    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -221,96 +203,3 @@ def _packets_from(video: OpenVideo, offset: int) -> Iterator[Any]:
         if not packet.size or (packet.pos is not None and packet.pos > offset):
             raise SeekError(f"no keyframe at byte {offset}")
     yield from packets
-
-
-def read_frames(source: Source, frames: NDArray[np.int64], **options: Any) -> NDArray[np.uint8]:
-    """Decode the wanted frames as pictures [F, h, w, 3]; arguments and errors of `read_planes`."""
-    return interleave(read_planes(source, frames, **options))
-
-
-def read_planes(
-    source: Source,
-    frames: NDArray[np.int64],
-    *,
-    keyframes: Keyframes | None = None,
-    size: tuple[int, int] | None = None,
-    rotation: int = 0,
-    num_frames: int | None = None,
-) -> NDArray[np.uint8]:
-    """Decode the wanted frames, and as few others as the keyframes allow.
-
-    Args:
-        source: A file, or its bytes.
-        frames: [F] frame numbers, strictly increasing.
-        keyframes: The video's seek table; None decodes from the start.
-        size: (height, width) of the upright result; None keeps the size of the first frame.
-        rotation: Clockwise turn that makes the picture upright, in degrees (from the index).
-        num_frames: Frames of the whole video, which allows to skip unwanted ones; give it only for
-            contents that are known to decode cleanly: damage in what is skipped is not noticed.
-
-    Returns:
-        [F, 3, h, w] RGB.
-
-    Raises:
-        VideoError: The video cannot be decoded, or has fewer frames than wanted.
-    """
-    try:
-        return _read(source, frames, keyframes, size, rotation, num_frames)
-    except (SeekError, VideoError):
-        is_plain = keyframes is None and num_frames is None
-        if is_plain or isinstance(source, Path) and not source.is_file():
-            raise
-        return _read(source, frames, None, size, rotation, None)  # the sure way
-
-
-def _read(
-    source: Source,
-    frames: NDArray[np.int64],
-    keyframes: Keyframes | None,
-    size: tuple[int, int] | None,
-    rotation: int,
-    num_frames: int | None,
-) -> NDArray[np.uint8]:
-    from fastdual.loaders.decode import skipping as sparse
-
-    if len(frames) == 0 or frames[0] < 0 or np.any(np.diff(frames) <= 0):
-        raise ValueError("frames must be non-negative and strictly increasing, and not empty")
-    out: NDArray[np.uint8] | None = None
-    with open_video(source) as video:
-        if num_frames is not None and sparse.pays(video, frames, keyframes, num_frames):
-            picked = sparse.pick_sparsely(video, frames, keyframes, num_frames)
-        else:
-            picked = _pick(video, frames, keyframes)
-        for number, frame in enumerate(picked):
-            if out is None:
-                if size is None:
-                    height, width = frame.height, frame.width
-                    size = (height, width) if rotation % 180 == 0 else (width, height)
-                out = np.empty((len(frames), 3, *size), np.uint8)
-                writer = FrameWriter(size, rotation)
-            writer.write(frame, out[number])
-    assert out is not None
-    return out
-
-
-def _pick(
-    video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None
-) -> Iterator[Any]:
-    """Yield the wanted frames, seeking where that skips enough decoding."""
-    position, decoded = 0, decode_all(video)
-    for target in wanted.tolist():
-        if keyframes is not None:
-            nearest = int(np.searchsorted(keyframes.frames, target, side="right")) - 1
-            if nearest >= 0 and keyframes.frames[nearest] >= position + MIN_SEEK_FRAMES:
-                place = int(keyframes.pts[nearest]), int(keyframes.offsets[nearest])
-                position, decoded = int(keyframes.frames[nearest]), decode_from(video, *place)
-        for frame in decoded:
-            position += 1
-            if position > target:
-                yield frame
-                break
-        else:
-            raise VideoError(
-                f"has {position} frames, frame {target} is wanted: the file was changed after it "
-                "was indexed"
-            )

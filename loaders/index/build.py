@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.decode.video import Keyframes
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index import file as index_file
 from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.probe import PROBED_BY, Probe

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.decode.picture import clockwise_rotation
 from fastdual.loaders.decode.video import (
-    Keyframes,
     OpenVideo,
     SeekError,
     Source,

@@ -9,21 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.decode.encoded import Encoded, IndexedFile, PackedBytes
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index import file as index_file
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.file import ARRAYS, KEYFRAMES
 from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.places import Packed
-
-if TYPE_CHECKING:
-    from fastdual.loaders.decode.video import Keyframes
 
 _CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an even sample
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
@@ -105,8 +103,6 @@ class VideoIndex:
 
     def keyframes(self, video: int) -> Keyframes | None:
         """Return a video's seek table, or None if it must be decoded from the start."""
-        from fastdual.loaders.decode.video import Keyframes  # needs PyAV
-
         part = slice(int(self.keyframe_offsets[video]), int(self.keyframe_offsets[video + 1]))
         if part.start == part.stop:
             return None

@@ -1,6 +1,6 @@
 """Encoding a video anew for a pack: upright, small, in short groups, every frame at its place.
 
-Frame i of the result is frame i of the source as the loader would show it (`loaders.picture`), at a
+Frame i of the result is frame i of the source as the loader would show it (`decode.picture`), at a
 constant rate whatever the times of the source, with its colours as BT.601. There are no B-frames:
 a frame costs what lies between it and the keyframe before it. One thread and bit-exact muxing: the
 same source gives the same bytes, with the same libraries on the same kind of CPU.

@@ -19,10 +19,9 @@ from bench.parts.loader import data as loader_data
 from bench.parts.loader import rivals as loader_rivals
 from bench.parts.loader.run import memory_mib, process_tree
 from fastdual.loaders.batch.reader import unique_frames
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.index.open import build_index
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from tests.loaders.clips import encode, read_number
+from tests.loaders.clips import encode, read_frames, read_number
 from tests.loaders.views.augment_reference import reference_views
 
 OURS = loader.REFERENCE

@@ -8,6 +8,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.loaders.decode.picture import interleave
+from fastdual.loaders.decode.read import read_planes
+from fastdual.loaders.decode.video import Source
+
 BITS = 8
 
 
@@ -26,6 +30,11 @@ def read_number(frame: NDArray[np.uint8]) -> int:
     centres = ((np.arange(BITS) + 0.5) * width / BITS).astype(int)
     bits = frame[height // 4, centres].mean(axis=1) > 120
     return int((bits << np.arange(BITS)).sum())
+
+
+def read_frames(source: Source, frames: NDArray[np.int64], **options: Any) -> NDArray[np.uint8]:
+    """Decode the wanted frames as pictures [F, h, w, 3]; arguments and errors of `read_planes`."""
+    return interleave(read_planes(source, frames, **options))
 
 
 def encode(

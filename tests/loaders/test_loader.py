@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from tests.loaders.clips import encode
+from tests.loaders.clips import encode, read_frames
 from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
@@ -493,7 +492,7 @@ def test_a_batch_checks_itself(index: VideoIndex):
 
 def test_the_choice_of_decoder_is_told(index: VideoIndex):
     loader = ClipLoader(index, SPEC, batch_size=4)
-    assert loader.decode_choice.backend == "pyav" and "PyAV" in loader.decode_choice.reason
+    assert loader.decode_choice.decoder == "pyav" and "PyAV" in loader.decode_choice.reason
 
 
 @pytest.fixture(autouse=True)

@@ -388,7 +388,7 @@ def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
     """The clock stands but for the steps; the first five compile, and take 100 s each."""
     training, keeper = make_training(schedule__epochs=12), ListKeeper(tmp_path)
     now = [0.0]
-    monkeypatch.setattr("fastdual.training.announce.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("fastdual.run.progress.time.perf_counter", lambda: now[0])
     weight = next(training.model.parameters())
 
     def slowly(batch: ClipBatch) -> StepOutput:

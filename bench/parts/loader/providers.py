@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.parts.loader import rivals
-from fastdual.loaders.batch.reader import AugmentTask, ReadTask, Requested, unique_frames
+from fastdual.loaders.batch.decoder import Requested
+from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.parts.common import Row
-from bench.parts.method.run import CONTESTANTS
-from fastdual.kernels.dual_variance import OBJECTIVES
+from bench.parts.method.run import CONTESTANTS, OBJECTIVES
 
 PLAIN, FULL = OBJECTIVES[0], OBJECTIVES[-1]
 _LOSS = "loss."

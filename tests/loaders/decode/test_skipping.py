@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from fastdual.loaders.batch.reader import ReadTask, read_task
-from fastdual.loaders.decode import skipping as sparse
-from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video, read_frames
+from fastdual.loaders.decode import skipping
+from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video
 from fastdual.loaders.index.open import build_index
 from fastdual.loaders.index.probe import probe_file
-from tests.loaders.clips import encode, read_number
+from tests.loaders.clips import encode, read_frames, read_number
 
 WANTED = np.array([3, 4, 11, 26, 27, 55, 58])
 
 
 def pick(path: Path, wanted: np.ndarray, num_frames: int, **options) -> list[int]:  # type: ignore[type-arg,no-untyped-def]
     with open_video(path) as video:
-        frames = sparse.pick_sparsely(video, wanted, options.get("keyframes"), num_frames)
+        frames = skipping.pick_skipping(video, wanted, options.get("keyframes"), num_frames)
         return [read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
 
 
@@ -31,7 +31,7 @@ def test_wanted_frames_are_those_of_a_full_decode(
     whole = read_frames(path, np.arange(60))
     keyframes = probe_file(path).keyframes
     with open_video(path) as video:
-        assert sparse.pays(video, WANTED, keyframes, 60)
+        assert skipping.skipping_pays(video, WANTED, keyframes, 60)
     for table in (None, keyframes):
         part = read_frames(path, WANTED, keyframes=table, num_frames=60)
         assert np.array_equal(part, whole[WANTED])
@@ -42,14 +42,14 @@ def test_wanted_frames_are_those_of_a_full_decode(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each frame that comes out of the decoder."""
     seen: list[int] = []
-    original = sparse._decode
+    original = skipping._decode
 
     def count(packet: object, place: int) -> list[object]:
         frames = original(packet, place)
         seen.extend(1 for _ in frames)
         return frames
 
-    monkeypatch.setattr(sparse, "_decode", count)
+    monkeypatch.setattr(skipping, "_decode", count)
     return seen
 
 
@@ -70,7 +70,7 @@ def test_in_short_groups_nothing_after_the_last_wanted_frame_is_decoded(
     path = encode(tmp_path / "a.mp4", 60, gop=8, options={"bf": "0"})
     keyframes, wanted = probe_file(path).keyframes, np.arange(1, 60, 4)
     with open_video(path) as video:
-        assert sparse.pays(video, wanted, keyframes, 60)
+        assert skipping.skipping_pays(video, wanted, keyframes, 60)
     assert pick(path, wanted, 60, keyframes=keyframes) == wanted.tolist()
     assert len(decoded) == 7 * 6 + 2  # of each group frames 0 to 5; of the last, of 4, 0 and 1
     whole = read_frames(path, np.arange(60))
@@ -94,10 +94,10 @@ def test_where_nothing_can_be_skipped_and_other_codecs_are_left_alone(tmp_path: 
     for path in (plain, mpeg4):
         with open_video(path) as video:
             for table in (None, probe_file(path).keyframes):
-                assert not sparse.pays(video, WANTED, table, 60)
+                assert not skipping.skipping_pays(video, WANTED, table, 60)
     with open_video(reordered) as video:
-        assert not sparse.pays(video, np.arange(60), None, 60)
-        assert not sparse.pays(video, WANTED, None, 1_000_000)
+        assert not skipping.skipping_pays(video, np.arange(60), None, 60)
+        assert not skipping.skipping_pays(video, WANTED, None, 1_000_000)
 
 
 def test_a_file_that_was_altered_after_indexing_is_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_every_file_of_the_zoo(shared_data: Path, tmp_path: Path) -> None:
         path, count = index.path(video), int(index.num_frames[video])
         wanted = np.sort(random.choice(count, min(8, count), replace=False))
         with open_video(path) as opened:
-            if not sparse.pays(opened, wanted, index.keyframes(video), count):
+            if not skipping.skipping_pays(opened, wanted, index.keyframes(video), count):
                 continue
         skipped += 1
         plain = read_frames(path, wanted, size=(48, 64))

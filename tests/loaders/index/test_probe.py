@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from fastdual.errors import FailureError
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.decode.picture import clockwise_rotation
-from fastdual.loaders.decode.video import (
-    Keyframes,
-    VideoError,
-    decode_all,
-    demux,
-    open_video,
-    read_frames,
-)
+from fastdual.loaders.decode.video import VideoError, decode_all, demux, open_video
 from fastdual.loaders.index.probe import Probe, _decode, _sound_keyframes, probe_file
-from tests.loaders.clips import encode, encode_sound, picture, read_number
+from tests.loaders.clips import encode, encode_sound, picture, read_frames, read_number
 
 FORMATS: dict[str, dict[str, Any]] = {
     "h264.mp4": {},

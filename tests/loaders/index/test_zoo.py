@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.index.open import VideoIndex, build_index
+from tests.loaders.clips import read_frames
 
 QUARANTINED = {
     "mp4parse-rust/afconvert-aac-0.5s.mp4": "has no video stream (only audio)",

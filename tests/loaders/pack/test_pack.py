@@ -20,7 +20,6 @@ import torch
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
-from fastdual.loaders.decode.video import read_frames
 from fastdual.loaders.index.open import VideoIndex, build_index, open_index, summary, verify_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.pack.merge import merge_jobs
@@ -28,7 +27,7 @@ from fastdual.loaders.pack.pack import PackOptions, hardware_warning, job_file, 
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.plan import ClipSpec
-from tests.loaders.clips import encode, read_number
+from tests.loaders.clips import encode, read_frames, read_number
 
 AS_IS = PackOptions(num_workers=1)
 SMALL = PackOptions(transcoding=Transcoding(short_side=32), num_workers=1)

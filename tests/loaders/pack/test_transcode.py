@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import IndexedFile
-from fastdual.loaders.decode.video import VideoError, open_video, read_frames
+from fastdual.loaders.decode.video import VideoError, open_video
 from fastdual.loaders.index.probe import Probe, probe_file
 from fastdual.loaders.pack.transcode import (
     CODECS,
@@ -21,7 +21,7 @@ from fastdual.loaders.pack.transcode import (
     pack_task,
     transcode,
 )
-from tests.loaders.clips import encode, read_number
+from tests.loaders.clips import encode, read_frames, read_number
 
 
 def task_of(path: Path, probe: Probe) -> PackTask:
