@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastdual._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fastdual.model.encoder import VideoEncoder
-
-__version__ = "0.1.0"
 
 
 def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:

@@ -57,9 +57,10 @@ def command(
       fastdual embed run x.h5 -o baseline.h5 --random-weights
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.evaluate.embed import EmbedOptions, embed, load_network
+    from fastdual.evaluate.embed import EmbedOptions, embed
     from fastdual.loaders.index.open import open_index
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
     if not output.absolute().parent.is_dir():
         raise InputError(f"-o {output}: the folder {output.parent} does not exist; make it first")
@@ -77,6 +78,6 @@ def command(
         features = embed(network, index, split=split, options=options, progress=progress)
     features.save(output)
     count, width = features.features.shape
-    click.echo(f"{output}: {count} videos x {width} features ({network.identity[:32]})")
+    click.echo(f"{output}: {count} videos x {width} features ({network.weights_sha256[:32]})")
     for video in features.left_out:
         click.echo(f"left out: {video.path} ({video.reason})")

@@ -39,7 +39,9 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.weights.load import export_safetensors, export_torchvision, import_backbone, load
+    from fastdual.weights.export import export_safetensors, export_torchvision
+    from fastdual.weights.foreign import import_backbone
+    from fastdual.weights.load import load
     from fastdual.weights.onnx import export_onnx
 
     folder = source if source.is_dir() else source.parent

@@ -63,10 +63,10 @@ def _type(*words: str | Path) -> None:
 
 def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row]:
     """Score the untrained and the pretrained network on the held-out videos."""
-    from fastdual.evaluate.embed import load_network
     from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
     from fastdual.evaluate.score import retrieval_report, sides_of_files
     from fastdual.loaders.index.open import VideoIndex
+    from fastdual.weights.load import load_network
 
     index = VideoIndex.load(index_file)
     retrieval, pretext = [], []

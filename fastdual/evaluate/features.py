@@ -52,7 +52,7 @@ class FeatureSet:
         class_names: names of the classes.
         groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
         splits: split name -> sorted row numbers.
-        checkpoint: sha256 of the checkpoint file, or "random weights, seed N".
+        weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
         data_fingerprint: fingerprint of the index.
         settings: how the features were made (backbone, clip size, stride, clips a video).
         left_out: videos that were wanted and are not here.
@@ -64,7 +64,7 @@ class FeatureSet:
     class_names: tuple[str, ...]
     groups: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
-    checkpoint: str
+    weights_sha256: str
     data_fingerprint: str
     settings: Mapping[str, Any]
     left_out: tuple[LeftOut, ...] = ()
@@ -162,7 +162,7 @@ def is_features_file(path: Path) -> bool:
 def _encode(feature_set: FeatureSet) -> bytes:
     stream = io.BytesIO()
     with h5py.File(stream, "w", userblock_size=_USER_BLOCK) as file:
-        file.attrs["checkpoint"] = feature_set.checkpoint
+        file.attrs["checkpoint"] = feature_set.weights_sha256
         file.attrs["data_fingerprint"] = feature_set.data_fingerprint
         file.attrs["settings"] = json.dumps(dict(feature_set.settings))
         file["features"] = feature_set.features
@@ -213,7 +213,7 @@ def _decode(file: Any, tables: Tables) -> dict[str, Any]:
         "class_names": tables.texts("class_names"),
         "groups": tables.texts("groups"),
         "splits": splits,
-        "checkpoint": file.attrs["checkpoint"],
+        "weights_sha256": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
         "left_out": tuple(

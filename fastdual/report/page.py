@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.evaluate.results import find_results
 from fastdual.report import charts, sections
@@ -45,7 +45,7 @@ class RunFacts:
         features = evidence.trained.features
         more = {
             "measured on": f"{len(features)} videos of {data.name} ({features.data_fingerprint})",
-            "weights": features.checkpoint,
+            "weights": features.weights_sha256,
         }
         return replace(self, facts={**self.facts, **more})
 

@@ -24,7 +24,7 @@ def test_writes_the_features_of_a_split(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     features = FeatureSet.load(output)
     assert features.features.shape == (8, 128)
-    assert f"{output}: 8 videos x 128 features ({features.checkpoint[:12]}" in done.stdout
+    assert f"{output}: 8 videos x 128 features ({features.weights_sha256[:12]}" in done.stdout
 
 
 def test_folder_of_videos_and_stride_and_random_weights(
@@ -39,7 +39,7 @@ def test_folder_of_videos_and_stride_and_random_weights(
     features = FeatureSet.load(output)
     assert len(features) == 3
     assert features.settings["frame_stride"] == 1
-    assert features.checkpoint == "random weights, seed 0"
+    assert features.weights_sha256 == "random weights, seed 0"
     assert "(random weights, seed 0)" in done.stdout
 
 
