@@ -13,13 +13,13 @@ from torch import Tensor
 
 from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
-from fastdual.evaluate.frozen import kept_frozen
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import kept_frozen
 from fastdual.weights.load import Network
 
 # Clips in one forward; the activations of more would not fit a small machine.

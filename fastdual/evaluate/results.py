@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import InputError
 from fastdual.evaluate.average import mean_and_spread
 from fastdual.loaders.files import write

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import InputError
 from fastdual.evaluate.results import find_results
 from fastdual.loaders.files import write

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.config.sections import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.loaders.files import write

@@ -86,7 +86,7 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
     result = invoke(arguments(index, run, "--epochs", "2", "--seed", "5"))
     assert result.exit_code == 0, result.output
     for words in (
-        "data      all 8 videos; 2 batches of 4 an epoch",
+        "data      all 8 videos; 2 batches of 4 per epoch",
         "8 frames at stride 1, 32x32, 2 segments",
         "model     tiny",
         "compute   cpu",

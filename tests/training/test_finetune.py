@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from fastdual.config.finetune import FinetuneConfig, resolve_finetune
 from fastdual.config.recipe import read_recipe
 from fastdual.errors import FailureError, InputError
-from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.results import read_result
+from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
