@@ -21,12 +21,12 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml constraints.txt requirements/peers.txt
+$(STAMP): setup.py pyproject.toml constraints.txt requirements/loss-contestants.txt
 	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loss-contestants.txt
 	touch $@
 
 demo: install
@@ -45,7 +45,7 @@ lint: install
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p fastdual
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/rivals.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loader-contestants.txt
 	$(BIN)/python -m bench.losses
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.train --levers

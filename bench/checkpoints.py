@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench.parts.common import RESULTS, Row, describe_machine, write_rows
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from bench.parts.train.contestants import Bench, Contestant, Size
 from fastdual.config.sections import RunConfig
 from fastdual.run.checkpoint import checkpoint_path, save_checkpoint

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.parts.common import RESULTS, between_marks, markdown_table
+from bench.parts.markdown import between_marks, markdown_table
+from bench.parts.results import RESULTS
 from bench.parts.train.contestants import Size, training_gflop
 from fastdual.config.sections import PretrainConfig
 from fastdual.model.dual import DualModel, create_model
@@ -122,7 +123,7 @@ def measured_clips_per_second(backbone: str) -> float | None:
 def measured_cpu_milliseconds() -> float:
     """CPU time that our loader took for a video from a small pack, where a CPU decodes."""
     rows = json.loads((RESULTS / "loader_mlr511_cpu.json").read_text())
-    return next(float(row["cpu_ms_per_video"]) for row in rows if row["provider"] == PACK)
+    return next(float(row["cpu_ms_per_video"]) for row in rows if row["contestant"] == PACK)
 
 
 def plan(network: Network, given: Assumptions, world: int, rate: float | None) -> dict[str, Any]:

@@ -16,15 +16,8 @@ from pathlib import Path
 
 import torch
 
-from bench.parts.common import (
-    RESULTS,
-    Row,
-    Timing,
-    describe_machine,
-    measured_matmul_tflops,
-    peak_memory_mib,
-    write_rows,
-)
+from bench.parts.measure import Timing, measured_matmul_tflops, peak_memory_mib
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from bench.parts.train.contestants import (
     CONTESTANTS,
     LEVERS,

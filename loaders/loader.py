@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.loaders.batch.assemble import Assembler
+from fastdual.loaders.batch.decoder import Requested, available_cpus, choose_decoder
 from fastdual.loaders.batch.producer import Producer
 from fastdual.loaders.batch.quarantine import Quarantine
-from fastdual.loaders.batch.reader import Requested, available_cpus, choose_backend
 from fastdual.loaders.batch.rows import Assembled, Span
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
@@ -122,7 +122,7 @@ class ClipLoader:
             shuffle=shuffle,
             drop_last=drop_last,
         )
-        choice = choose_backend(decode, full_device.type)
+        choice = choose_decoder(decode, full_device.type)
         self._device, self._order, self.decode_choice = full_device, order, choice
         self._index, self._rank, self._world_size = index, rank, world_size
         self._endless, self._prefetch = shuffle, prefetch

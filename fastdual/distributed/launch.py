@@ -25,7 +25,7 @@ from typing import Any
 from fastdual.distributed.signals import STOP_SIGNALS, ignores_hangup
 from fastdual.distributed.team import LostProcessError, wait_for_listener
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.batch.reader import available_cpus
+from fastdual.loaders.batch.decoder import available_cpus
 
 _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
 _LAUNCHER = "FASTDUAL_LAUNCHER_PID"

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.doctor.losses import check_contrastive, check_conv3d, check_shuffle_rank
 from fastdual.doctor.rate import rate_checks
 
@@ -284,10 +284,10 @@ def _used() -> dict[str, str]:
     execution = choose_execution(RunConfig())
     used = {"compute": execution.describe()}
     try:
-        from fastdual.loaders.batch.reader import choose_backend
+        from fastdual.loaders.batch.decoder import choose_decoder
 
-        choice = choose_backend("auto", str(execution.device))
-        used["decode"] = f"{choice.backend}: {choice.reason}"
+        choice = choose_decoder("auto", str(execution.device))
+        used["decode"] = f"{choice.decoder}: {choice.reason}"
     except ImportError as error:
         used["decode"] = f"nothing: {error}"
     used["losses"] = (

@@ -68,7 +68,7 @@ def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
     from fastdual.loaders.plan import ClipSpec
 
     with ClipLoader(index, ClipSpec(), batch_size=_BATCH, device=device) as loader:
-        decoder = loader.decode_choice.backend
+        decoder = loader.decode_choice.decoder
         next(iter(loader))  # workers start, the graph is built
         started, videos = time.perf_counter(), 0
         while time.perf_counter() - started < _LOAD_SECONDS:

@@ -48,7 +48,7 @@ class FeatureSet:
         class_names: names of the classes.
         groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
         splits: split name -> sorted row numbers.
-        checkpoint: sha256 of the checkpoint file, or "random weights, seed N".
+        weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
         data_fingerprint: fingerprint of the index.
         settings: how the features were made (backbone, clip size, stride, clips a video).
         left_out: videos that were wanted and are not here.
@@ -60,7 +60,7 @@ class FeatureSet:
     class_names: tuple[str, ...]
     groups: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
-    checkpoint: str
+    weights_sha256: str
     data_fingerprint: str
     settings: Mapping[str, Any]
     left_out: tuple[LeftOut, ...] = ()
@@ -118,7 +118,7 @@ class FeatureSet:
         return tuple(v for v in self.left_out if name is None or not v.splits or name in v.splits)
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all.
+        """Write a features file.
 
         Raises:
             FailureError: The disk is full or the folder cannot be written.
@@ -138,7 +138,7 @@ class FeatureSet:
 
 
 def _fill(file: Any, feature_set: FeatureSet) -> None:
-    file.attrs["checkpoint"] = feature_set.checkpoint
+    file.attrs["checkpoint"] = feature_set.weights_sha256
     file.attrs["data_fingerprint"] = feature_set.data_fingerprint
     file.attrs["settings"] = json.dumps(dict(feature_set.settings))
     file["features"] = feature_set.features
@@ -167,7 +167,7 @@ def _decode(file: Any, tables: Tables) -> dict[str, Any]:
         "class_names": tables.texts("class_names"),
         "groups": tables.texts("groups"),
         "splits": splits,
-        "checkpoint": file.attrs["checkpoint"],
+        "weights_sha256": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
         "left_out": tuple(

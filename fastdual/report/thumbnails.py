@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image  # comes with matplotlib
 
-from fastdual.loaders.batch.reader import Requested
+from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.errors import FailureError
-from fastdual.loaders.batch.quarantine import Quarantine
-from fastdual.loaders.batch.reader import (
+from fastdual.loaders.batch.decoder import (
     DecodeChoice,
-    FrameReader,
     available_cpus,
     graph_threads,
-    unique_frames,
     why_not_dali,
 )
+from fastdual.loaders.batch.quarantine import Quarantine
+from fastdual.loaders.batch.reader import FrameReader, unique_frames
 from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row, Span
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder
@@ -80,7 +79,7 @@ class Assembler:
         self._memory = BatchMemory()
         self._examinations: dict[int, int] = {}
         self._examined: dict[int, NDArray[np.float64] | str] = {}
-        self._num_threads = graph_threads(choice.backend, available_cpus())
+        self._num_threads = graph_threads(choice.decoder, available_cpus())
         self._chunk_rows = 32 if device.type == "cuda" else max(4, 2 * self._num_threads)
         self._rows_ahead = 2 * num_workers + self._chunk_rows
 
@@ -142,7 +141,7 @@ class Assembler:
 
     def _submit(self, row: Row) -> None:
         video = row.video
-        if video in self._refused or why_not_dali(self._choice.backend, self._index, video):
+        if video in self._refused or why_not_dali(self._choice.decoder, self._index, video):
             self._submit_to_pyav(row)
             return
         row.encoded = self._files.submit(read_pinned, self._index.source(video), self._device)

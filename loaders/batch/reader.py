@@ -1,22 +1,17 @@
-"""Where pictures come from: which decoder serves which file, and the PyAV path's worker task.
+"""Decode with PyAV: the wanted frames of one video per task, in worker processes.
 
-Frame i is the same picture in every backend (`decode.video` numbers frames by a full decode).
-`nvdec` and `dali-cpu` decode encoded bytes inside the DALI graph; `pyav` decodes and scales in
-worker processes, which augment as well for a CPU, and feed the graph with frames for a GPU. A file
-that DALI cannot decode, or numbers differently, goes through PyAV whatever the backend, for a
-reason that is stated.
+Frame i is the same picture for every decoder: `decode.video` numbers frames by a full decode.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import InputError
+from fastdual.loaders.batch.decoder import colour_matrix
 from fastdual.loaders.decode.encoded import Encoded
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
@@ -26,72 +21,8 @@ from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
 from fastdual.loaders.views.augment import augment
 
 Ints = NDArray[np.int64]
-Backend = Literal["nvdec", "dali-cpu", "pyav"]
-Requested = Literal["auto", "nvdec", "dali-cpu", "pyav"]
 
 READ_TASK = "fastdual.loaders.batch.reader:read_task"
-_DALI_CPU_CODECS = {"vp8", "vp9", "mjpeg"}
-_NVDEC_SESSIONS = 16
-_NVDEC_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "av1"}
-# NVDEC refuses smaller pictures (width, height); the limits of the generation with the largest.
-_NVDEC_SMALLEST = {"hevc": (144, 144), "vp9": (128, 128), "av1": (128, 128), "h264": (48, 16)}
-
-
-@dataclass(frozen=True)
-class DecodeChoice:
-    """The decoder of a loader, and why it is this one."""
-
-    backend: Backend
-    reason: str
-
-
-def choose_backend(requested: Requested, device: str) -> DecodeChoice:
-    """Pick the decoder for a device; `auto` takes the fastest that decodes every usual codec.
-
-    Raises:
-        InputError: an unknown name, or a decoder that the device does not have.
-    """
-    on_gpu = device.startswith("cuda")
-    if requested not in get_args(Requested):
-        names = ", ".join(get_args(Requested))
-        raise InputError(f"decode is {requested!r}; choose one of {names}")
-    if requested == "nvdec" and not on_gpu:
-        raise InputError(f"decode nvdec needs a CUDA device, not {device!r}; use auto or pyav")
-    if requested == "dali-cpu" and on_gpu:
-        raise InputError("decode dali-cpu runs on a CPU; on a CUDA device use auto, nvdec or pyav")
-    if requested != "auto":
-        return DecodeChoice(requested, "as asked")
-    if on_gpu:
-        return DecodeChoice("nvdec", "the GPU's decoders leave the CPU and the training alone")
-    return DecodeChoice(
-        "pyav", "DALI on a CPU knows neither H.264 nor HEVC nor MPEG-4, PyAV decodes them all"
-    )
-
-
-def why_not_dali(backend: Backend, index: VideoIndex, video: int) -> str | None:
-    """Say why a file must be decoded by PyAV rather than inside the DALI graph; None if it can."""
-    codec = index.codecs[video]
-    height, width = (int(length) for length in index.size[video])
-    if backend == "pyav":
-        return "pyav is the decoder"
-    if backend == "dali-cpu":
-        return None if codec in _DALI_CPU_CODECS else f"DALI decodes no {codec} on a CPU"
-    if codec not in _NVDEC_CODECS:
-        return f"NVDEC decodes no {codec}"
-    smallest_width, smallest_height = _NVDEC_SMALLEST.get(codec, (0, 0))
-    if width < smallest_width or height < smallest_height:
-        return f"NVDEC refuses {codec} of {width}x{height}"
-    return None
-
-
-def graph_threads(backend: Backend, num_cpus: int) -> int:
-    """DALI's threads: half the CPUs, but with NVDEC enough to keep all engines busy.
-
-    DALI gives each sample a decoding session on one of its threads, a session uses one engine, and
-    most of the time the thread waits for it. The largest chips have seven or eight engines.
-    """
-    half = max(1, num_cpus // 2)
-    return max(half, _NVDEC_SESSIONS) if backend == "nvdec" else half
 
 
 def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
@@ -106,34 +37,6 @@ def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
         wanted.append(numbers)
         order[row] = places.reshape(frames.shape)
     return wanted, order
-
-
-# Weights of red and blue in luma, by libav's number of the matrix: BT.709 and BT.2020.
-_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
-_BT601_MATRICES = {2, 5, 6}  # 2 is "not stated"
-_BT601_WEIGHTS = (0.299, 0.114)
-
-
-def colour_matrix(colour_space: int) -> NDArray[np.float64] | None:
-    """What maps the RGB that DALI makes to the right one; None where that cannot be mended.
-
-    DALI takes every video's matrix for BT.601 (the range it does read). For a file that states
-    another, its conversion is undone and the right one done: one 3x3 matrix.
-    """
-    if colour_space in _BT601_MATRICES:
-        return np.eye(3)
-    if colour_space not in _LUMA_WEIGHTS:
-        return None
-    from_rgb = _rgb_to_yuv(*_LUMA_WEIGHTS[colour_space])
-    mended: NDArray[np.float64] = np.linalg.inv(from_rgb) @ _rgb_to_yuv(*_BT601_WEIGHTS)
-    return mended
-
-
-def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
-    luma = np.array([red, 1 - red - blue, blue])
-    to_blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
-    to_red = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
-    return np.stack([luma, to_blue, to_red])
 
 
 @dataclass(frozen=True)
@@ -307,8 +210,3 @@ class FrameReader:
     def close(self) -> None:
         """Stop the workers."""
         self._pool.close()
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))

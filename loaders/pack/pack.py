@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.batch.decoder import why_not_dali
 from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
-from fastdual.loaders.batch.reader import why_not_dali
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.file import load_index
 from fastdual.loaders.index.paths import refuse_folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.parts.common import between_marks
+from bench.parts.markdown import between_marks
 from bench.scale import (
     MARKS,
     Assumptions,

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.parts.common import describe_machine
+from bench.parts.results import describe_machine
 from bench.parts.train import contestants as train_cases
 from bench.parts.train.contestants import KINDS, PARTS, Bench, Size, kind_of, training_gflop
 from bench.parts.train.plot import draw, one_line
 from bench.train import measure
-from fastdual.training.objective import StepOutput
+from fastdual.training.loop import StepOutput
 from tests.runs import write_index
 
 BENCH = Bench("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))

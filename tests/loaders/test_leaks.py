@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.parts.loader.run import process_tree
-from fastdual.loaders.batch.reader import available_cpus
+from bench.parts.processes import process_tree
+from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader

@@ -492,7 +492,7 @@ def test_a_batch_checks_itself(index: VideoIndex):
 
 def test_the_choice_of_decoder_is_told(index: VideoIndex):
     loader = ClipLoader(index, SPEC, batch_size=4)
-    assert loader.decode_choice.backend == "pyav" and "PyAV" in loader.decode_choice.reason
+    assert loader.decode_choice.decoder == "pyav" and "PyAV" in loader.decode_choice.reason
 
 
 @pytest.fixture(autouse=True)

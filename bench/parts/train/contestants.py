@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.parts.common import Row, silent_stderr
+from bench.parts.measure import silent_stderr
+from bench.parts.results import Row
 from fastdual.backbones import create_backbone
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
@@ -25,8 +26,7 @@ from fastdual.loaders.plan import draw_plan
 from fastdual.model.dual import DualModel, create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import Execution, choose_execution
-from fastdual.training.loop import Training, take_step
-from fastdual.training.objective import StepOutput
+from fastdual.training.loop import StepOutput, Training, take_step
 from fastdual.training.pretrain import create_loader, create_training
 
 PARTS = ("forward", "losses", "backward", "optimiser")

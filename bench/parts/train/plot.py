@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from bench.parts.common import Row
+from bench.parts.results import Row
 
 PARTS = ("forward", "losses", "backward", "optimiser")
 

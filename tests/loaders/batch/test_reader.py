@@ -1,4 +1,4 @@
-"""Frame i is the same picture in every backend; what a backend cannot do is known and said."""
+"""Frame i is the same picture for every decoder; PyAV gets the files that DALI would misread."""
 
 import shutil
 from dataclasses import replace
@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.errors import InputError
-from fastdual.loaders.batch.reader import (
-    Examined,
-    FrameReader,
-    choose_backend,
-    colour_matrix,
-    graph_threads,
-    unique_frames,
-    why_not_dali,
-)
+from fastdual.loaders.batch.decoder import colour_matrix, why_not_dali
+from fastdual.loaders.batch.reader import Examined, FrameReader, unique_frames
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
@@ -75,7 +67,7 @@ def colour_space(reader: FrameReader, index: VideoIndex, video: int) -> int:
     return answer.colour_space
 
 
-def assert_backends_agree(index: VideoIndex, videos: list[int], device: str = "cpu") -> None:
+def assert_decoders_agree(index: VideoIndex, videos: list[int], device: str = "cpu") -> None:
     reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
     try:
         for video in videos:
@@ -126,7 +118,7 @@ def test_pyav_shows_the_numbered_frames_upright(index: VideoIndex):
 
 
 def test_rotated_files_come_out_upright(index: VideoIndex):
-    """A quarter turn of the upright file's picture, whichever backend decodes."""
+    """A quarter turn of the upright file's picture, whichever decoder is used."""
     straight = index.paths.index("vp9.mp4")
     full = ClipSpec(mode="evaluate", resize_height=128, resize_width=128)
     square = FrameReader(index, full, num_workers=1, timeout_seconds=60)
@@ -147,24 +139,24 @@ def test_dali_and_pyav_agree_on_every_codec_and_size(index: VideoIndex):
     assert {index.codecs[v] for v in videos} == {"vp8", "vp9", "mjpeg"}
     upright = [v for v in videos if index.rotation[v] % 180 == 0]
     assert {int(index.rotation[v]) for v in upright} == {0, 180}
-    assert_backends_agree(index, upright)
+    assert_decoders_agree(index, upright)
 
 
 def test_dali_and_pyav_agree_on_quarter_turns(index: VideoIndex):
     lying = [v for v in range(len(index)) if index.rotation[v] % 180]
     assert len(lying) == 2
-    assert_backends_agree(index, lying)
+    assert_decoders_agree(index, lying)
 
 
 @pytest.mark.parametrize("space", [1, 9])
-def test_a_stated_colour_matrix_is_kept_by_both_backends(space, tmp_path: Path):
+def test_a_stated_colour_matrix_is_kept_by_both_decoders(space, tmp_path: Path):
     options = {"colorspace": {1: "bt709", 9: "bt2020nc"}[space]}
     encode(tmp_path / "videos" / "x.webm", 20, codec="libvpx-vp9", options=options)
     index = build_index(tmp_path / "videos", tmp_path / "x.h5", num_workers=1)
     reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
     assert colour_space(reader, index, 0) == space
     reader.close()
-    assert_backends_agree(index, [0])
+    assert_decoders_agree(index, [0])
 
 
 def test_dali_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
@@ -176,7 +168,7 @@ def test_dali_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
     index = build_index(tmp_path / "zoo", tmp_path / "zoo.h5")
     videos = [v for v in range(len(index)) if why_not_dali("dali-cpu", index, v) is None]
     assert len(videos) == 14
-    assert_backends_agree(index, videos)
+    assert_decoders_agree(index, videos)
 
 
 def test_files_whose_frames_dali_would_miscount_are_left_to_pyav(
@@ -221,59 +213,6 @@ def test_each_wanted_frame_is_decoded_once():
     assert wanted[1].tolist() == [0]
 
 
-@pytest.mark.parametrize(
-    ("requested", "device", "backend"),
-    [
-        ("auto", "cpu", "pyav"),
-        ("auto", "cuda", "nvdec"),
-        ("pyav", "cuda", "pyav"),
-        ("dali-cpu", "cpu", "dali-cpu"),
-    ],
-)
-def test_the_backend_is_chosen_and_the_reason_told(requested, device, backend):
-    choice = choose_backend(requested, device)
-    assert choice.backend == backend and choice.reason
-    assert ("as asked" in choice.reason) == (requested != "auto")
-
-
-@pytest.mark.parametrize(
-    ("requested", "device", "message"),
-    [
-        ("decord", "cpu", "decode is 'decord'; choose one of auto, nvdec, dali-cpu, pyav"),
-        ("nvdec", "cpu", "needs a CUDA device"),
-        ("dali-cpu", "cuda", "runs on a CPU"),
-    ],
-)
-def test_a_backend_that_the_device_lacks_is_refused(requested, device, message):
-    with pytest.raises(InputError, match=message):
-        choose_backend(requested, device)
-
-
-def test_files_that_dali_cannot_decode_are_known_with_a_reason(index: VideoIndex):
-    h264, vp9 = index.paths.index("h264.mp4"), index.paths.index("vp9.mp4")
-    assert why_not_dali("dali-cpu", index, h264) == "DALI decodes no h264 on a CPU"
-    assert why_not_dali("dali-cpu", index, vp9) is None
-    assert why_not_dali("pyav", index, vp9) == "pyav is the decoder"
-    assert why_not_dali("nvdec", index, h264) is None
-    assert why_not_dali("nvdec", index, vp9) == "NVDEC refuses vp9 of 128x96"
-    mpeg2 = replace(index, codecs=("mpeg2video",) * len(index))
-    assert why_not_dali("nvdec", mpeg2, 0) == "NVDEC decodes no mpeg2video"
-
-
-def test_colour_matrices():
-    assert np.array_equal(colour_matrix(2), np.eye(3))
-    assert np.array_equal(colour_matrix(5), np.eye(3))
-    for space in (1, 9):
-        assert np.allclose(colour_matrix(space).sum(axis=1), 1)  # grey stays grey
-    assert colour_matrix(1)[0, 0] > 1.05
-    assert colour_matrix(8) is None  # YCgCo
-
-
-def test_nvdec_gets_threads_for_all_engines() -> None:
-    assert graph_threads("nvdec", 2) == 16 and graph_threads("nvdec", 64) == 32
-    assert graph_threads("pyav", 2) == graph_threads("dali-cpu", 3) == 1
-
-
 def test_bytes_are_read_whole_for_the_graph(index: VideoIndex) -> None:
     encoded = read_pinned(index.source(0), torch.device("cpu"))
     assert encoded.tobytes() == index.path(0).read_bytes()
@@ -290,7 +229,7 @@ def test_bytes_for_a_gpu_are_pinned(index: VideoIndex) -> None:
 def test_nvdec_and_pyav_agree(index: VideoIndex):
     videos = [v for v in range(len(index)) if why_not_dali("nvdec", index, v) is None]
     assert {index.codecs[v] for v in videos} >= {"h264", "mpeg4"}
-    assert_backends_agree(index, videos, "cuda:0")
+    assert_decoders_agree(index, videos, "cuda:0")
 
 
 @pytest.mark.gpu
@@ -300,4 +239,4 @@ def test_nvdec_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
     reader = FrameReader(index, SPEC, num_workers=1, timeout_seconds=60)
     known = [v for v in videos if colour_matrix(colour_space(reader, index, v)) is not None]
     reader.close()
-    assert_backends_agree(index, known, "cuda:0")
+    assert_decoders_agree(index, known, "cuda:0")
