@@ -7,7 +7,13 @@ import pytest
 
 from fastdual.loaders.batch.reader import ReadTask, read_task
 from fastdual.loaders.decode import skipping
-from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video
+from fastdual.loaders.decode.video import (
+    SeekError,
+    VideoError,
+    decode_all,
+    decode_packet,
+    open_video,
+)
 from fastdual.loaders.index import build_index
 from fastdual.loaders.index.probe import probe_file
 from tests.loaders.clips import encode, read_frames, read_number
@@ -42,14 +48,13 @@ def test_wanted_frames_are_those_of_a_full_decode(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each frame that comes out of the decoder."""
     seen: list[int] = []
-    original = skipping._decode
 
-    def count(packet: object, place: int) -> list[object]:
-        frames = original(packet, place)
+    def count(packet: object, name: str) -> list[object]:
+        frames = decode_packet(packet, name)
         seen.extend(1 for _ in frames)
         return frames
 
-    monkeypatch.setattr(skipping, "_decode", count)
+    monkeypatch.setattr(skipping, "decode_packet", count)
     return seen
 
 
