@@ -97,6 +97,11 @@ class ClipSpec:
         return (0,) if self.mode == "finetune" else tuple(range(self.clips_per_video))
 
     @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """T, H, W of every clip."""
+        return self.frames_per_clip, self.crop_size, self.crop_size
+
+    @property
     def num_views(self) -> int:
         """Views of a batch: the shuffled view of pretraining is the fourth."""
         return 4 if self.mode == "pretrain" else len(self.view_clip)

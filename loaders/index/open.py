@@ -24,7 +24,7 @@ from fastdual.loaders.index.build import (
 from fastdual.loaders.index.probe import Probe
 from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 __all__ = ["VideoIndex", "build_index", "open_index", "summary", "verify_index"]
 

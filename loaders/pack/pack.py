@@ -25,7 +25,7 @@ from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.pack.contents import assemble
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import PackTask, Transcoding
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
