@@ -24,13 +24,20 @@ from pathlib import Path
 
 import torch
 
-from bench.parts.common import RESULTS, Row, describe_machine, write_rows
-from bench.parts.method.run import CONTESTANTS, NO_MERIT, Budget, chances, evaluate, make_network
+from bench.parts.method.run import (
+    CONTESTANTS,
+    NO_MERIT,
+    OBJECTIVES,
+    Budget,
+    chances,
+    evaluate,
+    make_network,
+)
 from bench.parts.method.summary import conclude, draw, one_line
 from bench.parts.method.tables import is_way
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
-from fastdual.kernels.dual_variance import OBJECTIVES
 from fastdual.loaders.index.open import VideoIndex, open_index
 
 # Of two rows that agree in these, one is enough.

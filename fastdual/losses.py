@@ -22,7 +22,8 @@ from fastdual import functional
 from fastdual.kernels.checks import as_temperature
 from fastdual.kernels.contrastive.op import Positives, Precision, Reduction
 from fastdual.kernels.dispatch import Backend, Gather
-from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult, Objective
+from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult
+from fastdual.kernels.objective import Objective
 from fastdual.kernels.shuffle_rank.checks import as_rank_numbers
 
 __all__ = [
@@ -268,7 +269,7 @@ class DualVarianceLoss(nn.Module):
     def __init__(
         self,
         *,
-        objective: Objective = "clip+rank+coherence",
+        objective: str = Objective.CLIP_RANK_COHERENCE,
         backend: Backend = "auto",
         gather: Gather = None,
         clip_temperature: float | nn.Parameter = 0.07,

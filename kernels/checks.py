@@ -94,7 +94,7 @@ def as_temperature(value: Any, name: str = "temperature") -> float | Tensor:
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """A word out of a short list."""
-    options = tuple(choices)
+    options = tuple(map(str, choices))
     if value not in options:
         raise ValueError(f"{name} is {value!r}, must be one of {', '.join(map(repr, options))}")
 

@@ -27,17 +27,16 @@ from fastdual.kernels.dispatch import (
     shuffle_rank_loss_with_metrics,
     widen_mixed,
 )
+from fastdual.kernels.objective import Objective, Part
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank.checks import as_rank_numbers, check_permutation
 
 CoherenceForm = Literal["mean", "segments"]
-Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
-OBJECTIVES: tuple[Objective, ...] = ("clip", "clip+rank", "clip+rank+coherence")
 
 
 class DualVarianceResult(NamedTuple):
-    """The paper's loss, its parts and metrics, all 0-d; what the objective leaves out is 0.
+    """The paper's loss, its parts and metrics, all 0-d; what the objective leaves out is None.
 
     Metrics carry no gradient: shares of this process's rows whose positive is first, or among the
     first five, and for `rank_accuracy` of the rows whose match beats all others.
@@ -45,13 +44,21 @@ class DualVarianceResult(NamedTuple):
 
     total: Tensor
     clip: Tensor
-    coherence: Tensor
-    rank: Tensor
+    coherence: Tensor | None
+    rank: Tensor | None
     clip_top1: Tensor
     clip_top5: Tensor
-    coherence_top1: Tensor
-    coherence_top5: Tensor
-    rank_accuracy: Tensor
+    coherence_top1: Tensor | None
+    coherence_top5: Tensor | None
+    rank_accuracy: Tensor | None
+
+    def measured(self) -> dict[str, Tensor]:
+        """Return the parts and metrics that the objective has, by name, without the total."""
+        return {
+            name: value
+            for name, value in self._asdict().items()
+            if value is not None and name != "total"
+        }
 
 
 def two_view_contrast(
@@ -163,7 +170,7 @@ def dual_variance_loss(
     permutation: Tensor,
     video_ids: Tensor,
     *,
-    objective: Objective = "clip+rank+coherence",
+    objective: str = Objective.CLIP_RANK_COHERENCE,
     clip_temperature: float | Tensor = 0.07,
     coherence_temperature: float | Tensor = 0.07,
     rank_temperature: float = 0.05,
@@ -179,7 +186,7 @@ def dual_variance_loss(
             in the order in which the network saw it. V is at least 4 where `objective` has rank.
         permutation: [B, S] int64; segment i of view 3 is segment permutation[i] of view 2.
         video_ids: [B] int64; equal ids are positives of each other.
-        objective: The parts of the total.
+        objective: The parts of the total, a value of `Objective`.
         clip_temperature: Softmax divisor of the clip contrast.
         coherence_temperature: Softmax divisor of the temporal coherence.
         rank_temperature: Divisor inside the softplus of the shuffle-rank loss.
@@ -190,12 +197,13 @@ def dual_variance_loss(
     Raises:
         ValueError: If an argument does not fit.
     """
-    check_choice("objective", objective, OBJECTIVES)
+    check_choice("objective", objective, Objective)
+    losses = Objective(objective).parts
     clip_temperature = as_temperature(clip_temperature, "clip_temperature")
     coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
     rank_temperature, rank_clip = as_rank_numbers(rank_temperature, rank_clip, prefix="rank_")
-    _check_views(clip, segments, video_ids, views=4 if "rank" in objective else 2)
-    if "rank" in objective:
+    _check_views(clip, segments, video_ids, views=4 if Part.RANK in losses else 2)
+    if Part.RANK in losses:
         check_permutation(permutation, segments[:, 0])
     contrast = two_view_contrast(
         clip[:, 0],
@@ -205,10 +213,8 @@ def dual_variance_loss(
         backend=backend,
         gather=gather,
     )
-    zero = torch.zeros_like(contrast.loss)
-    parts = dict.fromkeys(DualVarianceResult._fields, zero)
-    parts |= _named("clip", contrast)
-    if "coherence" in objective:
+    measured = _named(Part.CLIP, contrast)
+    if Part.COHERENCE in losses:
         coherence = temporal_coherence_loss_with_metrics(
             segments[:, 0],
             segments[:, 1],
@@ -217,11 +223,11 @@ def dual_variance_loss(
             backend=backend,
             gather=gather,
         )
-        parts |= _named("coherence", coherence)
-    if "rank" in objective:
+        measured |= _named(Part.COHERENCE, coherence)
+    if Part.RANK in losses:
         # Views 0 and 2 against the same shuffled view in one call: its mean over 2B samples is the
         # paper's two terms, weighted by 1/2 each.
-        parts["rank"], parts["rank_accuracy"] = shuffle_rank_loss_with_metrics(
+        measured["rank"], measured["rank_accuracy"] = shuffle_rank_loss_with_metrics(
             torch.cat([segments[:, 0], segments[:, 2]]),
             segments[:, 3].repeat(2, 1, 1),
             permutation.repeat(2, 1),
@@ -229,11 +235,12 @@ def dual_variance_loss(
             clip=rank_clip,
             backend=backend,
         )
-    parts["total"] = parts["clip"] + parts["rank"] + parts["coherence"]
-    return DualVarianceResult(**parts)
+    first, *others = (measured[part] for part in losses)
+    values: dict[str, Any] = dict.fromkeys(DualVarianceResult._fields)
+    return DualVarianceResult(**values | measured | {"total": sum(others, start=first)})
 
 
-def _named(part: str, result: ContrastiveResult) -> dict[str, Tensor]:
+def _named(part: Part, result: ContrastiveResult) -> dict[str, Tensor]:
     """Loss and metrics of a contrast under their names in DualVarianceResult."""
     num_valid = result.valid.sum().clamp(min=1)
     return {

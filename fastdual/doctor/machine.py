@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.doctor.losses import check_contrastive, check_conv3d, check_shuffle_rank
 from fastdual.doctor.rate import rate_checks
 

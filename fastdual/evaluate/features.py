@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
+from fastdual.loaders.files import write
 from fastdual.loaders.index.hdf5 import Tables, write_texts
-from fastdual.run.checkpoint import write_atomically
 
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
@@ -52,7 +52,7 @@ class FeatureSet:
         class_names: names of the classes.
         groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
         splits: split name -> sorted row numbers.
-        checkpoint: sha256 of the checkpoint file, or "random weights, seed N".
+        weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
         data_fingerprint: fingerprint of the index.
         settings: how the features were made (backbone, clip size, stride, clips a video).
         left_out: videos that were wanted and are not here.
@@ -64,7 +64,7 @@ class FeatureSet:
     class_names: tuple[str, ...]
     groups: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
-    checkpoint: str
+    weights_sha256: str
     data_fingerprint: str
     settings: Mapping[str, Any]
     left_out: tuple[LeftOut, ...] = ()
@@ -122,17 +122,12 @@ class FeatureSet:
         return tuple(v for v in self.left_out if name is None or not v.splits or name in v.splits)
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all.
+        """Write a features file.
 
         Raises:
-            FailureError: the disk is full or the folder cannot be written.
+            FailureError: The file cannot be written.
         """
-        try:
-            write_atomically(path, _encode(self))
-        except OSError as error:
-            raise FailureError(
-                f"{path}: the features could not be written: {why_not_written(error)}"
-            ) from error
+        write(path, _encode(self), "the features")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSet":
@@ -162,7 +157,7 @@ def is_features_file(path: Path) -> bool:
 def _encode(feature_set: FeatureSet) -> bytes:
     stream = io.BytesIO()
     with h5py.File(stream, "w", userblock_size=_USER_BLOCK) as file:
-        file.attrs["checkpoint"] = feature_set.checkpoint
+        file.attrs["checkpoint"] = feature_set.weights_sha256
         file.attrs["data_fingerprint"] = feature_set.data_fingerprint
         file.attrs["settings"] = json.dumps(dict(feature_set.settings))
         file["features"] = feature_set.features
@@ -213,7 +208,7 @@ def _decode(file: Any, tables: Tables) -> dict[str, Any]:
         "class_names": tables.texts("class_names"),
         "groups": tables.texts("groups"),
         "splits": splits,
-        "checkpoint": file.attrs["checkpoint"],
+        "weights_sha256": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
         "left_out": tuple(

@@ -16,7 +16,7 @@ from fastdual.loaders.index.open import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.training.execution import Execution
-from fastdual.training.objective import StepOutput
+from fastdual.training.loop import StepOutput
 
 
 class Classifier(nn.Module):

@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.embed import EmbedOptions, load_network
+from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.results import read_result
 from fastdual.evaluate.score import sides_of_run, take_split
+from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
@@ -128,7 +129,7 @@ def test_every_overlap_of_every_pair_of_splits_is_written(
 def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) -> None:
     features.save(tmp_path / "both.h5")
     replace(features, labels=np.full(24, -1, np.int32)).save(tmp_path / "unlabelled.h5")
-    replace(take_split(features, "test"), checkpoint="0" * 64).save(tmp_path / "other.h5")
+    replace(take_split(features, "test"), weights_sha256="0" * 64).save(tmp_path / "other.h5")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "both.h5").read_bytes()[:-10])
     both, checkpoint = tmp_path / "both.h5", small_checkpoint()
     cases = {

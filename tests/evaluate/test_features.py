@@ -21,7 +21,7 @@ def feature_set(count: int = 6) -> FeatureSet:
         class_names=("run", "wave"),
         groups=tuple(f"film{i // 2}" for i in range(count)),
         splits={"train": np.arange(count - count // 3), "ucf101-1/test": np.arange(count)[-2:]},
-        checkpoint="ab" * 32,
+        weights_sha256="ab" * 32,
         data_fingerprint="cd" * 32,
         settings={"clips_per_video": 10, "frame_stride": 4},
         left_out=(
@@ -41,7 +41,14 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert read.splits.keys() == made.splits.keys()
     for name in made.splits:
         assert np.array_equal(read.splits[name], made.splits[name])
-    for name in ("paths", "class_names", "groups", "checkpoint", "data_fingerprint", "settings"):
+    for name in (
+        "paths",
+        "class_names",
+        "groups",
+        "weights_sha256",
+        "data_fingerprint",
+        "settings",
+    ):
         assert getattr(read, name) == getattr(made, name)
     assert read.left_out == made.left_out
     assert is_features_file(tmp_path / "f.h5")

@@ -18,13 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from fastdual.config.finetune import FinetuneConfig, resolve_finetune
 from fastdual.config.recipe import read_recipe
 from fastdual.errors import FailureError, InputError
-from fastdual.evaluate.embed import load_network
-from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.results import read_result
+from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
-from fastdual.weights.load import load
+from fastdual.weights.load import load, load_network
 from tests.evaluate.small import (
     damage,
     small_checkpoint,
@@ -76,7 +75,7 @@ def test_run_trains_all_weights_and_leaves_a_result(finished: Path) -> None:
     assert (split["train"], split["test"]) == ("train", "test")
     assert (split["num_train"], split["num_test"]) == (16, 8)
     assert np.sum(split["confusion"]) == 8
-    assert result["checkpoint"] == load_network(small_checkpoint()).identity
+    assert result["checkpoint"] == load_network(small_checkpoint()).weights_sha256
     before = load(small_checkpoint()).backbone.state_dict()
     after = load_checkpoint(find_checkpoint(finished))["model"]
     moved = [name for name in before if not torch.equal(before[name], after[f"backbone.{name}"])]

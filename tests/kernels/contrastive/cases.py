@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from fastdual import losses
-from fastdual.kernels import contrastive_loss, contrastive_loss_with_metrics
 from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.contrastive.op import contrastive_loss, contrastive_loss_with_metrics
 from fastdual.kernels.contrastive.problem import Layout
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums.op import segment_sums

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fastdual.kernels import contrastive_loss_with_metrics
 from fastdual.kernels.contrastive import op as contrastive
 from fastdual.kernels.contrastive import streaming
+from fastdual.kernels.contrastive.op import contrastive_loss_with_metrics
 from fastdual.kernels.contrastive.problem import Layout
 from tests.kernels.contrastive.cases import Case, evaluate, fused, make_inputs
 from tests.numerics import LargestTensor

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from fastdual.kernels import contrastive_loss, reference
+from fastdual.kernels import reference
+from fastdual.kernels.contrastive.op import contrastive_loss
 from fastdual.kernels.contrastive.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
 from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive.cases import (
