@@ -51,7 +51,6 @@ bench: install
 	$(BIN)/python -m bench.train --levers
 	$(BIN)/python -m bench.checkpoints
 	$(BIN)/python -m bench.order
-	$(BIN)/python -m bench.scale --write docs/scale.md
 	$(BIN)/python -m bench.readme
 
 gpu-check: install
