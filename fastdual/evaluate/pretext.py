@@ -14,14 +14,14 @@ from fastdual.config.sections import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import CLIPS_AT_ONCE
-from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import check_frozen, snapshot
 
 HELD_OUT_SEED = 20_210_704  # the clips of every held-out measurement, whatever the run's own seed
 

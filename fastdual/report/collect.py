@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
-from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed_clips, feature_set
+from fastdual.evaluate.embed import EmbedOptions, Progress, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import (
     HeldOutEmbeddings,
@@ -26,10 +26,11 @@ from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import centre_and_normalise
 from fastdual.evaluate.score import Sides, retrieval_report, take_split
 from fastdual.evaluate.variance import Variance, variance
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
 from fastdual.report.projection import Projection, project
 from fastdual.report.thumbnails import film_strips
+from fastdual.weights.load import Network
 
 _SHOWN_QUERIES, _NEIGHBOURS = 12, 5
 _MAX_MAP_STRIPS = 160

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastdual.errors import FailureError, why_not_written
-from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
+from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
 from fastdual.report.runs import distinct_names, read_curves
+from fastdual.weights.load import Network
 
 
 def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
@@ -94,9 +94,5 @@ def draw_network(
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailureError(f"{path.parent}: cannot be made: {why_not_written(error)}") from error
     save_figure(figure, path)
     return path

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.parts.common import Row
+from bench.parts.results import Row
 from fastdual.config.recipe import Resolved, read_recipe
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
-from fastdual.evaluate.embed import EmbedOptions, Network, embed_clips, feature_set, load_network
+from fastdual.evaluate.embed import EmbedOptions, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import (
     held_out_embeddings,
@@ -28,11 +28,12 @@ from fastdual.evaluate.retrieval import retrieve
 from fastdual.evaluate.score import take_split
 from fastdual.evaluate.variance import variance
 from fastdual.kernels.objective import Objective
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.folder import RunFolder
 from fastdual.training.pretrain import pretrain
+from fastdual.weights.load import Network, load_network
 
 UNTRAINED = "untrained"
 _GRID = 12  # side of the pictures that the networks of no merit give as features
@@ -111,7 +112,7 @@ def make_network(
     resolved = budget.resolve(objective=objective, seed=seed, num_videos=num_videos)
     config = resolved.config
     if contestant in NO_MERIT:
-        encoder = VideoEncoder(NO_MERIT[contestant](), config, identity=contestant)
+        encoder = VideoEncoder(NO_MERIT[contestant](), config, weights_sha256=contestant)
         return Network(encoder.eval(), config, contestant), 0
     if contestant == UNTRAINED:
         torch.manual_seed(seed)
