@@ -27,7 +27,7 @@ from fastdual.loaders.index.video import Video
 from fastdual.loaders.pack.contents import as_packed, assemble
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import Transcoding
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
