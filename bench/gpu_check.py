@@ -3,13 +3,12 @@
     python -m bench.gpu_check [--out FOLDER]
 
 Compiles every kernel ahead of time for sm_80, sm_90 and sm_100, which needs no GPU and takes
-minutes on few cores, seconds where Triton's cache has them. With a GPU, runs the tests marked `gpu`
-and the benchmarks, under limits that add up to less than ten minutes, and writes their results and
-summary.json to FOLDER. Without one it says so after the compilation and exits 0.
+minutes on few cores, seconds if Triton's cache has them. With a GPU it then runs the tests marked
+`gpu` and the benchmarks, under limits that add up to less than ten minutes, and writes results and
+summary.json to FOLDER. Without a GPU it says so after the compilation and exits 0.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
-from bench.parts.results import describe_machine
+from bench.parts.results import describe_machine, write_json
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ CHECKS = (
 
 
 def run_check(check: Check, out: Path) -> Outcome:
-    """Run one command with its output in OUT/NAME.log; a failure ends nothing else."""
+    """Run one command with its output in OUT/NAME.log; a failure does not stop the others."""
     command = [sys.executable, *(part.format(out=out) for part in check.arguments)]
     environment = {**os.environ, "FASTDUAL_REQUIRE_GPU": "1"} if check.needs_gpu else None
     start = time.monotonic()
@@ -72,7 +74,7 @@ def run_check(check: Check, out: Path) -> Outcome:
 
 
 def main() -> int:
-    """Run the checks of this machine; the exit code says whether all passed."""
+    """Run the checks that this machine can run; return 0 if all passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/gpu-check"))
     out = parser.parse_args().out
@@ -89,7 +91,7 @@ def main() -> int:
         print(f"{check.name}: {verdict} ({outcome.seconds} s)", flush=True)
     machine = describe_machine(torch.device("cuda" if has_gpu else "cpu"))
     summary = {"machine": machine, "checks": [asdict(outcome) for outcome in outcomes]}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(summary, out / "summary.json")
     if not has_gpu:
         left = ", ".join(check.name for check in CHECKS if check.needs_gpu)
         print(f"no CUDA device here: only the compilation was checked; left for one: {left}")

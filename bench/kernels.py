@@ -1,9 +1,11 @@
 """What every kernel costs on sm_80, sm_90 and sm_100, compiled here without a GPU.
 
-`python -m bench.kernels` writes bench/results/kernels_aot.csv: registers, spills, shared memory
-and thread blocks a multiprocessor of every kernel in every tile. The tiles were chosen by this
-table. Rows of the committed table stay where neither the kernel's source, nor its launch, nor
-Triton has changed; --fresh compiles them all.
+    python -m bench.kernels [--fresh] [--jobs N] [--out FOLDER]
+
+Writes bench/results/kernels_aot.csv: registers, spills, shared memory and thread blocks per
+multiprocessor of every kernel in every tile. The tiles were chosen by this table. A row of the
+committed table stays if the kernel's source, its launch and Triton are the same; --fresh compiles
+all of them.
 """
 
 import argparse
@@ -15,21 +17,25 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.parts.results import RESULTS, Row
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from bench.parts.results import RESULTS, Row, to_csv
+from fastdual.loaders import files
 
 if TYPE_CHECKING:
     from bench.parts.kernels.compile import Launch
 
 ARCHITECTURES = (80, 90, 100)
 TABLE = RESULTS / "kernels_aot.csv"
-# What a row says of a compiled kernel, and under which version of Triton: all that stays of it.
+# What a row says about a compiled kernel, and by which version of Triton.
 COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor", "triton")
 
 Key = tuple[str, str]  # a launch's digest, and the architecture
 
 
 def compile_case(number: int) -> list[Row]:
-    """Rows of the case of that number, one an architecture; runs in a process of its own."""
+    """Return the rows of the case of that number, one per architecture. Runs in a worker."""
     import triton
 
     from bench.parts.kernels import cases as aot_cases
@@ -51,7 +57,7 @@ def compile_case(number: int) -> list[Row]:
 
 
 def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
-    """The row of one launch on one architecture."""
+    """Return the row of one launch on one architecture."""
     return {
         "kernel": launch.name,
         "case": case,
@@ -66,7 +72,7 @@ def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
 
 
 def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
-    """What a table knows of launches compiled by this version of Triton."""
+    """Return what a table knows about launches compiled by this version of Triton."""
     return {
         (row["digest"], row["architecture"]): {name: row[name] for name in COSTS}
         for row in table
@@ -75,7 +81,7 @@ def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
 
 
 def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
-    """Rows of all cases in their order; what is not known is compiled."""
+    """Return the rows of all cases in order; what is not known is compiled by so many jobs."""
     from bench.parts.kernels import cases as aot_cases
 
     cases = list(aot_cases.table_cases())
@@ -103,8 +109,8 @@ def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of kernels_aot.csv")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time")
-    parser.add_argument("--fresh", action="store_true", help="compile what the table knows, too")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of compilers")
+    parser.add_argument("--fresh", action="store_true", help="compile also what the table knows")
     arguments = parser.parse_args()
     import triton
 
@@ -113,12 +119,8 @@ def main() -> None:
         with TABLE.open(newline="") as file:
             known = known_costs(csv.DictReader(file), triton.__version__)
     rows = table_rows(known, arguments.jobs)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / TABLE.name
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write(path, to_csv(rows), "the table")
     spilling = sorted({row["case"] for row in rows if int(row["spilled_bytes"])})
     print(f"{len(rows)} rows in {path}; cases that spill: {', '.join(spilling) or 'none'}")
 
