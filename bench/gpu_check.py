@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -21,7 +21,7 @@ if not __package__:  # run as a file
 
 import torch
 
-from bench.parts.results import describe_machine, write_json
+from bench.parts.results import Row, describe_machine, write_json
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,6 @@ class Check:
     arguments: tuple[str, ...]
     limit_seconds: int
     needs_gpu: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a check ended."""
-
-    name: str
-    passed: bool
-    seconds: float
-    note: str
 
 
 CHECKS = (
@@ -57,8 +47,8 @@ CHECKS = (
 )  # fmt: skip
 
 
-def run_check(check: Check, out: Path) -> Outcome:
-    """Run one command with its output in OUT/NAME.log; a failure does not stop the others."""
+def run_check(check: Check, out: Path) -> Row:
+    """Run one command with its output in OUT/NAME.log; return how it ended."""
     command = [sys.executable, *(part.format(out=out) for part in check.arguments)]
     environment = {**os.environ, "FASTDUAL_REQUIRE_GPU": "1"} if check.needs_gpu else None
     start = time.monotonic()
@@ -70,7 +60,8 @@ def run_check(check: Check, out: Path) -> Outcome:
             note = "" if code == 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
             note = f"not done after {check.limit_seconds} s"
-    return Outcome(check.name, not note, round(time.monotonic() - start, 1), note)
+    seconds = round(time.monotonic() - start, 1)
+    return {"name": check.name, "passed": not note, "seconds": seconds, "note": note}
 
 
 def main() -> int:
@@ -87,15 +78,15 @@ def main() -> int:
         print(f"{check.name} ...", flush=True)
         outcome = run_check(check, out)
         outcomes.append(outcome)
-        verdict = "ok" if outcome.passed else f"FAILED: {outcome.note}; {out / check.name}.log"
-        print(f"{check.name}: {verdict} ({outcome.seconds} s)", flush=True)
+        note = outcome["note"]
+        verdict = f"FAILED: {note}; {out / check.name}.log" if note else "ok"
+        print(f"{check.name}: {verdict} ({outcome['seconds']} s)", flush=True)
     machine = describe_machine(torch.device("cuda" if has_gpu else "cpu"))
-    summary = {"machine": machine, "checks": [asdict(outcome) for outcome in outcomes]}
-    write_json(summary, out / "summary.json")
+    write_json({"machine": machine, "checks": outcomes}, out / "summary.json")
     if not has_gpu:
         left = ", ".join(check.name for check in CHECKS if check.needs_gpu)
         print(f"no CUDA device here: only the compilation was checked; left for one: {left}")
-    return 0 if all(outcome.passed for outcome in outcomes) else 1
+    return int(not all(outcome["passed"] for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -15,48 +15,36 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import triton
+
+from bench.parts.kernels.cases import table_cases
+from bench.parts.kernels.compile import Launch, compile_launch
 from bench.parts.results import RESULTS, Row, to_csv
 from fastdual.loaders import files
 
-if TYPE_CHECKING:
-    from bench.parts.kernels.compile import Launch
-
 ARCHITECTURES = (80, 90, 100)
 TABLE = RESULTS / "kernels_aot.csv"
-# What a row says about a compiled kernel, and by which version of Triton.
-COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor", "triton")
+COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor")
 
 Key = tuple[str, str]  # a launch's digest, and the architecture
 
 
 def compile_case(number: int) -> list[Row]:
     """Return the rows of the case of that number, one per architecture. Runs in a worker."""
-    import triton
-
-    from bench.parts.kernels import cases as aot_cases
-    from bench.parts.kernels import compile as aot
-
-    case, launch = list(aot_cases.table_cases())[number]
+    case, launch = list(table_cases())[number]
     rows = []
     for architecture in ARCHITECTURES:
-        usage = aot.compile_launch(launch, architecture)
-        costs = (
-            usage.registers,
-            usage.local_bytes,
-            usage.shared_bytes,
-            usage.blocks_per_multiprocessor,
-            triton.__version__,
-        )
-        rows.append(describe(case, launch, architecture, dict(zip(COSTS, costs, strict=True))))
+        usage = compile_launch(launch, architecture)
+        costs = {name: getattr(usage, name) for name in COSTS} | {"triton": triton.__version__}
+        rows.append(describe(case, launch, architecture, costs))
     return rows
 
 
-def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
+def describe(case: str, launch: Launch, architecture: int, costs: Row) -> Row:
     """Return the row of one launch on one architecture."""
     return {
         "kernel": launch.name,
@@ -74,7 +62,7 @@ def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
 def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
     """Return what a table knows about launches compiled by this version of Triton."""
     return {
-        (row["digest"], row["architecture"]): {name: row[name] for name in COSTS}
+        (row["digest"], row["architecture"]): {name: row[name] for name in (*COSTS, "triton")}
         for row in table
         if row["triton"] == triton_version and "digest" in row
     }
@@ -82,14 +70,11 @@ def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
 
 def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
     """Return the rows of all cases in order; what is not known is compiled by so many jobs."""
-    from bench.parts.kernels import cases as aot_cases
-
-    cases = list(aot_cases.table_cases())
-    wanted = [f"sm_{architecture}" for architecture in ARCHITECTURES]
+    cases = list(table_cases())
     missing = [
         number
         for number, (_, launch) in enumerate(cases)
-        if any((launch.digest, name) not in known for name in wanted)
+        if any((launch.digest, f"sm_{name}") not in known for name in ARCHITECTURES)
     ]
     compiled: dict[int, list[Row]] = {}
     with ProcessPoolExecutor(jobs) as pool:
@@ -107,13 +92,12 @@ def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
 
 
 def main() -> None:
+    """Compile, write the table, and name the cases that spill."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of kernels_aot.csv")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of compilers")
     parser.add_argument("--fresh", action="store_true", help="compile also what the table knows")
     arguments = parser.parse_args()
-    import triton
-
     known: dict[Key, Row] = {}
     if TABLE.exists() and not arguments.fresh:
         with TABLE.open(newline="") as file:
