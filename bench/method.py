@@ -43,7 +43,7 @@ from bench.parts.results import RESULTS, Row, describe_machine, read_rows, write
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
 from fastdual.loaders import files
-from fastdual.loaders.index.open import VideoIndex, open_index
+from fastdual.loaders.index import VideoIndex, open_index
 
 # Rows that agree in these columns are the same row.
 _KEY = ("data", "fingerprint", "contestant", "seed", "budget", "clips_per_video")

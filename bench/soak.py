@@ -36,7 +36,7 @@ from bench.parts.loader.data import write_videos
 from bench.parts.results import RESULTS, describe_machine, write_json
 from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
 from fastdual.loaders import files
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec

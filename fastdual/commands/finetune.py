@@ -103,7 +103,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     """Train and test in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.launch import is_launched, report_signal
     from fastdual.distributed.team import read_world
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.finetune import finetune
 
     world = read_world()

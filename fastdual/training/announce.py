@@ -5,7 +5,7 @@ from pathlib import Path
 from fastdual.config.recipe import Resolved
 from fastdual.config.sections import PretrainConfig
 from fastdual.distributed.team import World
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.training.execution import Execution
 from fastdual.training.loop import Training
 

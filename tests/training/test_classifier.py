@@ -11,7 +11,7 @@ import torch
 from fastdual.config.finetune import FinetuneConfig, resolve_finetune
 from fastdual.distributed.team import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier, classify
 from fastdual.training.execution import choose_execution

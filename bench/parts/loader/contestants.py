@@ -15,11 +15,11 @@ from bench.parts.loader.dataset import SEED, VideoDataset, under_dataloader, und
 from bench.parts.loader.decoders import Decode, Ints
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 _MOST_BATCHES = 1 << 16  # more than any contestant gets through
 
@@ -63,7 +63,7 @@ class Contestant:
     def batches(self, job: Job) -> Iterator[Any]:
         """Return its batches, without end."""
         name = "videos" if self.reads == "jpeg" else self.reads
-        return self.make(VideoIndex.load(Path(job.folder) / f"{name}.h5"), job)
+        return self.make(load_index(Path(job.folder) / f"{name}.h5"), job)
 
     def missing(self, has_gpu: bool) -> str:
         """Return why it cannot take part here; "" if it can."""
@@ -124,11 +124,10 @@ def plans(index: VideoIndex, job: Job) -> Iterator[tuple[int, Ints, AugmentTask]
 def decode_tasks(index: VideoIndex, job: Job) -> Iterator[ReadTask]:
     """Yield the frames that the loader wants."""
     for video, wanted, views in plans(index, job):
-        table = index.keyframes(video)
         yield ReadTask(
             index.source(video),
             wanted,
-            None if table is None else (table.frames, table.pts, table.offsets),
+            index.keyframes(video),
             (views.spec.resize_height, views.spec.resize_width),
             int(index.rotation[video]),
             int(index.num_frames[video]),
