@@ -37,7 +37,9 @@ def test_every_module_has_a_test_or_is_listed_with_one() -> None:
 
 
 def test_the_tests_of_the_list_exist() -> None:
-    missing = [test for tests in covered().values() for test in tests if not (PROJECT / test).exists()]
+    missing = [
+        test for tests in covered().values() for test in tests if not (PROJECT / test).exists()
+    ]
     assert missing == [] and all(covered().values())
 
 
