@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fastdual.kernels import reference
 from fastdual.kernels.backend import has_triton, runs_triton
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.shuffle_rank import op as shuffle_rank
+from fastdual.kernels.contrastive import loss as contrastive
+from fastdual.kernels.shuffle_rank import loss as shuffle_rank
 
 Status = Literal["ok", "wrong", "unavailable"]
 Loss = Callable[..., Tensor]

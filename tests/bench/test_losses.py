@@ -11,7 +11,7 @@ from bench import losses
 from bench.losses import MODES, Contestant, largest_error, measure
 from bench.parts.common import describe_machine, peak_memory_mib, time_interleaved, write_rows
 from bench.parts.losses.cases import CASES
-from tests.kernels.contrastive.cases import TorchLaunches
+from tests.kernels.launches import TorchLaunches
 
 CPU = torch.device("cpu")
 

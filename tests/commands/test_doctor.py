@@ -14,8 +14,8 @@ from fastdual.cli import cli
 from fastdual.doctor import losses as doctor_kernels
 from fastdual.doctor import machine as doctor
 from fastdual.doctor import rate as doctor_rate
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.shuffle_rank import op as shuffle_rank
+from fastdual.kernels.contrastive import loss as contrastive
+from fastdual.kernels.shuffle_rank import loss as shuffle_rank
 
 Tensor = torch.Tensor
 
