@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.errors import FailureError, InputError
 
 # In the order in which a new user meets them.

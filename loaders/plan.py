@@ -57,6 +57,11 @@ class ClipSpec:
     reverse_probability: float = 0.5
     flip_probability: float = 0.5
 
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """T, H, W of a clip as a network gets it."""
+        return self.frames_per_clip, self.crop_size, self.crop_size
+
     def __post_init__(self) -> None:
         if self.mode not in ("pretrain", "finetune", "evaluate"):
             raise InputError(f"mode is {self.mode!r}; choose pretrain, finetune or evaluate")

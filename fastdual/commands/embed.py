@@ -11,7 +11,6 @@ from fastdual.commands.shared.options import (
     random_weights_option,
 )
 from fastdual.commands.shared.progress import video_progress
-from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 
@@ -57,12 +56,13 @@ def command(
       fastdual embed run x.h5 -o baseline.h5 --random-weights
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.evaluate.embed import EmbedOptions, embed, load_network
-    from fastdual.loaders.index.open import open_index
+    from fastdual.evaluate.embed import EmbedOptions, embed
+    from fastdual.loaders.files import make_folder_of
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"-o {output}: the folder {output.parent} does not exist; make it first")
+    make_folder_of(output, "the features")  # before hours are spent on them
     where = str(choose_device(device))
     network = load_network(run, device=where, random_weights=random_weights)
     index = open_index(data, root=root)
@@ -77,6 +77,6 @@ def command(
         features = embed(network, index, split=split, options=options, progress=progress)
     features.save(output)
     count, width = features.features.shape
-    click.echo(f"{output}: {count} videos x {width} features ({network.identity[:32]})")
+    click.echo(f"{output}: {count} videos x {width} features ({network.weights_sha256[:32]})")
     for video in features.left_out:
         click.echo(f"left out: {video.path} ({video.reason})")

@@ -67,7 +67,7 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     from fastdual.config.finetune import resolve_finetune
     from fastdual.distributed.launch import is_launched, is_restart
     from fastdual.run.folder import RunFolder
-    from fastdual.weights.load import load, load_random
+    from fastdual.weights.load import load_network
 
     if options["family"] is not None:
         pair = split_pair(options["family"], options["train"], options["test"])
@@ -80,10 +80,10 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     if options["freeze"]:
         given["--freeze"] = ("model.freeze", True)
     with training_process():
-        if options["random_weights"]:
-            encoder = load_random(source, seed=options["seed"] or 0)
-        else:
-            encoder = load(source)
+        random_weights, seed = options["random_weights"], options["seed"] or 0
+        encoder = load_network(
+            source, heads=False, random_weights=random_weights, seed=seed
+        ).encoder
         folder = RunFolder(options["run_path"])
         config = resolve_finetune(
             folder,
@@ -103,7 +103,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     """Train and test in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.launch import is_launched, report_signal
     from fastdual.distributed.team import read_world
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.finetune import finetune
 
     world = read_world()
@@ -140,7 +140,7 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
     report = make_result(
         task="linear" if config.model.freeze else "finetune",
         command=typed_command(),
-        checkpoint=config.model.weights,
+        weights_sha256=config.model.weights,
         data_fingerprint=index.fingerprint,
         settings={"backbone": config.model.backbone, "config": config.to_dict()},
         splits=[

@@ -45,12 +45,13 @@ def command(
       fastdual plot runs/a --data x.h5
     """
     # torch and matplotlib take seconds to import; --help does not wait for them.
-    from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.embed import EmbedOptions
     from fastdual.evaluate.features import FeatureSet, is_features_file
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
     files = [source for source in sources if is_features_file(source)]
     runs = [source for source in sources if source not in files]

@@ -62,11 +62,12 @@ def command(
     the match wherever the shuffle left the segments in place (1 in S! videos); "segments moved"
     leaves those out.
     """
-    from fastdual.evaluate.embed import left_out, load_network
+    from fastdual.evaluate.embed import left_out
     from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, intervals, measure
     from fastdual.evaluate.results import make_result
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
     where = str(choose_device(device))
     network = load_network(run, device=where, random_weights=random_weights)
@@ -80,7 +81,7 @@ def command(
     result = make_result(
         task="pretext",
         command=typed_command(),
-        checkpoint=network.identity,
+        weights_sha256=network.weights_sha256,
         data_fingerprint=index.fingerprint,
         settings={"backbone": config.model.backbone, "frame_stride": config.clip.frame_stride},
         splits=[

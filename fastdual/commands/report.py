@@ -52,12 +52,13 @@ def command(
       fastdual report runs/ucf ucf101.h5 --split ucf101-1
     """
     # torch and matplotlib take seconds to import; --help does not wait for them.
-    from fastdual.evaluate.embed import EmbedOptions, load_network
+    from fastdual.evaluate.embed import EmbedOptions
     from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.report.collect import collect
     from fastdual.report.page import read_facts, render, write_page
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
     splits = (gallery or "train", queries or "test")
     if family is not None:

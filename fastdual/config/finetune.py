@@ -98,7 +98,10 @@ def resolve_finetune(
             "another folder"
         )
     clip = {f"clip.{name}": getattr(encoder.config.clip, name) for name in _FROM_SOURCE}
-    fixed = {"model.backbone": encoder.config.model.backbone, "model.weights": encoder.identity}
+    fixed = {
+        "model.backbone": encoder.config.model.backbone,
+        "model.weights": encoder.weights_sha256,
+    }
     by_flag = [(flag, {key: value}) for flag, (key, value) in flags.items()]
     stored = _stored(folder)
     below: list[tuple[str, Mapping[str, Any]]] = [("SOURCE", clip)]

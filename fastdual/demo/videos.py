@@ -12,15 +12,16 @@ from each other: what the method learns from is there to be learned in minutes.
 
 import csv
 import dataclasses
-import os
+import io
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.demo.encode import encode_video
 from fastdual.errors import InputError
+from fastdual.loaders.files import write
 
 Array = NDArray[np.float64]
 Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
@@ -34,14 +35,6 @@ FORMATS = (
     (128, 96, "mp4", "libx264"),
     (90, 160, "webm", "libvpx-vp9"),
 )
-ENCODER_OPTIONS = {
-    # One thread and bit-exact muxing: the same seed gives the same bytes on every machine.
-    # Macroblock-tree rate control was seen to give other bytes from run to run.
-    "libx264": {"preset": "veryfast", "crf": "22", "g": "24", "mbtree": "0", "threads": "1"},
-    "libvpx-vp9": {
-        "deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "g": "24", "threads": "1",
-    },
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,23 +235,6 @@ def _camera_path(rng: np.random.Generator, frames: int, room: tuple[int, int]) -
     return path
 
 
-def encode_video(path: Path, video: NDArray[np.uint8], *, codec: str, fps: int) -> None:
-    """Write uint8 [T, H, W, 3] as an encoded file; the container follows from the file's suffix."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        container.flags |= av.container.Flags.bitexact.value
-        stream = container.add_stream(codec, rate=fps, options=dict(ENCODER_OPTIONS[codec]))
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, fps)
-        stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:
     """Write the demo set: FOLDER/CLASS/sceneNN.{mp4,webm} and FOLDER/videos.csv.
 
@@ -308,9 +284,8 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _write_table(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
-    temporary = path.with_suffix(".csv.partial")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", "group", "split"))
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "group", "split"))
+    writer.writerows(rows)
+    write(path, text.getvalue(), "the table")

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from fastdual.cli import cli
+from fastdual.loaders.files import write
 
 SETTINGS = ("--recipe", "tiny")
 
@@ -48,7 +49,8 @@ def run_demo(folder: Path) -> None:
     _type("plot", run, after, "-o", plots)
     rows = _compare(run, index, before, after)
     click.echo("\n" + _table(rows))
-    (folder / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    results = json.dumps([asdict(row) for row in rows], indent=2) + "\n"
+    write(folder / "results.json", results, "the results")
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     click.echo(f"plots       {plots}")
     click.echo(f"checkpoint  {run / 'checkpoints'}")
@@ -63,12 +65,12 @@ def _type(*words: str | Path) -> None:
 
 def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row]:
     """Score the untrained and the pretrained network on the held-out videos."""
-    from fastdual.evaluate.embed import load_network
     from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
     from fastdual.evaluate.score import retrieval_report, sides_of_files
-    from fastdual.loaders.index.open import VideoIndex
+    from fastdual.loaders.index import load_index
+    from fastdual.weights.load import load_network
 
-    index = VideoIndex.load(index_file)
+    index = load_index(index_file)
     retrieval, pretext = [], []
     for features, random_weights in ((before, True), (after, False)):
         retrieval.append(retrieval_report(sides_of_files([features], None, None)))

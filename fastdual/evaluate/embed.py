@@ -3,80 +3,30 @@
 Shapes: B videos of a batch, K clips a video, N videos, F features.
 """
 
-import hashlib
-import itertools
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.backbones.custom import check_named
 from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
-from fastdual.evaluate.frozen import kept_frozen
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.model.dual import DualModel, create_model
+from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_model
-from fastdual.weights.load import load, load_random, refuse_videos
+from fastdual.model.frozen import kept_frozen
+from fastdual.weights.load import Network
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
 
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos that could not be decoded)."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model in evaluation mode, the config that it was made by, and which weights it has.
-
-    `identity` is the sha256 of the checkpoint file, or "random weights, seed N".
-    """
-
-    model: DualModel | VideoEncoder
-    config: PretrainConfig
-    identity: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
-
-
-def load_network(path: Path, *, device: str = "cpu", random_weights: bool = False) -> Network:
-    """Load the model of a checkpoint file, a run folder or a file of `fastdual export`.
-
-    Args:
-        path: a checkpoint, a run folder, whose newest checkpoint is taken, or x.safetensors.
-        random_weights: build the same network but keep the weights that the run began with: the
-            baseline that pretraining has to beat. Never done without being asked for.
-
-    Raises:
-        InputError: no checkpoint there, or a damaged one; the videos in its place.
-    """
-    refuse_videos(path)
-    exported = path.suffix == ".safetensors"
-    file = path if exported else find_checkpoint(path)
-    if exported or load_checkpoint(file).get("task") == "finetune":
-        encoder = load_random(file, seed=0) if random_weights else load(file)
-        return Network(encoder.to(device), encoder.config, encoder.identity)
-    if not random_weights:
-        model, config = load_model(file, device=device)
-        return Network(model, config, _sha256(file))
-    config = PretrainConfig.from_dict(load_checkpoint(file)["config"], origin=str(file))
-    check_named(config.model.backbone, origin=str(file))
-    with torch.random.fork_rng():
-        torch.manual_seed(config.run.seed)
-        model = create_model(config).to(device).eval()
-    return Network(model, config, f"random weights, seed {config.run.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +146,7 @@ def feature_set(
         class_names=index.class_names,
         groups=tuple(index.groups[video] for video in videos),
         splits={name: np.flatnonzero(np.isin(videos, of)) for name, of in index.splits.items()},
-        checkpoint=network.identity,
+        weights_sha256=network.weights_sha256,
         data_fingerprint=index.fingerprint,
         settings=settings,
     )
@@ -220,8 +170,3 @@ def left_out(
         for path, reason in index.quarantine
     )
     return (*failed, *quarantined)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

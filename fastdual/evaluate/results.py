@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from fastdual import __version__
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual._version import __version__
+from fastdual.errors import InputError
 from fastdual.evaluate.average import mean_and_spread
-from fastdual.run.checkpoint import write_atomically
+from fastdual.loaders.files import write
 
 FORMAT = "fastdual result"
 FORMAT_VERSION = 1
@@ -33,7 +33,7 @@ def make_result(
     *,
     task: str,
     command: str,
-    checkpoint: str,
+    weights_sha256: str,
     data_fingerprint: str,
     settings: Mapping[str, Any],
     splits: Sequence[Mapping[str, Any]],
@@ -43,7 +43,7 @@ def make_result(
     Args:
         task: "probe", "knn", "retrieve", "pretext", "finetune" or "linear".
         command: the command line that makes it again.
-        checkpoint: sha256 of the checkpoint, or "random weights, seed N".
+        weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
         data_fingerprint: of the index.
         settings: backbone, clips and whatever else decides the numbers.
         splits: for each pair of splits its "train", "test", "metrics" and the rest; the means of
@@ -55,7 +55,7 @@ def make_result(
         "task": task,
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "checkpoint": checkpoint,
+        "checkpoint": weights_sha256,
         "data_fingerprint": data_fingerprint,
         "settings": dict(settings),
         "splits": list(splits),
@@ -69,18 +69,12 @@ def make_result(
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result whole or not at all, making its folder where needed.
+    """Write a result file.
 
     Raises:
-        FailureError: the disk is full or the folder cannot be written.
+        FailureError: The file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise FailureError(
-            f"{path}: the result could not be written: {why_not_written(error)}"
-        ) from error
+    write(path, json.dumps(result, indent=1, allow_nan=False) + "\n", "the result")
 
 
 def result_file(source: Path, result: Mapping[str, Any]) -> Path:

@@ -115,10 +115,10 @@ def centre_and_normalise(features: Tensor) -> Tensor:
 
 def _check_same_network(train: FeatureSet, test: FeatureSet, names: tuple[str, str]) -> None:
     both = " and ".join(names)
-    if train.checkpoint != test.checkpoint:
+    if train.weights_sha256 != test.weights_sha256:
         raise InputError(
-            f"{both} come from two networks (checkpoint {train.checkpoint[:12]} and "
-            f"{test.checkpoint[:12]}); embed both with one"
+            f"{both} come from two networks (checkpoint {train.weights_sha256[:12]} and "
+            f"{test.weights_sha256[:12]}); embed both with one"
         )
     if train.settings != test.settings:
         keys = sorted(

@@ -8,10 +8,11 @@ import numpy as np
 
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
-from fastdual.evaluate.embed import EmbedOptions, Network, Progress, embed
+from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file
 from fastdual.evaluate.retrieval import PAPER_KS, RetrievalResult, retrieve
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
+from fastdual.weights.load import Network
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def retrieval_report(sides: Sides) -> dict[str, Any]:
             if k <= result.num_gallery
         },
         "chance": _chance(sides.gallery, result),
-        "checkpoint": sides.gallery.checkpoint,
+        "checkpoint": sides.gallery.weights_sha256,
     }
 
 

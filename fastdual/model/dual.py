@@ -66,15 +66,14 @@ def projection_head(feature_dim: int, output_dim: int) -> nn.Sequential:
 
 
 def create_model(config: PretrainConfig) -> DualModel:
-    """The model that a config describes, freshly initialised from torch's generator."""
-    clip = config.clip
-    clip_shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
+    """Return the model that a config describes, freshly initialised from torch's generator."""
+    backbone = create_backbone(
+        config.model.backbone,
+        clip_shape=config.clip.clip_shape,
+        channel_multiple=config.model.channel_multiple,
+    )
     return DualModel(
-        create_backbone(
-            config.model.backbone,
-            clip_shape=clip_shape,
-            channel_multiple=config.model.channel_multiple,
-        ),
+        backbone,
         num_segments=config.clip.num_segments,
         clip_dim=config.model.clip_dim,
         segment_dim=config.model.segment_dim,

@@ -4,27 +4,26 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.config.sections import PretrainConfig
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
 class VideoEncoder(nn.Module):
     """A backbone, pooled: clips -> features; with the preprocessing that it was trained behind.
 
     Args:
-        backbone: maps [N, 3, T, H, W] to [N, F, t, h, w].
-        config: its clips (`config.clip`) and its name (`config.model.backbone`).
-        identity: which weights these are: sha256 of the file that they came from.
+        backbone: Maps [N, 3, T, H, W] to [N, F, t, h, w].
+        config: Its clips (`config.clip`) and its name (`config.model.backbone`).
+        weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, config: PretrainConfig, *, identity: str) -> None:
+    def __init__(self, backbone: nn.Module, config: PretrainConfig, *, weights_sha256: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.config = config
-        self.identity = identity
+        self.weights_sha256 = weights_sha256
         self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
         shape = (1, 3, 1, 1, 1)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):

@@ -16,10 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from fastdual.backbones.custom import check_named
-from fastdual.config.sections import PretrainConfig
 from fastdual.errors import FailureError, InputError
-from fastdual.model.dual import DualModel, create_model
 
 FORMAT = "fastdual checkpoint"
 FORMAT_VERSION = 1
@@ -170,22 +167,3 @@ def find_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path}: no such run folder or checkpoint file")
     return path
-
-
-def load_model(path: Path, *, device: str = "cpu") -> tuple[DualModel, PretrainConfig]:
-    """Rebuild the model of a checkpoint, in evaluation mode, and the config of its training.
-
-    Args:
-        path: a checkpoint file, or a run folder (its newest checkpoint is taken).
-        device: where the model goes.
-
-    Raises:
-        InputError: no checkpoint there, a damaged one, or weights that do not fit its own config.
-    """
-    file = find_checkpoint(path)
-    state = load_checkpoint(file)
-    config = PretrainConfig.from_dict(state["config"], origin=str(file))
-    check_named(config.model.backbone, origin=str(file))
-    model = create_model(config)
-    load_weights(model, state["model"], origin=file)
-    return model.to(device).eval(), config

@@ -1,31 +1,19 @@
-"""What a run tells: a line of progress for people, JSON lines and TensorBoard for the rest."""
+"""What a run logs: JSON lines, TensorBoard, and Weights & Biases where it is asked for."""
 
 import hashlib
 import json
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 from fastdual.errors import FailureError, InputError
 from fastdual.run.checkpoint import write_atomically
-from fastdual.training.announce import EpochEstimate
-from fastdual.training.loop import StepReport
-
-# A log file is no place for a moving bar: there, a line is printed this often at most.
-_PLAIN_INTERVAL_SECONDS = 10.0
+from fastdual.run.reading import StepReport
 
 
 class RunLog:
@@ -90,80 +78,6 @@ class RunLog:
                 f"{self._path.parent}: the log could not be written: {error.strerror}; free some "
                 "space and go on with --resume"
             ) from error
-
-
-class ProgressLine:
-    """Follows a run on stderr: a bar on a terminal, a line every few seconds elsewhere.
-
-    Args:
-        total_steps: steps of the whole run.
-        start_step: steps done before.
-    """
-
-    def __init__(self, *, total_steps: int, start_step: int) -> None:
-        console = Console(file=sys.stderr)
-        self._estimate = EpochEstimate(start_step=start_step, total_steps=total_steps)
-        self._last_plain = -math.inf
-        self._live: Live | None = None
-        # A dumb terminal cannot move its cursor: it would show the bar once, at the end.
-        if console.is_terminal and not console.is_dumb_terminal:
-            columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("", total=total_steps, completed=start_step)
-            self._live = Live(self._bar, console=console)
-
-    def show(self, report: StepReport) -> None:
-        """Show a reading; the last one of a run is always shown."""
-        estimate = self._estimate.look(report)
-        if estimate is not None and self._live is not None:
-            self._live.console.print(estimate, highlight=False)
-        elif estimate is not None:
-            print(estimate, file=sys.stderr, flush=True)
-        speed, metrics = describe_speed(report), describe_metrics(report.metrics)
-        if self._live is not None:
-            self._bar.update(self._task, completed=report.step, description=speed)
-            # Below the bar, where a narrow terminal can break the line.
-            self._live.update(Group(self._bar, Text(metrics)))
-            return
-        is_last = report.step == report.total_steps
-        if is_last or time.monotonic() - self._last_plain >= _PLAIN_INTERVAL_SECONDS:
-            self._last_plain = time.monotonic()
-            place = f"step {report.step}/{report.total_steps}"
-            print(f"{place} {speed} | {metrics}", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "ProgressLine":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-
-def describe_speed(report: StepReport) -> str:
-    """Epoch, throughput, data wait and time left."""
-    left = timedelta(seconds=round(report.seconds_left))
-    return (
-        f"epoch {report.epoch:.1f}, {report.clips_per_second:.1f} clips/s, "
-        f"data wait {report.data_wait_share:.0%}, {left} left"
-    )
-
-
-def describe_metrics(metrics: Mapping[str, float]) -> str:
-    """Losses as numbers and accuracies in per cent; what only experts read stays in the log."""
-    words = []
-    for name, value in metrics.items():
-        if name.endswith(("_top1", "_accuracy")):
-            words.append(f"{name.replace('_', ' ')} {value:.0%}")
-        elif not name.endswith(("_top5", "_norm")):
-            words.append(f"{name} {value:.3f}")
-    return " ".join(words)
 
 
 def _summary_writer(folder: Path, first_step: int) -> Any:

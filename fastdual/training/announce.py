@@ -1,15 +1,13 @@
 """What a pretraining run is going to do, in a few lines for people."""
 
-import time
-from datetime import timedelta
 from pathlib import Path
 
 from fastdual.config.recipe import Resolved
 from fastdual.config.sections import PretrainConfig
 from fastdual.distributed.team import World
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.training.execution import Execution
-from fastdual.training.loop import StepReport, Training, estimate_steps
+from fastdual.training.loop import Training
 
 
 def describe_run(
@@ -29,7 +27,7 @@ def describe_run(
     num_weights = sum(weight.numel() for weight in training.model.parameters())
     where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
     return [
-        f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} an epoch",
+        f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} per epoch",
         f"decode    {loader.decode_choice.decoder}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
         f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
@@ -67,36 +65,3 @@ def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
         elif origin != "default" and origin not in recipes:
             recipes.append(origin)
     return ", ".join(recipes) + "".join(f"; {text}" for text in given)
-
-
-class EpochEstimate:
-    """Tells once how long an epoch takes and how long the rest: after 20 steps, or half of fewer.
-
-    Args:
-        start_step: steps that earlier processes did.
-        total_steps: length of the run.
-    """
-
-    def __init__(self, *, start_step: int, total_steps: int) -> None:
-        self._from_step, self._to_step = estimate_steps(start_step, total_steps)
-        self._begun = (start_step, time.perf_counter())
-        self._told = False
-
-    def look(self, report: StepReport) -> str | None:
-        """A line for people, at the first reading that allows it; None at all others."""
-        now = time.perf_counter()
-        if report.step <= self._from_step:
-            self._begun = (report.step, now)
-        if self._told or report.step < self._to_step:
-            return None
-        self._told = True
-        step, began = self._begun
-        seconds_per_step = (now - began) / (report.step - step)
-        steps_per_epoch = report.step / report.epoch
-        epoch = _duration(seconds_per_step * steps_per_epoch)
-        left = _duration(seconds_per_step * (report.total_steps - report.step))
-        return f"estimate  {epoch} an epoch, {left} to the end, by steps {step} to {report.step}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -12,11 +12,11 @@ from fastdual.config.finetune import FinetuneConfig
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
 from fastdual.evaluate.features import LeftOut
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.training.execution import Execution
-from fastdual.training.objective import StepOutput
+from fastdual.training.loop import StepOutput
 
 
 class Classifier(nn.Module):

@@ -20,12 +20,12 @@ from fastdual.errors import InputError
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import Progress
 from fastdual.evaluate.features import LeftOut
-from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.model.recompute import recompute_activations
 from fastdual.run.folder import RunFolder
 from fastdual.run.log import require_wandb
@@ -215,7 +215,7 @@ def _describe(
     trained = "classifier alone, backbone frozen" if config.model.freeze else "all weights"
     return [
         f"data      {len(index.class_names)} classes; {len(loader)} batches of "
-        f"{config.data.batch_size} an epoch; tested on {config.test.split!r} by "
+        f"{config.data.batch_size} per epoch; tested on {config.test.split!r} by "
         f"{clip.clips_per_video} clips a video",
         f"decode    {loader.decode_choice.decoder}: {loader.decode_choice.reason}",
         f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "

@@ -20,14 +20,32 @@ from torch import Tensor, nn
 from fastdual.errors import FailureError
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipPlan
+from fastdual.run.reading import StepReport, estimate_steps
 from fastdual.training.metrics import MetricWindow
-from fastdual.training.objective import StepOutput
 
-# An epoch's time is told after so many steps: enough for a mean, soon enough to choose otherwise.
-# The first quarter of them does not count: it compiles, and searches for the fastest convolutions.
-_STEPS_OF_ESTIMATE = 20
 # Share of the newest reading in the running step time that the time left is computed from.
 _NEWEST_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a step computed, all on the device.
+
+    Attributes:
+        loss: 0-d, with its graph.
+        metrics: detached, 0-d, by name.
+        finish_backward: what is left to do for the gradients once the loss has gone backward.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    finish_backward: Callable[[], None] | None = None
+
+    def backward(self) -> None:
+        """Give every weight its gradient."""
+        self.loss.backward()  # type: ignore[no-untyped-call]
+        if self.finish_backward is not None:
+            self.finish_backward()
 
 
 @dataclass(kw_only=True)
@@ -90,36 +108,6 @@ class Training:
         device = next(self.model.parameters()).device
         if device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    """What is known after a reading: means over the steps since the last one.
-
-    `clips_per_second` counts the clips that go through the network (four a video in pretraining);
-    `data_wait_share` is the share of the time in which the loop waited for a batch.
-    """
-
-    step: int
-    total_steps: int
-    epoch: float
-    learning_rate: float
-    metrics: Mapping[str, float]
-    clips_per_second: float
-    data_wait_share: float
-    seconds_left: float
-
-
-def estimate_steps(start_step: int, total_steps: int) -> tuple[int, int]:
-    """The steps between which it is measured how long an epoch takes; both are read.
-
-    Args:
-        start_step: steps that earlier processes did.
-        total_steps: length of the run; a short one is measured over its first half.
-    """
-    left = total_steps - start_step
-    steps = _STEPS_OF_ESTIMATE if left > _STEPS_OF_ESTIMATE else max(1, left // 2)
-    return start_step + steps // 4, start_step + steps
 
 
 class Keeper(Protocol):

@@ -23,7 +23,8 @@ from fastdual.kernels.dispatch import Backend
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.model.dual import normalise
 from fastdual.training.collapse import embedding_spread
-from fastdual.training.objective import PARTS, StepOutput
+from fastdual.training.loop import StepOutput
+from fastdual.training.objective import PARTS
 
 
 class KeyQueue(nn.Module):

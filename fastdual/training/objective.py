@@ -4,14 +4,12 @@ An objective is an nn.Module, so that one with state of its own (a queue, a mome
 saved and restored with the rest of a run.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from fastdual.config.sections import LossConfig
 from fastdual.losses import DualVarianceLoss
 from fastdual.training.collapse import embedding_spread
+from fastdual.training.loop import StepOutput
 
 # What each objective computes; the parts that one leaves out are not worth a column in a log.
 PARTS = {
@@ -19,27 +17,6 @@ PARTS = {
     "clip+rank": ("clip", "rank"),
     "clip+rank+coherence": ("clip", "rank", "coherence"),
 }
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What a step computed, all on the device.
-
-    Attributes:
-        loss: 0-d, with its graph.
-        metrics: detached, 0-d, by name.
-        finish_backward: what is left to do for the gradients once the loss has gone backward.
-    """
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    finish_backward: Callable[[], None] | None = None
-
-    def backward(self) -> None:
-        """Give every weight its gradient."""
-        self.loss.backward()  # type: ignore[no-untyped-call]
-        if self.finish_backward is not None:
-            self.finish_backward()
 
 
 class SimCLRObjective(nn.Module):

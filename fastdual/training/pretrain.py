@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastdual import __version__
+from fastdual._version import __version__
 from fastdual.config.recipe import Resolved
 from fastdual.config.sections import RESUME_KEYS, PretrainConfig, RunConfig
 from fastdual.distributed.signals import StopRequest
@@ -19,14 +19,15 @@ from fastdual.distributed.team import Team, World, joined
 from fastdual.errors import FailureError, InputError
 from fastdual.kernels.backend import runs_triton
 from fastdual.loaders.batch.decoder import available_cpus
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.recompute import recompute_activations
 from fastdual.run.checkpoint import find_checkpoint, load_weights
 from fastdual.run.folder import RunFolder
-from fastdual.run.log import ProgressLine, RunLog, require_wandb
+from fastdual.run.log import RunLog, require_wandb
+from fastdual.run.progress import ProgressLine
 from fastdual.training.announce import describe_run
 from fastdual.training.bf16_check import require_bf16
 from fastdual.training.collapse import CollapseWatch

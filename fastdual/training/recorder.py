@@ -10,9 +10,11 @@ from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.folder import RunFolder
-from fastdual.run.log import ProgressLine, RunLog
+from fastdual.run.log import RunLog
+from fastdual.run.progress import ProgressLine
+from fastdual.run.reading import StepReport
 from fastdual.training.collapse import CollapseWatch
-from fastdual.training.loop import StepReport, Training
+from fastdual.training.loop import Training
 from fastdual.training.schedule import gather_state
 
 

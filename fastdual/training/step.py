@@ -12,8 +12,9 @@ from fastdual.loaders.loader import ClipBatch
 from fastdual.model.dual import DualModel
 from fastdual.training.chunks import ChunkedEmbeddings, embed_without_graph
 from fastdual.training.execution import Execution
+from fastdual.training.loop import StepOutput
 from fastdual.training.moco import MoCoObjective
-from fastdual.training.objective import SimCLRObjective, StepOutput
+from fastdual.training.objective import SimCLRObjective
 
 Objective = SimCLRObjective | MoCoObjective
 # [B, V, D] of clips and [B, V, S, D'] of segments.

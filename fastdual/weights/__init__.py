@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Networks from files and into files: runs, exports, ONNX, checkpoints of other code."""

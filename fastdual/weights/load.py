@@ -1,272 +1,138 @@
-"""Backbones in and out: a ready network from a run or file, export, checkpoints of other code.
+"""A network from a run folder, a checkpoint or an exported file: the one way to load weights."""
 
-Exports are safetensors files (weights and, in the header, everything needed to use them) or plain
-torchvision state dicts. Foreign checkpoints are opened with weights_only and matched key by key.
-"""
-
-import hashlib
-import io
-import json
-import pickle
-from collections import Counter
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fastdual import __version__
 from fastdual.backbones import create_backbone
 from fastdual.backbones.custom import check_named, named_backbone
 from fastdual.config.sections import FIXED_KEYS, PretrainConfig
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
+from fastdual.loaders.files import sha256_of
 from fastdual.loaders.index.file import is_index
 from fastdual.loaders.index.pack_file import is_pack
+from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_weights, write_atomically
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from fastdual.weights.export import SUFFIX, read_safetensors, with_aliases
 
-TORCHVISION_NAMES = {"r2plus1d-18": "r2plus1d_18", "r3d-18": "r3d_18"}
-_HEADER = "fastdual"
-# Where other code puts the backbone: ours, the paper's and CoCLR's family, a plain state dict.
-_PREFIXES = ("backbone.", "encoder_q.0.", "encoder.0.", "0.", "encoder.", "")
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
-class ImportReport:
-    """What became of the entries of a foreign checkpoint.
+class Network:
+    """A model in evaluation mode, the config that describes it, and which weights it has.
 
     Attributes:
-        prefix: what the backbone's entries began with there.
-        taken: number of entries that the backbone got.
-        left: number of entries left, by the first part of their name.
+        model: A DualModel with its heads, or a VideoEncoder, which has none.
+        config: Of the training; of a fine-tuned network, its clips and its backbone.
+        weights_sha256: SHA-256 of the file that holds the weights, or "random weights, seed N".
     """
 
-    prefix: str
-    taken: int
-    left: Mapping[str, int]
+    model: DualModel | VideoEncoder
+    config: PretrainConfig
+    weights_sha256: str
 
-    def describe(self) -> str:
-        """One line for people."""
-        left = ", ".join(f"{name} ({count})" for name, count in self.left.items()) or "nothing"
-        return f"taken: {self.taken} entries under {self.prefix or 'no prefix'!r}; left: {left}"
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+
+    @property
+    def encoder(self) -> VideoEncoder:
+        """The model of a network that was loaded without heads."""
+        assert isinstance(self.model, VideoEncoder)
+        return self.model
 
 
-def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
-    """A ready network, in evaluation mode, from a run folder, a checkpoint or an exported file.
+def load_network(
+    path: Path,
+    *,
+    heads: bool = True,
+    random_weights: bool = False,
+    seed: int | None = None,
+    device: str = "cpu",
+) -> Network:
+    """Load the network of a run folder, a checkpoint or a file of `fastdual export`.
 
     Args:
-        path: the run folder, whose newest checkpoint is taken, or the file.
-        device: where the network goes.
-        backbone: "package.module:factory", if the network was trained on a backbone of your own:
-            what a file names is not imported unless you name it too.
+        path: A run folder (its newest checkpoint is taken), a checkpoint, or x.safetensors.
+        heads: Keep the projection heads; an export and a fine-tuned checkpoint have none.
+        random_weights: Build the same network with untrained weights: the baseline that
+            pretraining has to beat. Never done unless asked for.
+        seed: Of the random weights; None: the seed of the run, which began with these weights.
+        device: Where the network goes.
 
     Raises:
-        InputError: nothing there, a damaged file, or weights that do not fit. Never random weights.
-    """
-    path = Path(path)
-    refuse_videos(path)
-    if backbone is not None:
-        with named_backbone(backbone):
-            return load(path, device=device)
-    if path.suffix == ".safetensors":
-        encoder = _load_safetensors(path)
-    else:
-        file = find_checkpoint(path)
-        state = load_checkpoint(file)
-        config = _config_of(state, origin=str(file))
-        part = "backbone."
-        weights = {k[len(part) :]: v for k, v in state["model"].items() if k.startswith(part)}
-        encoder = _encoder(config, weights, origin=file)
-    return encoder.to(device).eval()
-
-
-def refuse_videos(path: Path) -> None:
-    """Say what is wrong where videos were named in place of a network.
-
-    Raises:
-        InputError: an index or a pack.
+        InputError: Nothing there, a damaged file, weights that do not fit, videos in place of a
+            network, or a backbone of the user's own that was not named.
     """
     if is_index(path) or is_pack(path):
         raise InputError(f"{path}: an index or pack of videos; name the run first, then the videos")
+    file, config, weights, has_heads = _read(path)
+    check_named(config.model.backbone, origin=str(file))
+    seed = config.run.seed if seed is None else seed
+    with torch.random.fork_rng(enabled=random_weights):
+        if random_weights:
+            torch.manual_seed(seed)
+        module = create_model(config) if heads and has_heads else _create_backbone(config)
+    if random_weights:
+        weights_sha256 = f"random weights, seed {seed}"
+    else:
+        if has_heads and not heads:
+            weights = _part(weights, _BACKBONE)
+        load_weights(module, with_aliases(module, weights), origin=file)
+        weights_sha256 = sha256_of(file)
+    if not isinstance(module, DualModel):
+        module = VideoEncoder(module, config, weights_sha256=weights_sha256)
+    return Network(module.to(device).eval(), config, weights_sha256)
 
 
-def load_random(path: Path, *, seed: int) -> VideoEncoder:
-    """The network that `load` gives, with untrained weights: a baseline, only when asked for.
-
-    Raises:
-        InputError: as `load`.
-    """
-    config = load(path).config
-    shape = (config.clip.frames_per_clip, config.clip.crop_size, config.clip.crop_size)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        backbone = create_backbone(config.model.backbone, clip_shape=shape)
-    return VideoEncoder(backbone, config, identity=f"random weights, seed {seed}").eval()
-
-
-def import_backbone(path: Path, name: str) -> tuple[VideoEncoder, ImportReport]:
-    """Take the backbone out of a checkpoint of other code.
-
-    Known layouts: the paper's research code and CoCLR's family (`encoder_q.0.*`), torchvision's
-    18-layer networks, ours, a bare state dict; each also as DistributedDataParallel names it.
+def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
+    """Return a ready network with its preprocessing, in evaluation mode (`fastdual.load`).
 
     Args:
-        path: a torch file of tensors; it is opened with weights_only.
-        name: the backbone that it holds, a name of `fastdual.backbones`.
+        path: What `fastdual pretrain`, `finetune` or `export` wrote: a run folder, whose newest
+            checkpoint is taken, a checkpoint or x.safetensors.
+        device: Where the network goes.
+        backbone: "package.module:factory", if the network was trained on a backbone of your own:
+            no file can have code imported that you do not name.
 
     Raises:
-        InputError: not such a file, or entries that the backbone lacks, knows not or has in another
-            shape; the first are named.
+        InputError: As `load_network`. Random weights never take the place of missing ones.
     """
-    entries = _read_state_dict(path)
-    config = PretrainConfig.from_dict({"model.backbone": name}, origin="--backbone")
-    wanted = create_backbone(name).state_dict()
-    prefix = max(
-        _PREFIXES, key=lambda p: sum(k.startswith(p) and k[len(p) :] in wanted for k in entries)
-    )
-    own = {key[len(prefix) :]: key for key in entries if key.startswith(prefix)}
-    if prefix == "":  # a bare state dict: a classifier beside the backbone is left
-        own = {key: key for key in own if key in wanted or not key.startswith(("fc.", "final_"))}
-    weights = {key: entries[there] for key, there in own.items()}
-    with named_backbone(name):
-        encoder = _encoder(config, weights, origin=path)
-    taken = set(own.values())
-    left = Counter(_first_parts(key) for key in entries if key not in taken)
-    return encoder, ImportReport(prefix, len(taken), dict(left))
+    with named_backbone(backbone):
+        return load_network(Path(path), heads=False, device=device).encoder
 
 
-def export_safetensors(encoder: VideoEncoder, path: Path) -> None:
-    """Write weights and config as one safetensors file; tensors of two names are written once.
-
-    Raises:
-        FailureError: the disk is full or the folder cannot be written.
-    """
-    state = encoder.backbone.state_dict()
-    first: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in state.items():
-        first.setdefault((tensor.data_ptr(), tensor.shape), name)
-    kept = {name: state[name].contiguous().cpu() for name in first.values()}
-    header = {
-        "config": encoder.config.to_dict(),
-        "source": encoder.identity,
-        "fastdual": __version__,
-    }
-    metadata = {"format": "pt", _HEADER: json.dumps(header)}
-    _write(path, safetensors.torch.save(kept, metadata=metadata))
+def _read(path: Path) -> tuple[Path, PretrainConfig, Mapping[str, Tensor], bool]:
+    """Return the file, its config, its weights, and whether they include the heads."""
+    if path.suffix == SUFFIX:
+        config, weights = read_safetensors(path)
+        return path, config, weights, False
+    file = find_checkpoint(path)
+    state = load_checkpoint(file)
+    values, weights = state["config"], state["model"]
+    if state.get("task") != "finetune":
+        return file, PretrainConfig.from_dict(values, origin=str(file)), weights, True
+    values = {key: value for key, value in values.items() if _describes_network(key)}
+    config = PretrainConfig.from_dict(values, origin=str(file))
+    return file, config, _part(weights, _BACKBONE), False
 
 
-def export_torchvision(encoder: VideoEncoder, path: Path) -> None:
-    """Write a state dict that torchvision's network of this name loads, all but its classifier.
-
-    Raises:
-        InputError: torchvision has no such network.
-        FailureError: the disk is full or the folder cannot be written.
-    """
-    name = encoder.config.model.backbone
-    if name not in TORCHVISION_NAMES:
-        raise InputError(
-            f"--format torchvision: torchvision has no {name}, only "
-            f"{' and '.join(TORCHVISION_NAMES)}; use --format safetensors"
-        )
-    buffer = io.BytesIO()
-    torch.save({k: v.cpu() for k, v in encoder.backbone.state_dict().items()}, buffer)
-    _write(path, buffer.getvalue())
+def _describes_network(key: str) -> bool:
+    """Whether a key of a fine-tuning config is a key of pretraining that the network needs."""
+    return key == "model.backbone" or (key.startswith("clip.") and key not in FIXED_KEYS)
 
 
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+def _part(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-def _encoder(
-    config: PretrainConfig, weights: Mapping[str, Tensor], *, origin: Path
-) -> VideoEncoder:
-    check_named(config.model.backbone, origin=str(origin))
-    clip = config.clip
-    clip_shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
-    backbone = create_backbone(config.model.backbone, clip_shape=clip_shape)
-    load_weights(backbone, _with_aliases(backbone, weights), origin=origin)
-    with open(origin, "rb") as file:
-        identity = hashlib.file_digest(file, "sha256").hexdigest()
-    return VideoEncoder(backbone, config, identity=identity)
-
-
-def _config_of(state: Mapping[str, Any], *, origin: str) -> PretrainConfig:
-    """The config of a checkpoint; of a fine-tuned one, what it says of the clips and backbone."""
-    values = state["config"]
-    if state.get("task") == "finetune":
-        values = {
-            key: value
-            for key, value in values.items()
-            if key == "model.backbone" or (key.startswith("clip.") and key not in FIXED_KEYS)
-        }
-    return PretrainConfig.from_dict(values, origin=origin)
-
-
-def _with_aliases(backbone: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`, also under the other names of tensors that the backbone has under two."""
-    names: dict[tuple[int, torch.Size], list[str]] = {}
-    for name, tensor in backbone.state_dict().items():
-        names.setdefault((tensor.data_ptr(), tensor.shape), []).append(name)
-    full = dict(weights)
-    for aliases in names.values():
-        known = [name for name in aliases if name in weights]
-        for name in aliases:
-            if known and name not in full:
-                full[name] = weights[known[0]]
-    return full
-
-
-def _load_safetensors(path: Path) -> VideoEncoder:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; fastdual export writes one")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values = {k: v for k, v in header["config"].items() if v is not None} if header else None
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: damaged, or not safetensors ({reason}); export again") from None
-    if values is None:
-        raise InputError(
-            f"{path}: safetensors, but not from fastdual export: it does not say which network"
-        )
-    return _encoder(PretrainConfig.from_dict(values, origin=str(path)), weights, origin=path)
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """All tensors of a torch file by name, without the prefixes of DistributedDataParallel."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds objects other than tensors and plain values, which would run as "
-            "programs; save its state dict alone with the code that it belongs to"
-        ) from None
-    except Exception as error:  # torch raises whatever the parts of a foreign file raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: damaged, or not a torch file ({reason})") from None
-    for container in _CONTAINERS:
-        if isinstance(state, dict) and isinstance(state.get(container), dict):
-            state = state[container]
-    tensors = (
-        {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    )
-    if not tensors:
-        raise InputError(f"{path}: holds no state dict")
-    return {str(key).removeprefix("module."): value for key, value in tensors.items()}
-
-
-def _first_parts(key: str) -> str:
-    parts = key.split(".")
-    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
+def _create_backbone(config: PretrainConfig) -> nn.Module:
+    return create_backbone(config.model.backbone, clip_shape=config.clip.clip_shape)

@@ -1,4 +1,4 @@
-"""A backbone as an ONNX file, and the proof that ONNX Runtime gets the same features of it."""
+"""A backbone as an ONNX file, checked to give the same features under ONNX Runtime."""
 
 import copy
 import importlib.util
@@ -11,30 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdual import __version__
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.files import write
 from fastdual.model.encoder import VideoEncoder
-from fastdual.run.checkpoint import write_atomically
+from fastdual.weights.export import HEADER_KEY, header
 
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_HEADER = "fastdual"
 # Traced with two clips: a batch of one would be taken for a constant.
 _TRACED_CLIPS, _CHECKED_CLIPS = 2, 3
 
 
 def export_onnx(encoder: VideoEncoder, path: Path) -> float:
-    """Write `clips` [N, 3, T, H, W] -> `features` [N, F], N free, and check it before it is kept.
+    """Write `clips` [N, 3, T, H, W] -> `features` [N, F], N free, after checking the features.
 
-    The clips are those of `VideoEncoder.preprocess`; config and origin stand in the file's metadata
+    The clips are those of `VideoEncoder.preprocess`; the file's metadata hold config and origin
     under "fastdual".
 
     Returns:
         The largest difference of a feature under ONNX Runtime, relative to the largest feature.
 
     Raises:
-        InputError: a package of the extra `onnx` is missing.
-        FailureError: the network cannot be traced, the features differ by more than 1e-4, or the
+        InputError: A package of the extra `onnx` is missing.
+        FailureError: The network cannot be traced, the features differ by more than 1e-4, or the
             file cannot be written.
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
@@ -48,34 +47,33 @@ def export_onnx(encoder: VideoEncoder, path: Path) -> float:
     clips = _random_clips(encoder, _CHECKED_CLIPS)
     difference = _difference(encoder, content, clips)
     if not difference <= TOLERANCE:
-        rounding = _rounding(encoder, clips)
-        # Two ways to compute in float32 may each be off by that much, to opposite sides.
-        reason = (
-            f"float32 itself is {rounding:.1e} off float64 with these weights, so no export can be "
-            "held to it: train longer, or use --format safetensors"
-            if 2 * rounding > TOLERANCE
-            else "please report it"
-        )
-        raise FailureError(
-            f"--format onnx: under ONNX Runtime the features differ by {difference:.1e} of the "
-            f"largest, more than {TOLERANCE:g}; nothing was written; {reason}"
-        )
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+        raise FailureError(_explain(difference, _rounding(encoder, clips)))
+    write(path, content, "the export")
     return difference
 
 
+def _explain(difference: float, rounding: float) -> str:
+    # Two ways to compute in float32 may each be off by that much, in opposite directions.
+    reason = (
+        f"float32 itself is {rounding:.1e} off float64 with these weights, so no export can be "
+        "held to it: train longer, or use --format safetensors"
+        if 2 * rounding > TOLERANCE
+        else "please report it"
+    )
+    return (
+        f"--format onnx: under ONNX Runtime the features differ by {difference:.1e} of the "
+        f"largest, more than {TOLERANCE:g}; nothing was written; {reason}"
+    )
+
+
 def _random_clips(encoder: VideoEncoder, count: int) -> Tensor:
-    clip = encoder.config.clip
-    shape = (count, 3, clip.frames_per_clip, clip.crop_size, clip.crop_size)
+    shape = (count, 3, *encoder.config.clip.clip_shape)
     clips = torch.randn(shape, generator=torch.Generator().manual_seed(count))
     return clips.to(encoder.mean.device)
 
 
 def _trace(encoder: VideoEncoder, clips: Tensor) -> bytes:
-    # It tells of every operator of torchvision that is not there; none is used.
+    # The exporter warns of every operator of torchvision that is missing; none is used.
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level
     registry.setLevel(logging.ERROR)
@@ -91,7 +89,7 @@ def _trace(encoder: VideoEncoder, clips: Tensor) -> bytes:
                 output_names=["features"],
                 dynamic_shapes={"clips": {0: torch.export.Dim("batch")}},
             )
-    except Exception as error:  # whatever a network of the user's own makes the tracer raise
+    except Exception as error:  # a network of the user's own can make the tracer raise anything
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise FailureError(
             f"--format onnx: {encoder.config.model.backbone} cannot be traced ({reason}); use "
@@ -99,14 +97,8 @@ def _trace(encoder: VideoEncoder, clips: Tensor) -> bytes:
         ) from error
     finally:
         registry.setLevel(level)
-    header = {
-        "config": encoder.config.to_dict(),
-        "source": encoder.identity,
-        "fastdual": __version__,
-        "mean": encoder.mean.flatten().tolist(),
-        "std": encoder.std.flatten().tolist(),
-    }
-    program.model.metadata_props[_HEADER] = json.dumps(header)
+    numbers = {name: getattr(encoder, name).flatten().tolist() for name in ("mean", "std")}
+    program.model.metadata_props[HEADER_KEY] = json.dumps(header(encoder) | numbers)
     content: bytes = program.model_proto.SerializeToString()
     return content
 

@@ -13,8 +13,9 @@ from fastdual.backbones.resnet18 import FactoredSequential
 from fastdual.config.sections import OptimiserConfig
 from fastdual.errors import InputError
 from fastdual.model.dual import DualModel
-from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.training.schedule import create_optimiser
+from fastdual.weights.load import load_network
 from tests.runs import arguments, differences, invoke, write_index
 
 CLIP = (4, 16, 16)
@@ -124,4 +125,4 @@ def test_a_run_with_padding_resumes_to_the_same_bits_and_saves_none_of_it(tmp_pa
     names = {f"backbone.{k}": v.shape for k, v in make("tiny", 1).state_dict().items()}
     saved = {k: v.shape for k, v in states[0]["model"].items() if k.startswith("backbone.")}
     assert saved == names
-    load_model(runs[0])
+    load_network(runs[0])

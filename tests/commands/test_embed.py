@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from tests.evaluate.small import damage, small_checkpoint, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
@@ -24,7 +24,7 @@ def test_writes_the_features_of_a_split(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     features = FeatureSet.load(output)
     assert features.features.shape == (8, 128)
-    assert f"{output}: 8 videos x 128 features ({features.checkpoint[:12]}" in done.stdout
+    assert f"{output}: 8 videos x 128 features ({features.weights_sha256[:12]}" in done.stdout
 
 
 def test_folder_of_videos_and_stride_and_random_weights(
@@ -39,7 +39,7 @@ def test_folder_of_videos_and_stride_and_random_weights(
     features = FeatureSet.load(output)
     assert len(features) == 3
     assert features.settings["frame_stride"] == 1
-    assert features.checkpoint == "random weights, seed 0"
+    assert features.weights_sha256 == "random weights, seed 0"
     assert "(random weights, seed 0)" in done.stdout
 
 
@@ -66,7 +66,6 @@ def test_what_could_not_be_decoded_is_named(
         (None, "none", [], "none does not exist"),
         (None, None, ["--split", "val"], "the index has no split 'val'; its splits: test, train"),
         (None, None, ["--device", "gpu"], "'gpu': must be auto, cpu, cuda"),
-        (None, None, ["-o", "no/folder/f.h5"], "-o no/folder/f.h5: the folder no/folder does not"),
         (None, None, ["--clips-per-video", "0"], "--clips-per-video"),
     ],
 )
@@ -85,6 +84,13 @@ def test_mistakes_are_one_line_and_exit_2(
     assert message in done.stderr
     assert "Traceback" not in done.output
     assert not (tmp_path / "f.h5").exists()
+
+
+def test_file_that_cannot_be_written_fails_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("none", small_index_file(), "-o", tmp_path / "file" / "f.h5")
+    assert done.exit_code == 1
+    assert "file/f.h5: the features could not be written: File exists" in done.stderr
 
 
 def test_swapped_arguments_are_explained(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.embed import load_network
 from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
 from fastdual.evaluate.results import read_result
+from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--workers", "1", "--device", "cpu"]
@@ -35,7 +35,7 @@ def test_result_is_the_measurement_of_the_held_out_split(tmp_path: Path) -> None
         assert metric["value"] == getattr(metrics, name)
         assert metric["low"] <= metric["value"] <= metric["high"]
     assert split["metrics"].keys() >= {"rank_accuracy", "clip_top1", "same_video_recall"}
-    assert result["checkpoint"] == network.identity
+    assert result["checkpoint"] == network.weights_sha256
     assert result["data_fingerprint"] == small_index().fingerprint
     assert result["command"].startswith("fastdual pretext ")
     table = CliRunner().invoke(cli, ["table", str(output)])

@@ -22,10 +22,11 @@ from fastdual.commands.pretrain import command
 from fastdual.commands.shared.launching import LAUNCH_OPTIONS
 from fastdual.config.recipe import read_toml
 from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from fastdual.model.dual import create_model
-from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint
 from fastdual.run.folder import RunFolder
+from fastdual.weights.load import load_network
 from tests.loaders.clips import encode
 from tests.runs import (
     QUICK,
@@ -85,7 +86,7 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
     result = invoke(arguments(index, run, "--epochs", "2", "--seed", "5"))
     assert result.exit_code == 0, result.output
     for words in (
-        "data      all 8 videos; 2 batches of 4 an epoch",
+        "data      all 8 videos; 2 batches of 4 per epoch",
         "8 frames at stride 1, 32x32, 2 segments",
         "model     tiny",
         "compute   cpu",
@@ -112,7 +113,8 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
     assert shown == pytest.approx([event["loss"] for event in events])
     assert [event["step"] for event in events] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "clip", "rank", "coherence", "rank_accuracy", "clip_top1"} <= set(events[0])
-    model, config = load_model(run)
+    network = load_network(run)
+    model, config = network.model, network.config
     assert (config.run.seed, config.schedule.epochs) == (5, 3)
     assert sum(weight.numel() for weight in model.parameters()) == 967_887
     stored = resolve([("file", read_toml(run / "config.toml"))]).config
@@ -298,7 +300,7 @@ def test_a_video_that_breaks_during_the_run_is_named_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = write_index(tmp_path / "data", count=8)
-    victim = VideoIndex.load(index).path(3)
+    victim = load_index(index).path(3)
     victim.write_bytes(bytes(victim.stat().st_size))
     run = tmp_path / "run"
     result = invoke(arguments(index, run))

@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.embed import EmbedOptions, embed, load_network
+from fastdual.evaluate.embed import EmbedOptions, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.results import read_result
 from fastdual.evaluate.score import take_split
+from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
@@ -44,7 +45,7 @@ def test_run_leaves_a_result_that_says_what_it_is(run_folder: Path, features: Fe
     assert file.name.startswith("probe-test-clips2-stride4-seed0-data")
     result = read_result(file)
     assert result["command"].startswith(f"fastdual probe {run_folder} ")
-    assert result["checkpoint"] == features.checkpoint
+    assert result["checkpoint"] == features.weights_sha256
     assert result["data_fingerprint"] == small_index().fingerprint
     assert result["versions"].keys() == {"fastdual", "torch", "python"}
     (split,) = result["splits"]

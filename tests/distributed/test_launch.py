@@ -20,8 +20,7 @@ from fastdual.distributed.launch import _root_cause
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.order import EpochOrder
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
-from fastdual.training.loop import Training, take_step
-from fastdual.training.objective import StepOutput
+from fastdual.training.loop import StepOutput, Training, take_step
 from tests.conftest import PROJECT
 from tests.runs import (
     arguments,

@@ -20,7 +20,7 @@ def drawn_features(
         class_names=tuple(f"class{c}" for c in range(classes)),
         groups=tuple(f"{seed}-film{i % 4}" for i in range(count)),
         splits={"all": np.arange(count)},
-        checkpoint="ab" * 32,
+        weights_sha256="ab" * 32,
         data_fingerprint="cd" * 32,
         settings={"clips_per_video": 10},
     )

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.errors import FailureError, InputError
-from fastdual.evaluate.embed import EmbedOptions, Network, embed, load_network
+from fastdual.evaluate.embed import EmbedOptions, embed
 from fastdual.evaluate.features import LeftOut
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.model.encoder import VideoEncoder
+from fastdual.weights.load import Network, load_network
 from tests.evaluate.small import small_checkpoint, small_config, small_index, small_index_file
 
 OPTIONS = EmbedOptions(clips_per_video=3, num_workers=1)
@@ -55,7 +56,7 @@ def test_file_tells_all_that_retrieval_needs(network: Network) -> None:
     assert features.class_names == index.class_names
     for name in ("train", "test"):
         assert np.array_equal(features.splits[name], index.splits[name])
-    assert features.checkpoint == hashlib.sha256(small_checkpoint().read_bytes()).hexdigest()
+    assert features.weights_sha256 == hashlib.sha256(small_checkpoint().read_bytes()).hexdigest()
     assert features.data_fingerprint == index.fingerprint
     assert features.settings["backbone"] == "tiny"
     assert features.settings["clips_per_video"] == 3
@@ -88,7 +89,7 @@ def test_random_weights_are_those_the_run_began_with_and_are_named() -> None:
     state = torch.get_rng_state()
     untrained = load_network(small_checkpoint(), random_weights=True)
     assert torch.equal(torch.get_rng_state(), state)
-    assert untrained.identity == "random weights, seed 0"
+    assert untrained.weights_sha256 == "random weights, seed 0"
     torch.manual_seed(0)
     expected = create_model(small_config()).state_dict()
     trained = load_network(small_checkpoint()).model.state_dict()
@@ -141,7 +142,7 @@ class CountsItsClips(nn.Module):
 
 
 def test_network_that_does_not_stay_as_it_is_gives_no_features(network: Network) -> None:
-    moving = VideoEncoder(CountsItsClips(), network.config, identity="moving").eval()
+    moving = VideoEncoder(CountsItsClips(), network.config, weights_sha256="moving").eval()
     with pytest.raises(FailureError, match=r"1 frozen weights or statistics moved, first .*seen"):
         embed(replace(network, model=moving), small_index(), split="test", options=OPTIONS)
 

@@ -21,7 +21,7 @@ def feature_set(count: int = 6) -> FeatureSet:
         class_names=("run", "wave"),
         groups=tuple(f"film{i // 2}" for i in range(count)),
         splits={"train": np.arange(count - count // 3), "ucf101-1/test": np.arange(count)[-2:]},
-        checkpoint="ab" * 32,
+        weights_sha256="ab" * 32,
         data_fingerprint="cd" * 32,
         settings={"clips_per_video": 10, "frame_stride": 4},
         left_out=(
@@ -41,7 +41,14 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert read.splits.keys() == made.splits.keys()
     for name in made.splits:
         assert np.array_equal(read.splits[name], made.splits[name])
-    for name in ("paths", "class_names", "groups", "checkpoint", "data_fingerprint", "settings"):
+    for name in (
+        "paths",
+        "class_names",
+        "groups",
+        "weights_sha256",
+        "data_fingerprint",
+        "settings",
+    ):
         assert getattr(read, name) == getattr(made, name)
     assert read.left_out == made.left_out
     assert is_features_file(tmp_path / "f.h5")
@@ -102,7 +109,7 @@ def test_every_cut_and_every_flipped_byte_is_refused_in_one_line(tmp_path: Path)
         path.write_bytes(bad)
         with pytest.raises(InputError) as caught:
             FeatureSet.load(path)
-        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).startswith((f"the features file {path} ", f"{path} is not "))
         assert "\n" not in str(caught.value)
 
 
@@ -111,7 +118,7 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
         FeatureSet.load(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(InputError, match="not a features file; `fastdual embed` writes one"):
+    with pytest.raises(InputError, match="is not a features file of fastdual; make one with"):
         FeatureSet.load(tmp_path / "other.h5")
     assert not is_features_file(tmp_path / "other.h5")
     assert not is_features_file(tmp_path)
@@ -121,7 +128,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "f.h5")
     content = (tmp_path / "f.h5").read_bytes()
     (tmp_path / "f.h5").write_bytes(content.replace(b"features 3\n", b"features 4\n", 1))
-    with pytest.raises(InputError, match="features format 4, this fastdual reads 3"):
+    with pytest.raises(InputError, match="has format 4, this fastdual reads 3: embed the"):
         FeatureSet.load(tmp_path / "f.h5")
 
 

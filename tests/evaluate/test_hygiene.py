@@ -18,8 +18,7 @@ from fastdual.evaluate.hygiene import (
     refuse_overlaps,
     write_overlaps,
 )
-from fastdual.loaders.index.open import build_index
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index import VideoIndex, build_index
 from tests.evaluate.synthetic import drawn_features
 
 
@@ -105,7 +104,7 @@ def test_every_pair_is_listed_in_a_file(tmp_path: Path) -> None:
         rows = [Overlap(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
     assert rows == overlaps
     with pytest.raises(FailureError, match="could not be written"):
-        write_overlaps(tmp_path / "none" / "pairs.csv", overlaps)
+        write_overlaps(listing / "pairs.csv", overlaps)
 
 
 def test_a_video_is_paired_with_every_copy_of_it() -> None:

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index, load_index, save_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
+from fastdual.loaders.pool.channel import Channel
 from tests.loaders.clips import encode, read_frames
+from tests.loaders.processes import children
 from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
@@ -63,8 +65,8 @@ def own_index(index: VideoIndex, tmp_path: Path) -> VideoIndex:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((index.root / path).read_bytes())
     saved = tmp_path / "x.h5"
-    index.save(saved)
-    return VideoIndex.load(saved, root=tmp_path / "videos")
+    save_index(index, saved)
+    return load_index(saved, root=tmp_path / "videos")
 
 
 def load(index: VideoIndex, count: int, **options) -> list[ClipBatch]:
@@ -344,11 +346,6 @@ def test_a_quarantine_list_that_cannot_be_written_is_an_error(
 # ---- the background
 
 
-def children() -> set[int]:
-    task = Path(f"/proc/{os.getpid()}/task")
-    return {int(p) for t in task.iterdir() for p in (t / "children").read_text().split()}
-
-
 def test_closing_ends_thread_and_workers(index: VideoIndex):
     before, threads = children(), threading.active_count()
     loader = ClipLoader(index, SPEC, batch_size=4, num_workers=2)
@@ -373,27 +370,27 @@ def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
     assert children() == before
 
 
-def test_a_loader_may_be_collected_in_a_thread_of_its_own(index: VideoIndex) -> None:
+def test_a_loader_may_be_collected_in_a_thread_of_its_own(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The garbage collector runs wherever memory is asked for."""
-    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
-    next(iter(loader))
-    producer = loader._producer
-    assert producer is not None and producer._assembler is not None
-    pool = producer._assembler._reader._pool
-    deliver = pool._deliver
+    threads, before = set(threading.enumerate()), children()
+    held = [ClipLoader(index, SPEC, batch_size=4, num_workers=1)]
+    next(iter(held[0]))
+    receive, collected_in = Channel.receive, set()
 
-    def collect(*arguments: Any) -> None:
-        producer.stop()
-        deliver(*arguments)
+    def collect(channel: Channel) -> Any:
+        if held:
+            held.clear()
+            collected_in.add(threading.current_thread().name)
+        return receive(channel)
 
-    pool._deliver = collect  # type: ignore[method-assign]
-    with pytest.raises(FailureError, match="closed while it was read"):
-        for _ in range(100):
-            next(iter(loader))
-    for thread in (producer._thread, pool._thread):
-        thread.join(20)
-        assert not thread.is_alive()
-    loader.close()
+    monkeypatch.setattr(Channel, "receive", collect)
+    deadline = time.monotonic() + 30
+    while set(threading.enumerate()) - threads or children() - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert collected_in == {"fastdual-pool"}
 
 
 def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
@@ -424,14 +421,14 @@ def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
 
 def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path: Path):
     saved = tmp_path / "x.h5"
-    index.save(saved)
+    save_index(index, saved)
     code = (
         "import sys; from pathlib import Path\n"
-        "from fastdual.loaders.index.open import VideoIndex\n"
+        "from fastdual.loaders.index import load_index\n"
         "from fastdual.loaders.loader import ClipLoader\n"
         "from fastdual.loaders.plan import ClipSpec\n"
         "spec = ClipSpec(resize_height=40, resize_width=57, crop_size=32)\n"
-        "loader = ClipLoader(VideoIndex.load(Path(sys.argv[1])), spec, batch_size=4)\n"
+        "loader = ClipLoader(load_index(Path(sys.argv[1])), spec, batch_size=4)\n"
         "for batch in loader: break\n"
         "print('seen', flush=True)\n"
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdual.evaluate.embed import EmbedOptions, load_network
+from fastdual.evaluate.embed import EmbedOptions
 from fastdual.report.collect import Evidence, collect
 from fastdual.report.page import read_facts, render, write_page
+from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 from tests.runs import invoke
 

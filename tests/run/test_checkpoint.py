@@ -18,14 +18,12 @@ from torch import nn
 
 from fastdual.config.sections import resolve
 from fastdual.errors import FailureError, InputError
-from fastdual.model.dual import create_model
 from fastdual.run import checkpoint
 from fastdual.run.checkpoint import (
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
-    load_model,
     load_weights,
     remove_old_checkpoints,
     save_checkpoint,
@@ -221,19 +219,6 @@ def test_weights_of_another_model_name_the_first_differences() -> None:
     assert "1.weight is [6, 4] there and [5, 4] here" in message
     assert "(4 entries differ)" in message
     assert equal(dict(model.state_dict()), before)
-
-
-def test_load_model_rebuilds_the_model_from_a_run_folder_or_a_file(tmp_path: Path) -> None:
-    model = create_model(TINY)
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    state = {"config": TINY.to_dict(), "model": model.state_dict()}
-    save_checkpoint(checkpoint_path(folder, 3), state)
-    for path in (tmp_path, checkpoint_path(folder, 3)):
-        loaded, config = load_model(path)
-        assert config == TINY
-        assert not loaded.training
-        assert equal(dict(loaded.state_dict()), dict(model.state_dict()))
 
 
 def test_a_snapshot_does_not_change_with_its_state() -> None:

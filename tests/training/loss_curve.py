@@ -20,8 +20,8 @@ from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
-from fastdual.training.loop import take_step
-from fastdual.training.objective import SimCLRObjective, StepOutput
+from fastdual.training.loop import StepOutput, take_step
+from fastdual.training.objective import SimCLRObjective
 from fastdual.training.pretrain import create_loader, create_training
 from tests.evaluate.small import small_index
 

@@ -10,12 +10,12 @@ import torch
 
 from fastdual.config.finetune import FinetuneConfig, resolve_finetune
 from fastdual.distributed.team import World
-from fastdual.evaluate.embed import EmbedOptions, embed_clips, load_network
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.evaluate.embed import EmbedOptions, embed_clips
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier, classify
 from fastdual.training.execution import choose_execution
-from fastdual.weights.load import load
+from fastdual.weights.load import load, load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 

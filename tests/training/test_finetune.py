@@ -18,13 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from fastdual.config.finetune import FinetuneConfig, resolve_finetune
 from fastdual.config.recipe import read_recipe
 from fastdual.errors import FailureError, InputError
-from fastdual.evaluate.embed import load_network
-from fastdual.evaluate.frozen import check_frozen, snapshot
 from fastdual.evaluate.results import read_result
+from fastdual.loaders.index import save_index
+from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
-from fastdual.weights.load import load
+from fastdual.weights.load import load, load_network
 from tests.evaluate.small import (
     damage,
     small_checkpoint,
@@ -76,7 +76,7 @@ def test_run_trains_all_weights_and_leaves_a_result(finished: Path) -> None:
     assert (split["train"], split["test"]) == ("train", "test")
     assert (split["num_train"], split["num_test"]) == (16, 8)
     assert np.sum(split["confusion"]) == 8
-    assert result["checkpoint"] == load_network(small_checkpoint()).identity
+    assert result["checkpoint"] == load_network(small_checkpoint()).weights_sha256
     before = load(small_checkpoint()).backbone.state_dict()
     after = load_checkpoint(find_checkpoint(finished))["model"]
     moved = [name for name in before if not torch.equal(before[name], after[f"backbone.{name}"])]
@@ -195,7 +195,7 @@ def test_splits_of_a_family_are_measured_one_by_one_and_averaged_by_the_table(
     train, test = index.split("train"), index.split("test")
     splits = {"u-1/train": train, "u-1/test": test, "u-2/train": test, "u-2/test": train[:8]}
     index = replace(index, root=tmp_path / "videos", splits=splits)
-    index.save(tmp_path / "u.h5")
+    save_index(index, tmp_path / "u.h5")
     damage(index.path(test[3]))
     once = {"schedule__epochs": 1, "schedule__milestones": "[]"}
     for number in (1, 2):
@@ -230,10 +230,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     whole, test = small_index(), small_index().split("test")
     labels = whole.labels.copy()
     labels[test[0]] = -1
-    replace(whole, labels=labels).save(tmp_path / "unlabelled.h5")
+    save_index(replace(whole, labels=labels), tmp_path / "unlabelled.h5")
     labels = whole.labels.copy()
     labels[labels == 2] = 1
-    replace(whole, labels=labels).save(tmp_path / "absent.h5")
+    save_index(replace(whole, labels=labels), tmp_path / "absent.h5")
     run = tmp_path / "run"
     root = ["--root", str(whole.root)]
     cases: dict[str, list[str]] = {

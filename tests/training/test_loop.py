@@ -17,18 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
 from fastdual.errors import FailureError
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan, draw_plan
 from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder
-from fastdual.run.log import ProgressLine
-from fastdual.training.announce import EpochEstimate
+from fastdual.run.progress import EpochEstimate, ProgressLine
+from fastdual.run.reading import StepReport, estimate_steps
 from fastdual.training.collapse import CollapseWatch, embedding_spread
 from fastdual.training.execution import choose_execution
-from fastdual.training.loop import StepReport, Training, estimate_steps, take_step, train
+from fastdual.training.loop import StepOutput, Training, take_step, train
 from fastdual.training.metrics import MetricWindow
-from fastdual.training.objective import StepOutput
 from fastdual.training.pretrain import create_loader, create_training
 from fastdual.training.schedule import create_optimiser
 from fastdual.training.step import PretrainStep, create_objective
@@ -39,7 +38,7 @@ NUM_VIDEOS = 10
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return VideoIndex.load(write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS))
+    return load_index(write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS))
 
 
 @pytest.fixture
@@ -389,7 +388,7 @@ def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
     """The clock stands but for the steps; the first five compile, and take 100 s each."""
     training, keeper = make_training(schedule__epochs=12), ListKeeper(tmp_path)
     now = [0.0]
-    monkeypatch.setattr("fastdual.training.announce.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("fastdual.run.progress.time.perf_counter", lambda: now[0])
     weight = next(training.model.parameters())
 
     def slowly(batch: ClipBatch) -> StepOutput:
@@ -408,7 +407,7 @@ def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
         pace = {"log_every_steps": log_every_steps, "checkpoint_every_steps": 24}
         assert run(training, keeper, **pace)
     # 2 steps an epoch, 24 in all.
-    said = ["estimate  4.0 s an epoch, 8.0 s to the end, by steps 5 to 20"]
+    said = ["estimate  4.0 s per epoch, 8.0 s to the end, by steps 5 to 20"]
     assert {step: lines for step, lines in told.items() if lines} == {20: said}
 
 

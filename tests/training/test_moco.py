@@ -15,10 +15,11 @@ from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.model.dual import create_model
-from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint, load_model
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.training.execution import choose_execution
 from fastdual.training.moco import KeyQueue, MoCoObjective, queue_contrast
 from fastdual.training.step import PretrainStep, create_objective
+from fastdual.weights.load import load_network
 from tests.runs import QUICK, arguments, differences, invoke, read_log, start, write_index
 from tests.training.test_objective import B, S, embeddings, shuffle_rank
 
@@ -248,9 +249,9 @@ def test_a_moco_run_trains_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert differences(*ends) == []
     logs = [[event["loss"] for event in read_log(run, "train")] for run in (whole, parted)]
     assert logs[0] == logs[1]
-    model, config = load_model(parted)
-    assert config.model.framework == "moco"
-    assert torch.equal(model.clip_head[0].weight, moved)
+    network = load_network(parted)
+    assert network.config.model.framework == "moco"
+    assert torch.equal(network.model.clip_head[0].weight, moved)
 
 
 def test_a_moco_run_of_two_processes_goes_on_to_the_same_bits(tmp_path: Path) -> None:

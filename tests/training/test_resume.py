@@ -55,7 +55,7 @@ def undisturbed(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = invoke(arguments(index, run, **SETTINGS))
     assert result.exit_code == 0, result.output
     # After 20 steps, and once.
-    assert result.stderr.count(" an epoch, ") == 1
+    assert result.stderr.count(" per epoch, ") == 1
     assert "by steps 5 to 20" in result.stderr
     return run
 

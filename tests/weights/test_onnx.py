@@ -36,7 +36,7 @@ def test_exported_network_gives_the_same_features_for_any_batch(tmp_path: Path) 
         assert features.shape == (count, encoder.feature_dim)
         assert np.abs(features - expected).max() <= 1e-4 * np.abs(expected).max()
     header = json.loads(session.get_modelmeta().custom_metadata_map["fastdual"])
-    assert header["source"] == encoder.identity
+    assert header["source"] == encoder.weights_sha256
     assert header["config"]["model.backbone"] == "tiny"
     assert header["mean"] == pytest.approx([0.485, 0.456, 0.406])
 
@@ -47,7 +47,7 @@ def test_every_backbone_agrees(name: str, tmp_path: Path) -> None:
     config = PretrainConfig.from_dict(
         {"model.backbone": name, "clip.frames_per_clip": 8, "clip.crop_size": 32}, origin="test"
     )
-    encoder = VideoEncoder(create_backbone(name), config, identity="ab" * 32)
+    encoder = VideoEncoder(create_backbone(name), config, weights_sha256="ab" * 32)
     assert export_onnx(encoder, tmp_path / "x.onnx") <= 1e-4
 
 
@@ -105,7 +105,7 @@ def test_weights_that_float32_cannot_hold_are_told_from_a_wrong_export(
 
 
 def replace_backbone(backbone: nn.Module) -> VideoEncoder:
-    return VideoEncoder(backbone, load(small_checkpoint()).config, identity="ab" * 32)
+    return VideoEncoder(backbone, load(small_checkpoint()).config, weights_sha256="ab" * 32)
 
 
 def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,10 +208,11 @@ def _pairs_of_files(request: Request, files: list[Path], names: tuple[str, str])
 
 def _pairs_of_run(request: Request) -> Iterator[Pair]:
     from fastdual.evaluate import score
-    from fastdual.evaluate.embed import EmbedOptions, embed, load_network
+    from fastdual.evaluate.embed import EmbedOptions, embed
     from fastdual.evaluate.hygiene import index_overlaps
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
+    from fastdual.weights.load import load_network
 
     assert request.data is not None
     pairs = request.split_pairs()
@@ -261,7 +262,7 @@ def finish(
     result = make_result(
         task=task,
         command=typed_command(),
-        checkpoint=features.checkpoint,
+        weights_sha256=features.weights_sha256,
         data_fingerprint=features.data_fingerprint,
         settings={**features.settings, **settings},
         splits=splits,
