@@ -23,6 +23,7 @@ import torch
 from fastdual._version import __version__
 from fastdual.doctor.losses import check_contrastive, check_conv3d, check_shuffle_rank
 from fastdual.doctor.rate import rate_checks
+from fastdual.loaders.plan import IMAGENET_MEAN, IMAGENET_STD
 
 Status = Literal["ok", "wrong", "unavailable"]
 
@@ -37,8 +38,7 @@ _PACKAGES = {
 _FRAME_TOLERANCE = 2.0  # mean absolute difference between decoders, of 255
 _CODING_TOLERANCE = 6.0  # the same against the pictures before they were encoded
 _MEAN, _STD = (
-    torch.tensor(values).view(3, 1, 1, 1) * 255
-    for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.tensor(values).view(3, 1, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD)
 )
 
 
