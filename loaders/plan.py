@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 
 from fastdual.errors import InputError
 
-# Mean and standard deviation of ImageNet's red, green and blue, of 1: clips are normalised by them.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 # The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that
 # changing one setting changes nothing else.
 _CENTRES, _REVERSE, _BASE, _VIEWS = 0, 2, 3, 4

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.config.sections import PretrainConfig
-from fastdual.loaders.plan import IMAGENET_MEAN, IMAGENET_STD
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
 class VideoEncoder(nn.Module):

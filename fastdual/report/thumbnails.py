@@ -16,7 +16,8 @@ from PIL import Image  # comes with matplotlib
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.plan import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from fastdual.loaders.plan import ClipSpec
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE, FRAMES = 72, 6
 _QUALITY = 72

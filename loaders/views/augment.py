@@ -21,11 +21,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.plan import IMAGENET_MEAN, IMAGENET_STD, ClipPlan, ClipSpec
+from fastdual.loaders.plan import ClipPlan, ClipSpec
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN, STD = (tuple(255 * value for value in of) for of in (IMAGENET_MEAN, IMAGENET_STD))
 _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
