@@ -88,7 +88,7 @@ def test_a_pack_cut_off_while_it_is_read_names_the_video(
         source.read()
 
 
-@pytest.mark.parametrize("name", ["packed.h5", "small.h5"])
+@pytest.mark.parametrize("name", ["packed.h5", "small-00000.h5"])
 def test_an_old_pack_would_be_written_the_same_today(
     golden: Path, tmp_path: Path, name: str
 ) -> None:
