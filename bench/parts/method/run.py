@@ -17,15 +17,10 @@ from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import (
-    held_out_embeddings,
-    held_out_loader,
-    measure,
-    trains_segments,
-)
+from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader, trains_segments
+from fastdual.evaluate.pretext import measure
 from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import retrieve
-from fastdual.evaluate.score import take_split
 from fastdual.evaluate.variance import variance
 from fastdual.kernels.objective import Objective
 from fastdual.loaders.index import VideoIndex
@@ -163,11 +158,11 @@ def _features(
     sides = []
     for split in ("train", "test"):
         rows: dict[int, Tensor] = {}
-        for videos, features in embed_clips(network, index, split=split, options=options):
+        for videos, features in embed_clips(network, index, splits=[split], options=options):
             rows.update(zip(videos, features, strict=True))
         means = {video: clips.mean(dim=0) for video, clips in rows.items()}
         whole = feature_set(network, index, options.spec(network.config), means)
-        sides.append(take_split(whole, split))
+        sides.append(whole.part(split))
     return sides[0], sides[1], torch.stack(list(rows.values()))
 
 
