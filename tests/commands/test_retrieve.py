@@ -14,7 +14,6 @@ from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pairs import pairs_of_run
 from fastdual.evaluate.results import read_result
 from fastdual.loaders.index import save_index
-from fastdual.loaders.index.file import save_index
 from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
