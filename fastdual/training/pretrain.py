@@ -117,9 +117,7 @@ def pretrain(
         training = create_training(model, loader, config, execution, team)
         team.from_main(lambda: claim.enter_context(folder.claimed(resolved)))
         if execution.bf16:
-            clip = config.clip
-            shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
-            require_bf16(model.backbone, shape, execution.device)
+            require_bf16(model.backbone, config.clip.clip_shape, execution.device)
         restored = restore(training, folder, constants, team)
         for line in describe_run(index, training, resolved, execution, split, restored, world):
             announce(line)
