@@ -24,7 +24,7 @@ from fastdual.loaders.pool import ProcessPool, TaskFailure
 EXAMINE_TASK = "fastdual.loaders.index.probe:examine_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
-"""Called with (videos done, videos in all, videos quarantined)."""
+"""Called with (videos done, videos in all, videos that failed)."""
 
 _MISSING = "the file is missing"
 _TEMPORARY = ("took longer than", "crashed its worker")  # worth another try next time

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
-from fastdual.loaders import files
+from fastdual.loaders.files import write
 
 USER_BLOCK = 512
 UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
@@ -100,7 +100,7 @@ class Container:
         Raises:
             FailureError: It cannot be written, for instance because the disk is full.
         """
-        files.write(path, self.encode(fill), f"the {self.noun.partition(' ')[2]}")
+        write(path, self.encode(fill), f"the {self.noun.partition(' ')[2]}")
 
     def read(self, path: Path, decode: Callable[[Any, Tables], T]) -> T:
         """Read a file whose checksum fits.
