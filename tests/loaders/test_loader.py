@@ -27,7 +27,7 @@ from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.loaders.pool.channel import Channel
 from tests.loaders.clips import encode, read_frames
-from tests.loaders.processes import children
+from tests.loaders.processes import children, is_worker
 from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
@@ -406,7 +406,7 @@ def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     deadline = time.monotonic() + 60
-    while not children() - before and time.monotonic() < deadline:
+    while not any(map(is_worker, children() - before)) and time.monotonic() < deadline:
         time.sleep(0.01)
     (pid,) = children() - before
     os.kill(pid, signal.SIGSTOP)  # before it has decoded anything

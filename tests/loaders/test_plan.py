@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdual.errors import InputError
-from fastdual.loaders.plan import ClipPlan, ClipSpec, clip_span, draw_plan, random_words
+from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan, random_words
 
 MANY = 20_000
 
@@ -90,11 +90,6 @@ def test_a_plan_that_was_recorded():
         [0.7006396315324565, 0.0, 1.7844615899610035],
     ]
     assert plan.permutation.tolist() == [[0, 1], [0, 1]]
-
-
-def test_clip_span_counts_both_ends():
-    assert clip_span(4, 3) == 10
-    assert clip_span(1, 7) == 1
 
 
 def test_pretraining_clips_lie_around_a_centre_and_repeat_the_edge_frames():
