@@ -18,15 +18,16 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fastdual.errors import InputError
 
-C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
+Layer = tuple[str, Mapping[str, Any]]
 MAX_RECIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Resolved(Generic[C]):
+class Resolved(Generic[C_co]):
     """A config and, by dotted key, the origin of each value: `default`, `recipe NAME`, `--set`."""
 
-    config: C
+    config: C_co
     sources: Mapping[str, str]
 
 
@@ -40,12 +41,12 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def build(
-    config_type: type[C],
-    layers: Iterable[tuple[str, Mapping[str, Any]]],
+    config_type: type[C_co],
+    layers: Iterable[Layer],
     *,
     settings: Sequence[str] = (),
     fixed_keys: frozenset[str] = frozenset(),
-) -> Resolved[C]:
+) -> Resolved[C_co]:
     """Fill a config; later layers win.
 
     Args:
@@ -171,7 +172,7 @@ def _hints(config_type: type) -> dict[str, Any]:
     }
 
 
-def _construct(config_type: type[C], values: Mapping[str, Any]) -> C:
+def _construct(config_type: type[C_co], values: Mapping[str, Any]) -> C_co:
     sections: dict[str, Any] = {}
     for section, section_type in typing.get_type_hints(config_type).items():
         own = {k.split(".")[1]: v for k, v in values.items() if k.split(".")[0] == section}

@@ -8,7 +8,7 @@ A key that is None in Python is left out of a TOML file and is written `none` on
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fastdual.config.recipe import Resolved, build, flatten
 from fastdual.errors import InputError
@@ -26,7 +26,6 @@ RESUME_KEYS = frozenset(
         "data.num_workers",
         "data.prefetch",
         "loss.backend",
-        "optimiser.shard_state",
         "run.device",
         "run.precision",
         "run.compile",
@@ -38,6 +37,14 @@ RESUME_KEYS = frozenset(
         "run.wandb_project",
     }
 )
+
+# Keys of older versions that decide nothing now: runs that hold them can still be read.
+_RETIRED_KEYS = frozenset({"optimiser.shard_state"})
+
+
+def supported(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a stored run, by dotted key, without the keys that are retired."""
+    return {key: value for key, value in stored.items() if key not in _RETIRED_KEYS}
 
 
 def check(holds: bool, key: str, value: object, rule: str) -> None:
@@ -136,8 +143,6 @@ class OptimiserConfig:
     """Gradients are scaled down to this norm over all weights; none: never."""
     accumulate_chunks: int = 1
     """Parts in which a process embeds its share of a batch: less memory, a second forward."""
-    shard_state: Literal["on", "off"] = "off"
-    """`on`: each process keeps the momenta of its share of the weights alone (ZeRO, stage 1)."""
 
     def __post_init__(self) -> None:
         rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay
@@ -215,6 +220,27 @@ class RunConfig:
             )
 
 
+class TrainingConfig(Protocol):
+    """The sections that the configs of all kinds of training share."""
+
+    @property
+    def data(self) -> DataConfig: ...
+
+    @property
+    def clip(self) -> ClipSpec: ...
+
+    @property
+    def optimiser(self) -> OptimiserConfig: ...
+
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+
+    @property
+    def run(self) -> RunConfig: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Everything that decides what a pretraining run computes, section by section."""
@@ -240,7 +266,7 @@ class PretrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, origin: str) -> "PretrainConfig":
         """Build from dotted keys; `origin` is named in errors (a recipe, a checkpoint)."""
-        return build(cls, [(origin, values)], fixed_keys=FIXED_KEYS).config
+        return build(cls, [(origin, supported(values))], fixed_keys=FIXED_KEYS).config
 
 
 def resolve(

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.config.recipe import Resolved, read_recipe, read_toml, to_toml
-from fastdual.config.sections import RESUME_KEYS, PretrainConfig, resolve
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import (
@@ -25,8 +23,6 @@ from fastdual.run.checkpoint import (
     write_atomically,
 )
 from fastdual.run.writer import CheckpointWriter, snapshot
-
-DEFAULT_RECIPE = "paper-simclr"
 
 
 class RunFolder:
@@ -51,8 +47,11 @@ class RunFolder:
         return self.config_file.exists() or bool(list_checkpoints(self.checkpoints))
 
     @contextmanager
-    def claimed(self, config: Resolved[PretrainConfig]) -> Iterator[None]:
+    def claimed(self, config_toml: str) -> Iterator[None]:
         """Keep other processes out while the block runs; write the config where there is none.
+
+        Args:
+            config_toml: The text of config.toml for a new run.
 
         Raises:
             InputError: another process is training here.
@@ -66,8 +65,7 @@ class RunFolder:
             for cut in self.checkpoints.glob(".*.partial"):  # of a process that was killed
                 cut.unlink(missing_ok=True)
             if not self.config_file.exists():
-                text = to_toml(config.config.to_dict(), config.sources)
-                write_atomically(self.config_file, text.encode())
+                write_atomically(self.config_file, config_toml.encode())
         except BlockingIOError:
             raise InputError(
                 f"--run {self.path}: another process is training in this folder; wait for it, or "
@@ -143,45 +141,3 @@ class RunFolder:
         arrays = {name: value for name, value in vars(plan).items() if value is not None}
         np.savez(path, **arrays)
         return path
-
-
-def resolve_config(
-    folder: RunFolder,
-    *,
-    recipe: str | None,
-    flags: Mapping[str, tuple[str, Any]],
-    settings: tuple[str, ...],
-    resume: bool,
-) -> Resolved[PretrainConfig]:
-    """The config of a new run, or of the one to go on with.
-
-    Args:
-        folder: the run's folder.
-        recipe: name or file; None: the run's own config when there is one, else the paper's.
-        flags: dotted key and value that each command line flag gives.
-        settings: texts `key=value`; they win over flags, flags over the recipe.
-        resume: go on with the run that the folder may hold.
-
-    Raises:
-        InputError: a bad recipe or setting; a folder that holds a run already; a resumed run that
-            is given another value of something that decides what is computed.
-    """
-    if folder.holds_run and not resume:
-        raise InputError(
-            f"--run {folder.path}: holds a run already; add --resume to go on with it, or choose "
-            "another folder"
-        )
-    by_flag = [(flag, {key: value}) for flag, (key, value) in flags.items()]
-    if not folder.config_file.exists():
-        return resolve([read_recipe(recipe or DEFAULT_RECIPE), *by_flag], settings)
-    own = (f"run {folder.path.name}", read_toml(folder.config_file))
-    asked = resolve([own if recipe is None else read_recipe(recipe), *by_flag], settings)
-    stored, wanted = resolve([own]).config.to_dict(), asked.config.to_dict()
-    for key in stored:
-        if stored[key] != wanted[key] and key not in RESUME_KEYS:
-            raise InputError(
-                f"{key} is {stored[key]!r} in the run {folder.path} and {wanted[key]!r} from "
-                f"{asked.sources[key]}: a resumed run keeps its settings; leave it away, or start "
-                "another run folder"
-            )
-    return asked

@@ -275,28 +275,26 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_pa
     assert read_log(run, "end")[-1]["signal"] == signal.SIGTERM
 
 
-def test_sharded_optimiser_state_is_whole_in_checkpoints(index: Path, tmp_path: Path) -> None:
-    """Stopped and gone on with, the weights are those of an undisturbed run that shards nothing."""
+def test_two_processes_resume_to_the_same_weights_and_one_takes_their_checkpoint(
+    index: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
     settings = {**SETTINGS, "schedule__epochs": 4, "optimiser__name": "adamw"}
-    for name, more in (("whole", {}), ("sharded", {"optimiser__shard_state": "on"})):
-        process = start(arguments(index, tmp_path / name, *TWO, **settings, **more))
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr
-    ends = [load_checkpoint(find_checkpoint(tmp_path / name)) for name in ("whole", "sharded")]
-    for end in ends:
-        assert end["step"] == 8
-    assert differences(ends[0]["model"], ends[1]["model"]) == []
-    assert differences(ends[0]["optimiser"]["state"], ends[1]["optimiser"]["state"]) == []
-    middle = tmp_path / "sharded" / "checkpoints" / "step-00000008.pt"
-    middle.unlink()
-    go_on = ["pretrain", str(index), "--run", str(tmp_path / "sharded"), "--resume"]
+    process = start(arguments(index, run, *TWO, **settings))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    last = find_checkpoint(run)
+    end = load_checkpoint(last)
+    assert end["step"] == 8
+    last.unlink()
+    go_on = ["pretrain", str(index), "--run", str(run), "--resume"]
     process = start([*go_on, *TWO])
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    assert differences(ends[1], load_checkpoint(middle)) == []
-    middle.unlink()
-    assert invoke(go_on).exit_code == 0  # one process takes the same checkpoint
-    assert load_checkpoint(middle)["step"] == 8
+    assert differences(end, load_checkpoint(last)) == []
+    last.unlink()
+    assert invoke(go_on).exit_code == 0
+    assert load_checkpoint(last)["step"] == 8
 
 
 @pytest.mark.parametrize("victim", [0, 1])

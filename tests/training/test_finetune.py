@@ -15,7 +15,7 @@ import torch
 from click.testing import Result
 from torch.utils.checkpoint import checkpoint
 
-from fastdual.config.finetune import FinetuneConfig, resolve_finetune
+from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import read_recipe
 from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.results import read_result
@@ -23,6 +23,7 @@ from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
+from fastdual.training.resume import resolve_finetune
 from fastdual.weights.load import load, load_network
 from tests.evaluate.small import (
     damage,

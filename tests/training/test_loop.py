@@ -28,8 +28,9 @@ from fastdual.training.collapse import CollapseWatch, embedding_spread
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import StepOutput, Training, take_step, train
 from fastdual.training.metrics import MetricWindow
-from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.pretrain import Pretraining
 from fastdual.training.schedule import create_optimiser
+from fastdual.training.start import create_loader, create_training
 from fastdual.training.step import PretrainStep, create_objective
 from tests.runs import QUICK, arguments, invoke, write_index
 
@@ -52,7 +53,7 @@ def make_training(index: VideoIndex, tmp_path: Path) -> Iterator[Any]:
         torch.manual_seed(config.run.seed)
         folder = RunFolder(tmp_path / "run")
         loader = create_loader(index, None, config, execution, World(), folder)
-        made.append(create_training(create_model(config), loader, config, execution))
+        made.append(create_training(Pretraining(config), create_model(config), loader, execution))
         return made[-1]
 
     yield make

@@ -26,7 +26,8 @@ from fastdual.model.dual import DualModel, create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import Execution, choose_execution
 from fastdual.training.loop import StepOutput, Training, take_step
-from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import create_loader, create_training
 
 PARTS = ("forward", "losses", "backward", "optimiser")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -237,8 +238,8 @@ class Contestant:
         model = create_model(self.config)
         loader: Any = _NoLoader()
         if self.name not in ("paper", "eager"):
-            return create_training(model, loader, self.config, self.execution)
-        training = create_training(model, loader, self.config, self.execution)
+            return create_training(Pretraining(self.config), model, loader, self.execution)
+        training = create_training(Pretraining(self.config), model, loader, self.execution)
         model.to(memory_format=torch.contiguous_format)
         training.compute = (
             PaperStep(model, training.objective)
@@ -298,7 +299,7 @@ def reference_losses(contestant: Contestant, steps: int) -> list[float]:
     torch.manual_seed(0)
     model = create_model(config)
     loader: Any = _NoLoader()
-    training = create_training(model, loader, config, execution)
+    training = create_training(Pretraining(config), model, loader, execution)
     model.to(memory_format=torch.contiguous_format)
 
     def compute(batch: ClipBatch) -> StepOutput:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdual.config.finetune import FinetuneConfig, resolve_finetune
-from fastdual.distributed.team import World
+from fastdual.config.finetune import FinetuneConfig
 from fastdual.evaluate.embed import EmbedOptions, embed_clips
+from fastdual.evaluate.ten_clips import classify_by_clips
 from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.run.folder import RunFolder
-from fastdual.training.classifier import Classifier, classify
-from fastdual.training.execution import choose_execution
+from fastdual.training.classifier import Classifier
+from fastdual.training.resume import resolve_finetune
 from fastdual.weights.load import load, load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
@@ -47,7 +47,7 @@ def test_score_is_the_mean_softmax_of_ten_clips() -> None:
     index, config = small_index(), config_of()
     assert config.clip.clips_per_video == 10
     model = classifier(index)
-    found, missing = classify(model, index, config, choose_execution(config.run, World()))
+    found, missing = classify_by_clips(model, index, config)
     assert missing == ()
     options = EmbedOptions(clips_per_video=10, frame_stride=config.clip.frame_stride, num_workers=1)
     means, swapped = {}, {}
@@ -73,8 +73,7 @@ def test_video_that_cannot_be_tested_is_named(tmp_path: Path) -> None:
     broken = index.split("test")[3]
     index.path(broken).write_bytes(b"\0" * 100)
     config = config_of(**{"clip.clips_per_video": 1})
-    execution = choose_execution(config.run, World())
-    found, missing = classify(classifier(index), index, config, execution)
+    found, missing = classify_by_clips(classifier(index), index, config)
     assert len(found.labels) == len(index.split("test")) - 1
     assert [(video.path, video.reason) for video in missing] == [
         (index.paths[broken], "could not be decoded"),
