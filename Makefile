@@ -21,12 +21,12 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml constraints.txt requirements/peers.txt
+$(STAMP): setup.py pyproject.toml constraints.txt requirements/loss-contestants.txt
 	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loss-contestants.txt
 	touch $@
 
 demo: install
@@ -45,13 +45,12 @@ lint: install
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p fastdual
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/rivals.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loader-contestants.txt
 	$(BIN)/python -m bench.losses
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.train --levers
 	$(BIN)/python -m bench.checkpoints
 	$(BIN)/python -m bench.order
-	$(BIN)/python -m bench.scale --write docs/scale.md
 	$(BIN)/python -m bench.readme
 
 gpu-check: install

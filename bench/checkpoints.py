@@ -2,24 +2,29 @@
 
     python -m bench.checkpoints [--backbones r2plus1d] [--rounds 10] [--out PATH]
 
-In turns: quiet steps, a checkpoint `beside` the steps as `fastdual pretrain` writes it, with steps
-until it is on the disk, and one written `within` a step, as the rival. Real steps on random clips,
-the state of a real run (weights, momentum, order's place), a real file that is fsynced. On a CPU
-the writer takes cores that the step wants; figures of a CPU say nothing about a GPU.
+In turns: quiet steps; a checkpoint written beside the steps, as `fastdual pretrain` does, with
+steps until it is on the disk; and one written within a step, for comparison. Steps are real ones on
+random clips, the state is that of a real run (weights, momentum), and the file is fsynced. On a CPU
+the writer takes cores from the steps; such figures say nothing about a GPU.
 """
 
 import argparse
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
-from bench.parts.common import RESULTS, Row, describe_machine, write_rows
-from bench.parts.train.contestants import Bench, Contestant, Size
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
+from bench.parts.train.case import Case, Size
+from bench.parts.train.contestants import Contestant
 from fastdual.config.sections import RunConfig
 from fastdual.run.checkpoint import checkpoint_path, save_checkpoint
 from fastdual.run.folder import RunFolder
@@ -31,25 +36,25 @@ INTERVAL_STEPS = RunConfig().checkpoint_every_steps
 class Costs:
     """A run that trains and saves, and the seconds that each takes."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        self._device = bench.device
-        self._contestant = Contestant("ours", bench)
+    def __init__(self, case: Case, folder: Path) -> None:
+        self._device = case.device
+        self._contestant = Contestant("ours", case)
         self._folder = RunFolder(folder)
         self._folder.checkpoints.mkdir(parents=True)
         for _ in range(WARMUP_STEPS):
             self.step()
 
     def step(self) -> float:
-        """Seconds of a step, to the end of its work on the device."""
+        """Return the seconds of a step, its work on the device included."""
         return self._timed(self._contestant.step)
 
     def save_within(self) -> float:
-        """Seconds of a checkpoint that the step waits for."""
+        """Return the seconds of a checkpoint for which the step waits."""
         path = checkpoint_path(self._folder.checkpoints, 0)
         return self._timed(lambda: save_checkpoint(path, self.state()))
 
     def save_beside(self) -> tuple[float, float, list[float]]:
-        """Seconds held up, seconds of the writing, and those of each step taken meanwhile."""
+        """Return the seconds of delay, of the writing, and of each step taken meanwhile."""
         written = threading.Event()
         started = time.perf_counter()
         self._folder.save(self.state(), keep=1, written=lambda _: written.set())
@@ -61,14 +66,14 @@ class Costs:
         return held, taken, steps
 
     def state(self) -> Row:
-        """What a run's checkpoint holds, but for words."""
+        """Return what a run's checkpoint holds, except for its texts."""
         training = self._contestant.training
         parts = {name: getattr(training, name) for name in ("model", "objective", "optimiser")}
         state = {name: part.state_dict() for name, part in parts.items()}
         return {"step": training.step, **state, "rng": torch.get_rng_state()}
 
     def size_mib(self) -> float:
-        """Size of the newest checkpoint."""
+        """Return the size of the checkpoint."""
         (path,) = self._folder.checkpoints.glob("step-*.pt")
         return path.stat().st_size / 2**20
 
@@ -80,9 +85,9 @@ class Costs:
         return time.perf_counter() - started
 
 
-def measure(bench: Bench, *, rounds: int, folder: Path) -> Row:
-    """One row: medians over the rounds, in milliseconds, and shares of a quiet step."""
-    costs = Costs(bench, folder)
+def measure(case: Case, *, rounds: int, folder: Path) -> Row:
+    """Return one row: medians over the rounds in milliseconds, and shares of a quiet step."""
+    costs = Costs(case, folder)
     quiet, within, held, written, lost, beside = [], [], [], [], [], []
     for _ in range(rounds):
         quiet += [costs.step() for _ in range(QUIET_STEPS)]
@@ -91,7 +96,7 @@ def measure(bench: Bench, *, rounds: int, folder: Path) -> Row:
         held.append(seconds)
         written.append(taken)
         beside += steps
-        # The last of these steps runs on when the file is there: it is not all the writer's doing.
+        # The last of these steps continues after the file is written, so not all of it is a cost.
         lost.append(seconds + sum(steps) - len(steps) * statistics.median(quiet))
     step = statistics.median(quiet)
     medians = {"held": held, "written": written, "lost": lost, "within": within}
@@ -104,11 +109,11 @@ def measure(bench: Bench, *, rounds: int, folder: Path) -> Row:
         share = statistics.median(medians[name]) / step
         row[f"{name}_share_of_step"] = round(share, 4)
         row[f"{name}_share_of_interval"] = round(share / INTERVAL_STEPS, 6)
-    return bench.describe() | row | {"interval_steps": INTERVAL_STEPS}
+    return case.describe() | row | {"interval_steps": INTERVAL_STEPS}
 
 
 def one_line(row: Row) -> str:
-    """A row for people."""
+    """Return a row as text."""
     return (
         f"{row['backbone']}, {row['checkpoint_mib']} MiB: a step of {row['step_ms']:.1f} ms is "
         f"held up for {row['held_ms']:.1f} ({row['held_share_of_step']:.1%} of it); with the "
@@ -123,12 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.checkpoints", description=__doc__)
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--backbones", nargs="+", default=["r2plus1d"] + ["tiny"] * (not cuda))
-    parser.add_argument("--batch", type=int, default=64 if cuda else 2, help="videos of 4 views")
+    parser.add_argument("--batch", type=int, default=64 if cuda else 2, help="videos, 4 views each")
     parser.add_argument("--frames", type=int, default=16 if cuda else 8)
     parser.add_argument("--crop", type=int, default=112 if cuda else 48)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="results without extension")
-    parser.add_argument("--folder", type=Path, help="on the disk to write to; default: temporary")
+    parser.add_argument("--folder", type=Path, help="on the disk to write to (default: temporary)")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     out = arguments.out or RESULTS / f"checkpoints_{device.type}"
@@ -136,8 +141,8 @@ def main() -> None:
     rows: list[Row] = []
     for backbone in arguments.backbones:
         with TemporaryDirectory(dir=arguments.folder) as folder:
-            bench = Bench(backbone, size, device)
-            rows.append(measure(bench, rounds=arguments.rounds, folder=Path(folder) / "run"))
+            case = Case(backbone, size, device)
+            rows.append(measure(case, rounds=arguments.rounds, folder=Path(folder) / "run"))
         print(one_line(rows[-1]), flush=True)
         write_rows([row | describe_machine(device) for row in rows], out)
 

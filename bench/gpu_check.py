@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from bench.parts.common import describe_machine
+from bench.parts.results import describe_machine
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.parts.common import RESULTS, Row
+from bench.parts.results import RESULTS, Row
 
 if TYPE_CHECKING:
     from bench.parts.kernels.compile import Launch

@@ -1,44 +1,45 @@
-"""Time, memory and launches of the losses: eager, torch.compile of it, ours, other libraries.
+"""Time, memory and launches of the losses: eager, torch.compile of eager, ours, other libraries.
 
     python -m bench.losses [--dtype bfloat16] [--rows 64 1024] [--dims 128] [--out PATH]
 
-Every provider's loss and gradients are compared with float64 before it is timed; one that disagrees
-is reported and not timed. Without a CUDA device sizes are small and one thread works: figures that
-show where time and memory go, and say nothing about a GPU.
+Loss and gradients of every contestant are compared with float64 before it is timed; one that
+disagrees is reported and not timed. Without a CUDA device sizes are small and one thread works:
+such figures show where time and memory go, and say nothing about a GPU.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 from torch import Tensor
 
-from bench.parts.common import (
-    RESULTS,
-    Row,
+from bench.parts.losses.cases import CASES, Case, Inputs, Loss
+from bench.parts.losses.contestants import ContestantMissingError
+from bench.parts.losses.plot import draw, one_line
+from bench.parts.measure import (
     count_launches,
-    describe_machine,
     measured_matmul_tflops,
     peak_memory_mib,
     time_interleaved,
-    write_rows,
 )
-from bench.parts.losses import plot as plot_losses
-from bench.parts.losses.cases import CASES, Case, Inputs, Loss
-from bench.parts.losses.peers import PeerMissingError
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 
-# Relative to the largest entry. bfloat16: the logits of a baseline are rounded to 8 bits, and at a
-# temperature of 0.07 the exponentials of those are off by some percent.
+# Relative to the largest entry. bfloat16: eager rounds logits to 8 bits, and at a temperature of
+# 0.07 their exponentials are off by some percent.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# The whole matrix in float64 up to here; beyond, ours in float64, which streams without kernels.
+# The truth is the whole matrix in float64 up to here; beyond, ours in float64, which streams.
 MAX_ROWS_OF_REFERENCE = 4096
 MODES = ("forward", "backward", "both")
 
 
 class Contestant:
-    """One provider on its own copy of the inputs; backward uses what forward left behind."""
+    """One loss on its own copy of the inputs; backward uses what forward left behind."""
 
     def __init__(self, loss: Loss, inputs: Inputs) -> None:
         self.loss = loss
@@ -54,7 +55,7 @@ class Contestant:
 
     def backward(self) -> tuple[Tensor, ...]:
         assert self.value is not None
-        if self.upstream is None:  # made once: filling it anew would be a launch of the loss's
+        if self.upstream is None:  # made once: otherwise its fill would count as a launch
             self.upstream = torch.ones_like(self.value)
         grads = torch.autograd.grad(self.value, self.wanted, self.upstream)
         self.value = None
@@ -67,20 +68,21 @@ class Contestant:
 
 
 def compiled(loss: Loss) -> Loss:
-    """torch.compile at its best: for this shape alone, with no limit on how many came before."""
+    """Return torch.compile at its best: for one shape, however many were compiled before."""
     torch.compiler.reset()
     return torch.compile(loss, dynamic=False)
 
 
-def providers(case: Case) -> Iterator[tuple[str, Callable[[], Loss]]]:
-    yield "eager", lambda: case.baseline
-    yield "torch.compile", lambda: compiled(case.baseline)
+def contestants_of(case: Case) -> Iterator[tuple[str, Callable[[], Loss]]]:
+    """Yield each contestant's name and how to load it."""
+    yield "eager", lambda: case.eager
+    yield "torch.compile", lambda: compiled(case.eager)
     yield "fastdual", lambda: case.ours
-    yield from case.load_peers.items()
+    yield from case.others.items()
 
 
 def largest_error(ours: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
-    """Of the loss and every gradient, relative to the largest entry of each."""
+    """Return the largest error of loss and gradients, each relative to its largest entry."""
     return max(
         float((a.double() - b).abs().max() / b.abs().max())
         for a, b in zip(ours, truth, strict=True)
@@ -90,16 +92,16 @@ def largest_error(ours: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
 def admit(
     case: Case, inputs: Inputs, dtype: torch.dtype
 ) -> tuple[dict[str, Contestant], dict[str, Row]]:
-    """The providers that run here and agree with float64, and a row of facts for every provider."""
+    """Return the contestants that run here and agree with float64, and facts about all of them."""
     exact = case.truth if len(inputs[0]) <= MAX_ROWS_OF_REFERENCE else case.ours
     truth = Contestant(exact, tuple(x.double() if x.is_floating_point() else x for x in inputs))
     expected = truth.both()
     contestants, facts = {}, {}
-    for name, load in providers(case):
+    for name, load in contestants_of(case):
         try:
             contestant = Contestant(load(), inputs)
             error = largest_error(contestant.both(), expected)
-        except PeerMissingError as missing:
+        except ContestantMissingError as missing:
             facts[name] = {"status": str(missing)}
         except torch.OutOfMemoryError:
             facts[name] = {"status": "out of memory"}
@@ -114,25 +116,23 @@ def admit(
 def measure(
     case: Case, num_rows: int, dim: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Row]:
-    """Rows of one size: one a provider and mode, or one saying why a provider is out."""
+    """Yield the rows of one size: one per contestant and mode, or one that says why it is out."""
     torch.manual_seed(num_rows + dim)
     inputs = case.make_inputs(num_rows, dim, dtype, device)
     contestants, facts = admit(case, inputs, dtype)
     timings = time_interleaved(
         {name: (c.forward, c.backward) for name, c in contestants.items()}, device=device
     )
-    flops = dict(
-        zip(MODES, (case.forward_flops(num_rows, dim) * f for f in (1, 2, 3)), strict=True)
-    )
+    flops = case.forward_flops(num_rows, dim)  # backward takes twice as many
     for name, fact in facts.items():
-        size = {"loss": case.name, "provider": name, "rows": num_rows, "dim": dim}
+        size = {"loss": case.name, "contestant": name, "rows": num_rows, "dim": dim}
         size["dtype"] = str(dtype).removeprefix("torch.")
         if name not in contestants:
             yield {**size, "mode": "", **fact}
             continue
         contestant = contestants[name]
         # In this order: backward consumes what forward leaves.
-        for mode, timing in zip(MODES, timings[name], strict=True):
+        for times, (mode, timing) in enumerate(zip(MODES, timings[name], strict=True), start=1):
             run = getattr(contestant, mode)
             peak = peak_memory_mib(run, device)
             if mode == "backward":
@@ -147,7 +147,7 @@ def measure(
                 "p80_ms": round(timing.p80_ms, 4),
                 "peak_mib": round(peak, 3),
                 "launches": launches,
-                "tflops": round(flops[mode] / timing.median_ms / 1e9, 4),
+                "tflops": round(times * flops / timing.median_ms / 1e9, 4),
             }
 
 
@@ -170,7 +170,7 @@ def parse() -> argparse.Namespace:
     arguments.out = arguments.out or RESULTS / f"losses_{'cuda' if on_cuda else 'cpu'}"
     if not on_cuda:
         torch.set_num_threads(1)
-        print("On a CPU: small sizes, one thread, and no word about a GPU.", file=sys.stderr)
+        print("On a CPU: small sizes and one thread; says nothing about a GPU.", file=sys.stderr)
     return arguments
 
 
@@ -182,13 +182,12 @@ def main() -> None:
     }
     rows: list[Row] = []
     for name in arguments.losses:
-        for dim in arguments.dims:
-            for num_rows in arguments.rows:
-                for row in measure(CASES[name], num_rows, dim, dtype, device):
-                    rows.append(row | machine)
-                    print(plot_losses.one_line(row), flush=True)
-                write_rows(rows, arguments.out)
-    plot_losses.draw(rows, arguments.out.with_suffix(".png"))
+        for dim, num_rows in itertools.product(arguments.dims, arguments.rows):
+            for row in measure(CASES[name], num_rows, dim, dtype, device):
+                rows.append(row | machine)
+                print(one_line(row), flush=True)
+            write_rows(rows, arguments.out)
+    draw(rows, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

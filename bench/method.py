@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 
-from bench.parts.common import RESULTS, Row, describe_machine, write_rows
 from bench.parts.method.run import (
     CONTESTANTS,
     NO_MERIT,
@@ -36,6 +35,7 @@ from bench.parts.method.run import (
 )
 from bench.parts.method.summary import conclude, draw, one_line
 from bench.parts.method.tables import is_way
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
 from fastdual.loaders.index.open import VideoIndex, open_index

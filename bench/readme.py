@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.parts.common import RESULTS, Row, between_marks
+from bench.parts.markdown import between_marks
 from bench.parts.method.summary import MEASURES, compare, describe, markdown
 from bench.parts.method.tables import FULL, PLAIN, tables
-from bench.parts.tables import speed
+from bench.parts.readme.speed import speed
+from bench.parts.results import RESULTS, Row
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")

@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.parts.common import RESULTS, describe_machine
 from bench.parts.loader.data import write_videos
+from bench.parts.results import RESULTS, describe_machine
 from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
 from fastdual.loaders.index.open import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader

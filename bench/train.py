@@ -2,11 +2,11 @@
 
     python -m bench.train [--backbones r2plus1d s3d] [--data INDEX] [--levers] [--out PATH]
 
-All contestants start from the same weights on the same batches, and their losses after a few steps
-are held against a plain statement of the same arithmetic in fp32 before any is timed. Turns are
-interleaved. Without --data the batches are random numbers that lie on the device; with it each
-contestant trains from a loader of its own. Without a CUDA device the network is the tiny one and
-all is fp32: figures that show that nothing is lost there, and say nothing about a GPU.
+All contestants start from the same weights and take the same batches. Before any is timed, the
+losses of its first steps are compared with the same arithmetic, written plainly in fp32. Turns are
+interleaved. Without --data the batches are random numbers on the device; with it each contestant
+trains from a loader of its own. Without a CUDA device the network is the tiny one in fp32: such
+figures show that nothing is lost there, and say nothing about a GPU.
 """
 
 import argparse
@@ -14,44 +14,37 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
-from bench.parts.common import (
-    RESULTS,
-    Row,
-    Timing,
-    describe_machine,
-    measured_matmul_tflops,
-    peak_memory_mib,
-    write_rows,
-)
+from bench.parts.measure import Timing, measured_matmul_tflops, peak_memory_mib
+from bench.parts.results import RESULTS, Row, describe_machine, write_rows
+from bench.parts.train.case import Case, Size
 from bench.parts.train.contestants import (
     CONTESTANTS,
     LEVERS,
     PARTS,
-    Bench,
     Contestant,
-    Size,
-    kernel_times,
-    losses_of,
-    real_rates,
     reference_losses,
-    training_gflop,
 )
+from bench.parts.train.figures import kernel_times, real_rates, training_gflop
 from bench.parts.train.plot import draw, one_line
 
-# Relative, after so many steps. bf16: 8 bits; the contrast at a temperature of 0.07 magnifies them.
+# Relative, over the first steps. bf16 has 8 bits; a temperature of 0.07 magnifies its rounding.
 STEPS_BEFORE = 3
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
-def measure(bench: Bench, names: list[str], *, repeats: int, data: Path | None) -> Iterator[Row]:
-    """A row a contestant: agreement, times of the parts, memory, utilisation, kernels."""
+def measure(case: Case, names: list[str], *, repeats: int, data: Path | None) -> Iterator[Row]:
+    """Yield one row per contestant: agreement, times, memory, utilisation, kernels."""
     contestants: dict[str, Contestant] = {}
     facts: dict[str, Row] = {}
     for name in names:
-        made = Contestant(name, bench)
-        error = largest_error(losses_of(made, STEPS_BEFORE), reference_losses(made, STEPS_BEFORE))
+        made = Contestant(name, case)
+        losses = [float(made.step()) for _ in range(STEPS_BEFORE)]
+        error = largest_error(losses, reference_losses(made, STEPS_BEFORE))
         agrees = error <= TOLERANCE[made.dtype]
         facts[name] = {
             "status": "ok" if agrees else "disagrees",
@@ -68,12 +61,12 @@ def measure(bench: Bench, names: list[str], *, repeats: int, data: Path | None) 
             if turn >= 2:
                 samples[name].append(times)
     rooflines = {
-        dtype: measured_matmul_tflops(bench.device, dtype)
+        dtype: measured_matmul_tflops(case.device, dtype)
         for dtype in {contestant.dtype for contestant in contestants.values()}
     }
-    gflop = training_gflop(bench.backbone, bench.size)
+    gflop = training_gflop(case.backbone, case.size)
     for name, fact in facts.items():
-        row = bench.describe() | {"contestant": name, **fact}
+        row = case.describe() | {"contestant": name, **fact}
         if name in contestants:
             row |= describe_speed(contestants[name], samples[name], gflop, rooflines)
             if data is not None:
@@ -82,7 +75,7 @@ def measure(bench: Bench, names: list[str], *, repeats: int, data: Path | None) 
 
 
 def largest_error(ours: list[float], truth: list[float]) -> float:
-    """Relative, over the steps."""
+    """Return the largest relative error over the steps."""
     return max(abs(a - b) / abs(b) for a, b in zip(ours, truth, strict=True))
 
 
@@ -92,11 +85,18 @@ def describe_speed(
     gflop: float,
     rooflines: dict[torch.dtype, float],
 ) -> Row:
-    """Times, rates, memory and kernels of one contestant."""
-    size, device = contestant.bench.size, contestant.bench.device
+    """Return times, rates, memory and kernels of one contestant.
+
+    Args:
+        contestant: Takes further steps, for memory and kernels.
+        samples: Milliseconds of each part, per timed step.
+        gflop: GFLOP of a step per clip.
+        rooflines: TFLOP/s of a large product, by dtype.
+    """
+    size, device = contestant.case.size, contestant.case.device
     total = Timing.of([sum(times) for times in samples])
     clips = 4 * size.batch
-    tflops = gflop * clips / total.median_ms  # GFLOP a millisecond
+    tflops = gflop * clips / total.median_ms  # GFLOP per millisecond
     row: Row = {
         "step_ms": round(total.median_ms, 3),
         "p20_ms": round(total.p20_ms, 3),
@@ -122,17 +122,17 @@ def parse() -> argparse.Namespace:
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--backbones", nargs="+")
-    parser.add_argument("--batch", type=int, help="videos, of 4 views each")
+    parser.add_argument("--batch", type=int, help="videos, 4 views each")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--crop", type=int)
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--levers", action="store_true", help="ours with one lever moved, too")
+    parser.add_argument("--levers", action="store_true", help="also ours with one setting changed")
     parser.add_argument("--data", type=Path, help="index of videos, for the real loader")
     parser.add_argument("--out", type=Path, help="results without extension")
     arguments = parser.parse_args()
     on_cuda = arguments.device.startswith("cuda")
     if not on_cuda:
-        print("On a CPU: a tiny network in fp32, and no word about a GPU.", file=sys.stderr)
+        print("On a CPU: a tiny network in fp32; says nothing about a GPU.", file=sys.stderr)
     defaults = {
         "backbones": ["r2plus1d", "r2plus1d-18", "s3d"] if on_cuda else ["tiny"],
         "batch": 64 if on_cuda else 4,
@@ -155,8 +155,8 @@ def main() -> None:
     machine = describe_machine(device)
     rows: list[Row] = []
     for backbone in arguments.backbones:
-        bench = Bench(backbone, size, device)
-        for row in measure(bench, names, repeats=arguments.repeats, data=arguments.data):
+        case = Case(backbone, size, device)
+        for row in measure(case, names, repeats=arguments.repeats, data=arguments.data):
             rows.append(row | machine)
             print(one_line(row), flush=True)
         write_rows(rows, arguments.out)

@@ -29,13 +29,27 @@ def write(path: Path, content: bytes | memoryview | str, what: str) -> None:
     Raises:
         FailureError: The file cannot be written; names the file and the system's reason.
     """
+    make_folder_of(path, what)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, os.fsencode(content) if isinstance(content, str) else content)
     except OSError as error:
-        raise FailureError(
-            f"{path}: {what} could not be written: {why_not_written(error)}"
-        ) from error
+        raise _failure(path, what, error) from error
+
+
+def make_folder_of(path: Path, what: str) -> None:
+    """Make the folder of a file that is written after long work, so that a wrong path fails first.
+
+    Raises:
+        FailureError: The folder cannot be made; names the file and the system's reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _failure(path, what, error) from error
+
+
+def _failure(path: Path, what: str, error: OSError) -> FailureError:
+    return FailureError(f"{path}: {what} could not be written: {why_not_written(error)}")
 
 
 def replace(path: Path, content: bytes | memoryview) -> None:
@@ -86,9 +100,7 @@ def append_line(path: Path, record: Mapping[str, Any], what: str) -> None:
         with open(path, "ab", buffering=0) as file:
             file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
-        raise FailureError(
-            f"{path}: {what} could not be written: {why_not_written(error)}"
-        ) from error
+        raise _failure(path, what, error) from error
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""What benchmarks share, and a folder of parts per benchmark."""

@@ -11,7 +11,6 @@ from fastdual.commands.shared.options import (
     random_weights_option,
 )
 from fastdual.commands.shared.progress import video_progress
-from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 
@@ -58,12 +57,12 @@ def command(
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.embed import EmbedOptions, embed
+    from fastdual.loaders.files import make_folder_of
     from fastdual.loaders.index.open import open_index
     from fastdual.training.execution import choose_device
     from fastdual.weights.load import load_network
 
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"-o {output}: the folder {output.parent} does not exist; make it first")
+    make_folder_of(output, "the features")  # before hours are spent on them
     where = str(choose_device(device))
     network = load_network(run, device=where, random_weights=random_weights)
     index = open_index(data, root=root)

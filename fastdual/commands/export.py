@@ -39,6 +39,7 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
     # torch takes seconds to import; --help does not wait for it.
+    from fastdual.loaders.files import make_folder_of
     from fastdual.weights.export import export_safetensors, export_torchvision
     from fastdual.weights.foreign import import_backbone
     from fastdual.weights.load import load
@@ -46,13 +47,12 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
 
     folder = source if source.is_dir() else source.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"-o {target}: the folder {target.parent} does not exist; make it first")
     if form == "safetensors" and target.suffix != ".safetensors":
         raise InputError(
             f"-o {target}: fastdual.load knows an export by its suffix; name it "
             f"{target.with_suffix('.safetensors')}"
         )
+    make_folder_of(target, "the export")  # before the work
     ours = source.is_dir() or source.suffix == ".safetensors"
     if backbone is None or (ours and ":" in backbone):
         encoder = load(source, backbone=backbone)

@@ -27,8 +27,8 @@ def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> 
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.average import check_one_method
     from fastdual.evaluate.results import find_results
+    from fastdual.loaders.files import write
     from fastdual.report.table import markdown_table
-    from fastdual.run.checkpoint import write_atomically
 
     found = find_results(sources)
     if with_mean:
@@ -37,5 +37,5 @@ def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> 
     if output is None:
         click.echo(table)
     else:
-        write_atomically(output, f"{table}\n".encode())
+        write(output, f"{table}\n", "the table")
         click.echo(f"{output}: {len(table.splitlines()) - 2} rows")

@@ -12,7 +12,7 @@ from each other: what the method learns from is there to be learned in minutes.
 
 import csv
 import dataclasses
-import os
+import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
+from fastdual.loaders.files import write
 
 Array = NDArray[np.float64]
 Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
@@ -308,9 +309,8 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _write_table(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
-    temporary = path.with_suffix(".csv.partial")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", "group", "split"))
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "group", "split"))
+    writer.writerows(rows)
+    write(path, text.getvalue(), "the table")

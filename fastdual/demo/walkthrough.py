@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from fastdual.cli import cli
+from fastdual.loaders.files import write
 
 SETTINGS = ("--recipe", "tiny")
 
@@ -48,7 +49,8 @@ def run_demo(folder: Path) -> None:
     _type("plot", run, after, "-o", plots)
     rows = _compare(run, index, before, after)
     click.echo("\n" + _table(rows))
-    (folder / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    results = json.dumps([asdict(row) for row in rows], indent=2) + "\n"
+    write(folder / "results.json", results, "the results")
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     click.echo(f"plots       {plots}")
     click.echo(f"checkpoint  {run / 'checkpoints'}")

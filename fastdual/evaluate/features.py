@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
+from fastdual.loaders.files import write
 from fastdual.loaders.index.hdf5 import Tables, write_texts
-from fastdual.run.checkpoint import write_atomically
 
 # The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
 # that a file cut short or altered is noticed before the HDF5 library sees it.
@@ -122,17 +122,12 @@ class FeatureSet:
         return tuple(v for v in self.left_out if name is None or not v.splits or name in v.splits)
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all.
+        """Write a features file.
 
         Raises:
-            FailureError: the disk is full or the folder cannot be written.
+            FailureError: The file cannot be written.
         """
-        try:
-            write_atomically(path, _encode(self))
-        except OSError as error:
-            raise FailureError(
-                f"{path}: the features could not be written: {why_not_written(error)}"
-            ) from error
+        write(path, _encode(self), "the features")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSet":

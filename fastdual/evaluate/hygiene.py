@@ -5,7 +5,6 @@ Shapes: N training videos, Q test videos, K thumbnails a video, P pixels of them
 
 import csv
 import io
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
 from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.files import write
+from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.run.checkpoint import write_atomically
 
 # The perceptual hash of a video: thumbnails from its start to its end, as real numbers.
 _HASH_SPEC = ClipSpec(
@@ -89,10 +88,7 @@ def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", "train", "test"])
     writer.writerows((overlap.kind, overlap.train, overlap.test) for overlap in overlaps)
-    try:
-        write_atomically(path, os.fsencode(text.getvalue()))
-    except OSError as error:
-        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+    write(path, text.getvalue(), "the list of overlaps")
 
 
 def index_overlaps(

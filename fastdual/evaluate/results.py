@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from fastdual._version import __version__
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
 from fastdual.evaluate.average import mean_and_spread
-from fastdual.run.checkpoint import write_atomically
+from fastdual.loaders.files import write
 
 FORMAT = "fastdual result"
 FORMAT_VERSION = 1
@@ -69,18 +69,12 @@ def make_result(
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result whole or not at all, making its folder where needed.
+    """Write a result file.
 
     Raises:
-        FailureError: the disk is full or the folder cannot be written.
+        FailureError: The file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise FailureError(
-            f"{path}: the result could not be written: {why_not_written(error)}"
-        ) from error
+    write(path, json.dumps(result, indent=1, allow_nan=False) + "\n", "the result")
 
 
 def result_file(source: Path, result: Mapping[str, Any]) -> Path:

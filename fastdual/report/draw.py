@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastdual.errors import FailureError, why_not_written
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
@@ -95,9 +94,5 @@ def draw_network(
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailureError(f"{path.parent}: cannot be made: {why_not_written(error)}") from error
     save_figure(figure, path)
     return path

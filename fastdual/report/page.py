@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fastdual._version import __version__
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
 from fastdual.evaluate.results import find_results
+from fastdual.loaders.files import write
 from fastdual.report import charts, sections
 from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.runs import RunCurves, read_curves
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, write_atomically
+from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 
 # Nothing may be fetched, whatever a path or a class name contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -138,16 +139,13 @@ def render(run: RunFacts, evidence: Evidence | None) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write it whole or not at all.
+    """Write the page.
 
     Raises:
-        FailureError: it could not be written.
+        FailureError: The file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page.encode("utf-8", "replace"))
-    except OSError as error:
-        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+    # A file name that is not UTF-8 would make the page that names it no UTF-8 either.
+    write(path, page.encode("utf-8", "replace"), "the page")
 
 
 def results_of(run: Path) -> list[tuple[str, dict[str, Any]]]:

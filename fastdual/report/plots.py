@@ -15,11 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fastdual.errors import FailureError, why_not_written
 from fastdual.evaluate.features import FeatureSet
+from fastdual.loaders.files import write
 from fastdual.report.projection import Projection
 from fastdual.report.runs import RunCurves
-from fastdual.run.checkpoint import write_atomically
 
 _DPI = 140
 # Metric in the log, title of its panel, whether it is a share; in reading order.
@@ -201,17 +200,14 @@ def _draw_matrix(ax: Axes, matrix: Array) -> Any:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whole or not at all.
+    """Write a figure as a PNG file.
 
     Raises:
-        FailureError: it could not be written.
+        FailureError: The file cannot be written.
     """
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)
-    try:
-        write_atomically(path, stream.getvalue())
-    except OSError as error:
-        raise FailureError(f"{path}: could not be written: {why_not_written(error)}") from error
+    write(path, stream.getbuffer(), "the picture")
 
 
 def _colour(number: int) -> Any:

@@ -94,7 +94,18 @@ def load_network(
 
 
 def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
-    """Return a ready network, without heads: what `fastdual.load` gives (see there)."""
+    """Return a ready network with its preprocessing, in evaluation mode (`fastdual.load`).
+
+    Args:
+        path: What `fastdual pretrain`, `finetune` or `export` wrote: a run folder, whose newest
+            checkpoint is taken, a checkpoint or x.safetensors.
+        device: Where the network goes.
+        backbone: "package.module:factory", if the network was trained on a backbone of your own:
+            no file can have code imported that you do not name.
+
+    Raises:
+        InputError: As `load_network`. Random weights never take the place of missing ones.
+    """
     with named_backbone(backbone):
         return load_network(Path(path), heads=False, device=device).encoder
 

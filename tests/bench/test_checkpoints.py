@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from bench.checkpoints import Costs, measure, one_line
-from bench.parts.train.contestants import Bench, Size
+from bench.parts.train.case import Case, Size
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 
-BENCH = Bench("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
+CASE = Case("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
 
 
 def test_what_is_timed_is_written_whole_while_steps_go_on(tmp_path: Path) -> None:
-    costs = Costs(BENCH, tmp_path / "run")
+    costs = Costs(CASE, tmp_path / "run")
     before = {name: value.clone() for name, value in costs.state()["model"].items()}
     held, taken, _ = costs.save_beside()
     assert 0 < held < taken
@@ -23,7 +23,7 @@ def test_what_is_timed_is_written_whole_while_steps_go_on(tmp_path: Path) -> Non
 
 
 def test_shares_are_of_the_step_and_of_the_interval(tmp_path: Path) -> None:
-    row = measure(BENCH, rounds=1, folder=tmp_path / "run")
+    row = measure(CASE, rounds=1, folder=tmp_path / "run")
     # Weights and momentum of 967,887 numbers.
     assert row["checkpoint_mib"] == pytest.approx(2 * 4 * 967_887 / 2**20, rel=0.02)
     for name in ("held", "lost", "within"):

@@ -7,8 +7,7 @@ from tests.conftest import PROJECT
 # What else can be run in bench/, and why `make bench` does not.
 NOT_BENCHMARKS = {
     "gpu_check": "make gpu-check",
-    "kernels_aot": "part of make gpu-check",
-    "loader_run": "one turn of bench.loader",
+    "kernels": "part of make gpu-check",
 }
 TAKE_LONG = {"method", "soak"}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench import method, readme
-from bench.parts.common import RESULTS
 from bench.parts.method.run import CONTESTANTS, NO_MERIT, OBJECTIVES, UNTRAINED
 from bench.parts.method.summary import MEASURES, compare, conclude
 from bench.parts.method.tables import FULL, PLAIN, tables
+from bench.parts.results import RESULTS
 from tests.evaluate.small import small_index_file
 
 SMALL = ["--seeds", "1", "--steps", "4", "--clips-per-video", "2"]

@@ -5,25 +5,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.parts.common import describe_machine
-from bench.parts.train import contestants as train_cases
-from bench.parts.train.contestants import KINDS, PARTS, Bench, Size, kind_of, training_gflop
+from bench.parts.results import describe_machine
+from bench.parts.train import contestants, figures
+from bench.parts.train.case import Case, Size
+from bench.parts.train.contestants import PARTS
+from bench.parts.train.figures import KINDS, kind_of, training_gflop
 from bench.parts.train.plot import draw, one_line
 from bench.train import measure
 from fastdual.training.loop import StepOutput
 from tests.runs import write_index
 
-BENCH = Bench("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
+CASE = Case("tiny", Size(batch=2, frames=8, crop=32), torch.device("cpu"))
 
 
 def test_contestants_agree_and_their_parts_add_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_cases, "REAL_STEPS", 3)
-    monkeypatch.setattr(train_cases, "REAL_WARMUP", 1)
+    monkeypatch.setattr(figures, "REAL_STEPS", 3)
+    monkeypatch.setattr(figures, "REAL_WARMUP", 1)
     index = write_index(tmp_path, count=4)
     names = ["paper", "ours"]
-    rows = list(measure(BENCH, names, repeats=1, data=index))
+    rows = list(measure(CASE, names, repeats=1, data=index))
     assert [row["contestant"] for row in rows] == names
     for row in rows:
         assert row["status"] == "ok", row
@@ -31,7 +33,7 @@ def test_contestants_agree_and_their_parts_add_up(
         assert row["kernels_convolution_ms"] > 0
         assert 0 <= row["real_data_wait_share"] <= 1
         assert row["contestant"] in one_line(row)
-    machine = describe_machine(BENCH.device)
+    machine = describe_machine(CASE.device)
     draw([row | machine for row in rows], tmp_path / "train.png")
     assert (tmp_path / "train.png").stat().st_size > 5000
 
@@ -39,14 +41,14 @@ def test_contestants_agree_and_their_parts_add_up(
 def test_a_contestant_that_computes_something_else_is_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = train_cases.EagerStep.__call__
+    right = contestants.STEPS["eager"]
 
-    def wrong(self: train_cases.EagerStep, batch: train_cases.ClipBatch) -> StepOutput:
-        output = right(self, batch)
+    def wrong(*arguments: object) -> StepOutput:
+        output = right(*arguments)
         return StepOutput(output.loss * 1.01, output.metrics)
 
-    monkeypatch.setattr(train_cases.EagerStep, "__call__", wrong)
-    (row,) = measure(BENCH, ["eager"], repeats=1, data=None)
+    monkeypatch.setitem(contestants.STEPS, "eager", wrong)
+    (row,) = measure(CASE, ["eager"], repeats=1, data=None)
     assert row["status"] == "disagrees"
     assert "step_ms" not in row
     assert "disagrees (off by 1.0e-02)" in one_line(row)

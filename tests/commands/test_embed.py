@@ -66,7 +66,6 @@ def test_what_could_not_be_decoded_is_named(
         (None, "none", [], "none does not exist"),
         (None, None, ["--split", "val"], "the index has no split 'val'; its splits: test, train"),
         (None, None, ["--device", "gpu"], "'gpu': must be auto, cpu, cuda"),
-        (None, None, ["-o", "no/folder/f.h5"], "-o no/folder/f.h5: the folder no/folder does not"),
         (None, None, ["--clips-per-video", "0"], "--clips-per-video"),
     ],
 )
@@ -85,6 +84,13 @@ def test_mistakes_are_one_line_and_exit_2(
     assert message in done.stderr
     assert "Traceback" not in done.output
     assert not (tmp_path / "f.h5").exists()
+
+
+def test_file_that_cannot_be_written_fails_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("none", small_index_file(), "-o", tmp_path / "file" / "f.h5")
+    assert done.exit_code == 1
+    assert "file/f.h5: the features could not be written: File exists" in done.stderr
 
 
 def test_swapped_arguments_are_explained(tmp_path: Path) -> None:

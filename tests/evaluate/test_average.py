@@ -27,7 +27,7 @@ def result(*splits: dict[str, Any], **changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "task": "knn",
         "command": "fastdual knn",
-        "checkpoint": "ab" * 32,
+        "weights_sha256": "ab" * 32,
         "data_fingerprint": "cd" * 32,
         "settings": {"clips_per_video": 10, "k": 20},
         "splits": splits,
@@ -113,7 +113,7 @@ def test_results_of_other_settings_are_kept_apart(tmp_path: Any) -> None:
         result(split("a/test", top1=0.2), **change)
         for change in (
             {"task": "probe"},
-            {"checkpoint": "random weights, seed 0"},
+            {"weights_sha256": "random weights, seed 0"},
             {"data_fingerprint": "ef" * 32},
             {"settings": {"clips_per_video": 10, "k": 1}},
             {"settings": {"clips_per_video": 4, "k": 20}},

@@ -41,7 +41,14 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert read.splits.keys() == made.splits.keys()
     for name in made.splits:
         assert np.array_equal(read.splits[name], made.splits[name])
-    for name in ("paths", "class_names", "groups", "checkpoint", "data_fingerprint", "settings"):
+    for name in (
+        "paths",
+        "class_names",
+        "groups",
+        "weights_sha256",
+        "data_fingerprint",
+        "settings",
+    ):
         assert getattr(read, name) == getattr(made, name)
     assert read.left_out == made.left_out
     assert is_features_file(tmp_path / "f.h5")

@@ -105,7 +105,7 @@ def test_every_pair_is_listed_in_a_file(tmp_path: Path) -> None:
         rows = [Overlap(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
     assert rows == overlaps
     with pytest.raises(FailureError, match="could not be written"):
-        write_overlaps(tmp_path / "none" / "pairs.csv", overlaps)
+        write_overlaps(listing / "pairs.csv", overlaps)
 
 
 def test_a_video_is_paired_with_every_copy_of_it() -> None:

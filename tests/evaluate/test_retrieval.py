@@ -104,7 +104,7 @@ def test_ranks_of_a_hand_made_case() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"checkpoint": "ef" * 32}, "come from two networks"),
+        ({"weights_sha256": "ef" * 32}, "come from two networks"),
         ({"settings": {"frame_stride": 2}}, r"settings \(clips_per_video, frame_stride\)"),
         ({"labels": np.full(33, -1, np.int32)}, "33 of the 33 videos of the queries have no label"),
         ({"paths": tuple(f"train/{i}.mp4" for i in range(33))}, "33 videos are in the gallery and"),

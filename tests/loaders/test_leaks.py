@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.parts.loader.run import process_tree
+from bench.parts.processes import process_tree
 from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row
 from fastdual.loaders.index.open import VideoIndex, build_index

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.parts.common import peak_memory_mib
+from bench.parts.measure import peak_memory_mib
 from fastdual.backbones import create_backbone
 from fastdual.errors import InputError
 from fastdual.model.recompute import recompute_activations

@@ -177,7 +177,11 @@ def test_segment_picture_counts_the_matches(
 
 def test_picture_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     write_log(tmp_path / "a", 3)
-    with pytest.raises(FailureError, match="/dev/full/x.png: could not be written"):
+    with pytest.raises(
+        FailureError, match="/dev/full/x.png: the picture could not be written: File exists"
+    ):
         save_figure(Figure(), Path("/dev/full/x.png"))
-    with pytest.raises(FailureError, match="cannot be made"):
+    with pytest.raises(
+        FailureError, match="plots/training.png: the picture could not be written: Not a directory"
+    ):
         draw_training_curves([tmp_path / "a"], tmp_path / "a" / "log.jsonl" / "plots")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.parts.common import peak_memory_mib
+from bench.parts.measure import peak_memory_mib
 from fastdual.config.sections import resolve
 from fastdual.losses import NTXentLoss
 from fastdual.model.dual import create_model

@@ -1,4 +1,4 @@
-"""What bench.loader reads: the chosen videos as files, as packs, and as extracted JPEG frames."""
+"""The data of bench.loader: the chosen videos as files, as packs, and as extracted JPEG frames."""
 
 import shutil
 import time
@@ -27,16 +27,14 @@ _PACKS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """Where the data of a run lies, and what it cost to make.
+    """Where the data of a run are, and what it cost to make them.
 
     Attributes:
-        folder: Holds videos.h5 and videos/, a pack of each kind, and jpeg/.
-        index: Of the videos as files.
-        bytes_per_video: By what is read: "videos", "jpeg" or a pack's name.
-        seconds_to_make: Wall time, likewise.
+        index: The index of the videos as files.
+        bytes_per_video: Bytes by what is read: "videos", "jpeg" or the name of a pack.
+        seconds_to_make: Wall time, by the same names.
     """
 
-    folder: Path
     index: VideoIndex
     bytes_per_video: dict[str, float]
     seconds_to_make: dict[str, float]
@@ -45,7 +43,15 @@ class Prepared:
 def prepare(
     data: Path | None, folder: Path, *, num_videos: int, wanted: set[str], num_workers: int
 ) -> Prepared:
-    """Write what the contestants read; `data` may be a folder, a CSV, an index or a pack."""
+    """Write what the contestants read into a folder: videos.h5, videos/, packs and jpeg/.
+
+    Args:
+        data: Folder, CSV, index or pack; None for a written set.
+        folder: Where the results go.
+        num_videos: At most this many are used.
+        wanted: Names of what is read, as in `Prepared`.
+        num_workers: Worker processes.
+    """
     videos = folder / "videos"
     if data is None:
         write_set(videos, num_videos)
@@ -65,11 +71,11 @@ def prepare(
         start = time.perf_counter()
         nbytes["jpeg"] = extract_frames(index, folder / "jpeg", num_workers) / len(index)
         seconds["jpeg"] = time.perf_counter() - start
-    return Prepared(folder, index, nbytes, seconds)
+    return Prepared(index, nbytes, seconds)
 
 
 def copy_some(index: VideoIndex, folder: Path, count: int) -> None:
-    """Write evenly chosen videos as files; rotated ones stay out, for rivals disagree on those."""
+    """Write evenly chosen videos as files, none of them rotated: libraries disagree on rotation."""
     upright = np.flatnonzero(index.rotation == 0)
     places = np.linspace(0, len(upright) - 1, min(count, len(upright))).astype(int)
     for video in upright[places].tolist():
@@ -79,7 +85,7 @@ def copy_some(index: VideoIndex, folder: Path, count: int) -> None:
 
 
 def write_set(folder: Path, count: int) -> None:
-    """So many clips of ten seconds; drawing them takes long, so there are copies among them."""
+    """Write so many clips of ten seconds; most are copies, because drawing one takes long."""
     write_videos(folder, min(count, _DIFFERENT))
     originals = sorted(folder.iterdir())
     for number in range(len(originals), count):
@@ -87,12 +93,16 @@ def write_set(folder: Path, count: int) -> None:
 
 
 def write_videos(folder: Path, count: int, *, seconds: int = _SECONDS, scale: int = 1) -> None:
-    """340x256 H.264 clips as x264 makes them by default, of textures that move in their own ways.
+    """Write 340x256 H.264 clips with x264's defaults, each of a texture that moves in its own way.
 
-    With a `scale` the pictures are so many times smaller.
+    Long groups of pictures, B-frames, a panning textured ground, discs that cross it and a little
+    grain: unlike flat drawings, they cost as much to decode as a clip of a phone.
 
-    Long groups, B-frames, a textured ground that pans, discs that cross it and a little grain: what
-    a phone's clip costs to decode, which flat drawings do not.
+    Args:
+        folder: Where the files go.
+        count: Number of files.
+        seconds: Length of each.
+        scale: Factor by which the pictures are smaller.
     """
     import av
 
@@ -121,14 +131,14 @@ def _moving_pictures(random: np.random.Generator, count: int) -> Any:
         y, x = (64 + 60 * np.sin(seconds * speed[0] + phase[0])).astype(int)
         picture = ground[y : y + _HEIGHT, x : x + _WIDTH].copy()
         for colour, pace, start in zip(colours, speed, phase, strict=True):
-            place = 0.5 + 0.4 * np.sin(seconds * pace * 2 + start)
-            near = np.hypot(rows - place[0] * _HEIGHT, columns - place[1] * _WIDTH) < 30
+            centre = 0.5 + 0.4 * np.sin(seconds * pace * 2 + start)
+            near = np.hypot(rows - centre[0] * _HEIGHT, columns - centre[1] * _WIDTH) < 30
             picture[near] = 0.3 * picture[near] + 0.7 * colour
         yield np.clip(picture + grain[number % 4], 0, 255).astype(np.uint8)
 
 
 def _texture(random: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
-    """Noise of several sizes of grain, coarse ones strongest, [height, width, 3] in 0..255."""
+    """Return noise [height, width, 3] in 0..255 of several grain sizes, the coarsest strongest."""
     picture = np.zeros((height, width, 3))
     for grain in (64, 16, 4):
         coarse = random.normal(0, 12 * grain**0.4, (height // grain + 1, width // grain + 1, 3))
@@ -137,7 +147,7 @@ def _texture(random: np.random.Generator, height: int, width: int) -> NDArray[np
 
 
 def extract_frames(index: VideoIndex, folder: Path, num_workers: int) -> int:
-    """Every frame of every video to a JPEG file, short side at most 256; returns the bytes."""
+    """Write every frame as a JPEG file, short side at most 256 pixels; return the total bytes."""
     tasks = [
         (str(index.path(video)), str(folder / index.paths[video])) for video in range(len(index))
     ]
@@ -153,7 +163,7 @@ def extract_frames(index: VideoIndex, folder: Path, num_workers: int) -> int:
 
 
 def extract_task(task: tuple[str, str]) -> int:
-    """In a worker: the frames of one video as JPEG files; returns their bytes."""
+    """Write the frames of one video as JPEG files; return their bytes. Runs in a worker."""
     import av
     from PIL import Image
 

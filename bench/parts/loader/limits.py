@@ -1,6 +1,6 @@
-"""What the workers of a bare decode and of a bare augmentation run.
+"""Tasks of the workers of bare decode and bare augmentation.
 
-It imports no more than the loader's own workers do.
+This module imports no more than the loader's own workers import.
 """
 
 from functools import lru_cache
@@ -16,12 +16,12 @@ _MOST_FRAMES = 64
 
 
 def decode_only(task: ReadTask) -> int:
-    """Decode and scale the wanted frames and hand nothing over; returns how many there were."""
+    """Decode and scale the wanted frames and drop them; return their number."""
     return len(decode_planes(task))
 
 
 def augment_only(task: AugmentTask) -> int:
-    """Augment frames that lie ready in memory and hand nothing over; returns how many views."""
+    """Augment frames that are in memory already and drop the views; return their number."""
     spec = task.spec
     frames = _noise((_MOST_FRAMES, 3, spec.resize_height, spec.resize_width))
     out = _memory((spec.num_views, task.order.shape[2], spec.crop_size, spec.crop_size, 3))

@@ -1,28 +1,26 @@
-"""The picture of bench.loader: a bar for each contestant, and the limit as a line."""
+"""The picture of bench.loader: a bar per contestant, and the limit as a line."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from bench.parts.loader.verdict import limit_of
+from bench.parts.results import Row
 
-from bench.parts.common import Row
-
-_COLOURS = {"ours": "#2a7f62", "rival": "#8d99ae", "limit": "#e0c36a"}
+_COLOURS = {"ours": "#2a7f62", "theirs": "#8d99ae", "limit": "#e0c36a"}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Rate (whiskers: slowest to fastest turn) and CPU time of everyone that was timed."""
-    timed = [row for row in rows if row.get("turns")]
+    """Draw rate (whiskers: slowest to fastest turn) and CPU time of every timed contestant."""
+    timed = sorted(
+        (row for row in rows if row.get("turns")), key=lambda row: float(row["videos_per_second"])
+    )
     if not timed:
         return
-    timed.sort(key=lambda row: row["videos_per_second"])
-    figure, (rate, cost) = plt.subplots(
-        1, 2, figsize=(11, 0.42 * len(timed) + 1.8), sharey=True, width_ratios=(3, 2)
-    )
-    names = [row["provider"] for row in timed]
+    figure = Figure(figsize=(11, 0.42 * len(timed) + 1.8), layout="constrained")
+    rate, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    names = [row["contestant"] for row in timed]
     colours = [_COLOURS[row["kind"]] for row in timed]
     values = [row["videos_per_second"] for row in timed]
     whiskers = [
@@ -31,9 +29,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     ]
     bars = rate.barh(names, values, xerr=whiskers, color=colours, ecolor="#444444")
     rate.bar_label(bars, [f"{value:.1f}" for value in values], padding=4, label_type="center")
-    by_name = {row["provider"]: row["videos_per_second"] for row in timed}
-    if {"bare decode", "bare augmentation"} <= by_name.keys():
-        limit = 1 / (1 / by_name["bare decode"] + 1 / by_name["bare augmentation"])
+    limit = limit_of(timed)
+    if limit is not None:
         rate.axvline(limit, color="#b04a3a", linestyle="--")
         rate.annotate(
             f"limit {limit:.1f}", (limit, -0.45), color="#b04a3a", fontsize=8,
@@ -48,6 +45,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.suptitle(
         f"{first['data']}: {first['videos']} videos, {first['workers']} workers, {first['device']}"
     )
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Parts of bench.losses."""

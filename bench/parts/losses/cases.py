@@ -1,4 +1,4 @@
-"""What bench.losses compares: the inputs of each loss, its providers, the arithmetic it needs."""
+"""What bench.losses compares: the inputs, contestants and arithmetic of each loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.parts.losses import baselines, peers
+from bench.parts.losses import contestants, eager
 from fastdual import losses
 from fastdual.kernels.dispatch import Backend
 
@@ -21,16 +21,25 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One loss; its size N is the rows of its logit matrix, for shuffle-rank the samples."""
+    """One loss. Its size N is the number of rows of the logit matrix; of samples in shuffle-rank.
+
+    Attributes:
+        name: The name in results.
+        make_inputs: Makes inputs from (N, D, dtype, device).
+        ours: Our loss with the backend that is chosen by default.
+        truth: Our reference: any dtype, whole matrix.
+        eager: The loss as training code usually writes it.
+        others: By name, how to load the losses of other libraries.
+        forward_flops: Operations of the formula's products, forward, from (N, D); the gradients
+            need twice as many, and what is computed twice counts once.
+    """
 
     name: str
     make_inputs: Callable[[int, int, torch.dtype, torch.device], Inputs]
     ours: Loss
-    truth: Loss  # the reference: any dtype, whole matrix
-    baseline: Loss
-    load_peers: dict[str, Callable[[], Loss]]
-    # Products that the formula needs, forward; the gradients need twice as many. What is computed
-    # a second time does not count.
+    truth: Loss
+    eager: Loss
+    others: dict[str, Callable[[], Loss]]
     forward_flops: Callable[[int, int], float]
 
 
@@ -39,7 +48,7 @@ def _unit(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _related(first: Tensor) -> Tensor:
-    """A second view: on average 0.7 similar, as views are in the middle of training."""
+    """Return a second view: 0.7 similar on average, as views are in the middle of training."""
     return F.normalize(
         first.float() + _unit(*first.shape, dtype=torch.float32, device=first.device), dim=-1
     ).to(first.dtype)
@@ -76,15 +85,15 @@ def _square(num_rows: int, dim: int) -> float:
 
 
 def _open_clip() -> Loss:
-    loss = peers.open_clip_loss()
+    loss = contestants.open_clip_loss()
     return lambda image, text: loss(image, text, 1 / TEMPERATURE)
 
 
 def _inf_cl() -> Loss:
-    """Both directions of Inf-CL's one-directional loss, as its own trainer calls it."""
+    """Load Inf-CL's one-directional loss and apply it both ways, as its own trainer does."""
     if not torch.cuda.is_available():
-        raise peers.PeerMissingError("inf_cl: its kernels need a CUDA device")
-    loss = peers.inf_cl_loss()
+        raise contestants.ContestantMissingError("inf_cl: its kernels need a CUDA device")
+    loss = contestants.inf_cl_loss()
     scale = torch.tensor(1 / TEMPERATURE, device="cuda")
 
     def both(image: Tensor, text: Tensor) -> Tensor:
@@ -106,8 +115,8 @@ _ALL = (
         make_inputs=_two_views,
         ours=losses.NTXentLoss(TEMPERATURE),
         truth=losses.NTXentLoss(TEMPERATURE, backend="eager"),
-        baseline=partial(baselines.nt_xent, temperature=TEMPERATURE),
-        load_peers={"lightly": partial(peers.lightly_nt_xent, temperature=TEMPERATURE)},
+        eager=partial(eager.nt_xent, temperature=TEMPERATURE),
+        others={"lightly": partial(contestants.lightly_nt_xent, temperature=TEMPERATURE)},
         forward_flops=_square,
     ),
     Case(
@@ -115,10 +124,10 @@ _ALL = (
         make_inputs=_labelled,
         ours=losses.SupConLoss(TEMPERATURE),
         truth=losses.SupConLoss(TEMPERATURE, backend="eager"),
-        baseline=partial(baselines.supcon, temperature=TEMPERATURE),
-        load_peers={
+        eager=partial(eager.supcon, temperature=TEMPERATURE),
+        others={
             "pytorch-metric-learning": partial(
-                peers.metric_learning_supcon, temperature=TEMPERATURE
+                contestants.metric_learning_supcon, temperature=TEMPERATURE
             )
         },
         forward_flops=_square,
@@ -128,8 +137,8 @@ _ALL = (
         make_inputs=_pairs,
         ours=_clip("auto"),
         truth=_clip("eager"),
-        baseline=partial(baselines.clip, logit_scale=1 / TEMPERATURE),
-        load_peers={"open_clip": _open_clip, "inf_cl": _inf_cl},
+        eager=partial(eager.clip, logit_scale=1 / TEMPERATURE),
+        others={"open_clip": _open_clip, "inf_cl": _inf_cl},
         forward_flops=_square,
     ),
     Case(
@@ -137,8 +146,8 @@ _ALL = (
         make_inputs=_segments,
         ours=losses.TemporalCoherenceLoss(TEMPERATURE),
         truth=losses.TemporalCoherenceLoss(TEMPERATURE, backend="eager"),
-        baseline=partial(baselines.temporal_coherence, temperature=TEMPERATURE),
-        load_peers={},
+        eager=partial(eager.temporal_coherence, temperature=TEMPERATURE),
+        others={},
         forward_flops=_square,
     ),
     Case(
@@ -146,8 +155,8 @@ _ALL = (
         make_inputs=_shuffled,
         ours=losses.ShuffleRankLoss(),
         truth=losses.ShuffleRankLoss(backend="eager"),
-        baseline=partial(baselines.shuffle_rank, temperature=0.05),
-        load_peers={},
+        eager=partial(eager.shuffle_rank, temperature=0.05),
+        others={},
         forward_flops=lambda samples, dim: 2.0 * samples * (2 * SEGMENTS) ** 2 * dim,
     ),
 )

@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-from bench.parts.common import Row
+from bench.parts.results import Row
 
 PANELS = (("median_ms", "forward + backward, ms"), ("peak_mib", "peak memory, MiB"))
 
 
 def one_line(row: Row) -> str:
-    """A row for people: what, which size, how long, how much."""
-    size = f"{row['loss']:18} {row['provider']:24} N={row['rows']:<6} D={row['dim']:<4}"
+    """Return a row as text: what, which size, how long, how much."""
+    size = f"{row['loss']:18} {row['contestant']:24} N={row['rows']:<6} D={row['dim']:<4}"
     if not row["mode"]:
         return f"{size} {row['status']} {row.get('max_error', '')}"
     launches = "" if row["launches"] is None else f" {row['launches']:3} launches"
@@ -26,22 +23,20 @@ def one_line(row: Row) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Time and memory of each loss over its size, at the first D that was measured."""
+    """Draw time and memory of each loss over its size, at the first D that was measured."""
     measured = [row for row in rows if row["mode"] == "both"]
     dim = measured[0]["dim"]
     measured = [row for row in measured if row["dim"] == dim]
     losses = list(dict.fromkeys(row["loss"] for row in measured))
-    figure, axes = plt.subplots(
-        len(PANELS), len(losses), figsize=(3.4 * len(losses), 6.2), squeeze=False, sharex=True
-    )
+    figure = Figure(figsize=(3.4 * len(losses), 6.2), layout="constrained")
+    axes = figure.subplots(len(PANELS), len(losses), squeeze=False, sharex=True)
     for column, loss in enumerate(losses):
         of_loss = [row for row in measured if row["loss"] == loss]
         for (quantity, label), axis in zip(PANELS, axes[:, column], strict=True):
-            for provider in dict.fromkeys(row["provider"] for row in of_loss):
-                points = [
-                    (row["rows"], row[quantity]) for row in of_loss if row["provider"] == provider
-                ]
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=provider)
+            for name in dict.fromkeys(row["contestant"] for row in of_loss):
+                of_name = [row for row in of_loss if row["contestant"] == name]
+                points = [(row["rows"], row[quantity]) for row in of_name]
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
             axis.set(xscale="log", yscale="log", ylabel=label)
             axis.grid(alpha=0.3)
         axes[0, column].set_title(loss)
@@ -51,6 +46,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.suptitle(
         f"{first['device']}, {first['dtype']}, D = {dim}, torch {first['torch']}, {first['date']}"
     )
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.parts.common import Row
+from bench.parts.results import Row
 from fastdual.config.recipe import Resolved, read_recipe
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
-from bench.parts.common import Row, markdown_table
+from bench.parts.markdown import markdown_table
 from bench.parts.method.run import UNTRAINED
 from bench.parts.method.tables import FULL, PLAIN, Table, tables
+from bench.parts.results import Row
 
 # Measure, its name for people, whether it is a share.
 MEASURES = (

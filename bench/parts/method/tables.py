@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.parts.common import Row
 from bench.parts.method.run import CONTESTANTS, OBJECTIVES
+from bench.parts.results import Row
 
 PLAIN, FULL = OBJECTIVES[0], OBJECTIVES[-1]
 _LOSS = "loss."

@@ -1,25 +1,24 @@
 """What a soak saw, and whether memory grew in it.
 
-Memory is anonymous and shared memory, a shared page counted in parts, without the pages of
-libraries: of those a process counts more whenever another program that uses them ends. It is that
-of the main process, and of all workers together; theirs is judged only with --no-kills, where they
-live as long as the run. In the first third of a run it warms up: allocators fill, and up to five
-batches come under way, of 77 MiB each unless --tiny. What is judged is the median of the last third
-against that of the middle one. They may differ by a batch, at least by 16 MiB, and only a run of
-ten minutes or 2,000 batches is judged; a shorter one just reports its slope.
+Memory is the anonymous and shared memory of the main process, and that of all workers together.
+Processes share the cost of a page. The pages of libraries do not count: a process's part of them
+grows when another program that uses them ends. The workers are judged only with --no-kills, when
+they live as long as the run. The first third of a run is warm-up: allocators fill, and up to five
+batches are in flight, of 77 MiB each unless --tiny. Judged is the median of the last third against
+that of the middle third: they may differ by one batch, and by at least 16 MiB. Only a run of ten
+minutes or 2,000 batches is judged; a shorter one just reports its slope.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from bench.parts.loader.run import process_tree
+from bench.parts.processes import memory_mib, process_tree
 
 _MIN_SECONDS_JUDGED, _MIN_BATCHES_JUDGED = 600.0, 2000
+_OWN = ("Pss_Anon:", "Pss_Shmem:")
 _MIN_GROWTH_MIB, _SAMPLE_SECONDS = 16.0, 0.2
 
 
@@ -44,7 +43,7 @@ class Report:
 
 @dataclass
 class Samples:
-    """Memory in MiB after so many seconds and batches."""
+    """Memory in MiB, each sample with the seconds and batches since the start."""
 
     seconds: list[float] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -53,29 +52,26 @@ class Samples:
 
     def add(self, seconds: float, batches: int) -> None:
         if self.seconds and seconds < self.seconds[-1] + _SAMPLE_SECONDS:
-            return  # it takes a while itself
+            return  # reading memory takes time
         self.seconds.append(seconds)
         self.batches.append(batches)
-        self.main.append(_own_mib([os.getpid()]))
-        self.workers.append(_own_mib(workers_of_this_process()))
+        self.main.append(memory_mib([os.getpid()], _OWN))
+        self.workers.append(memory_mib(workers_of_this_process(), _OWN))
 
 
 def workers_of_this_process() -> list[int]:
+    """Return the process ids of all descendants of this process."""
     return sorted(set(process_tree(os.getpid())) - {os.getpid()})
 
 
-def _own_mib(pids: list[int]) -> float:
-    kib = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it has just ended
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-                    kib += int(line.split()[1])
-    return kib / 1024
-
-
 def judge_memory(report: Report, samples: Samples, batch_mib: float) -> None:
-    """Growth from the middle third to the last, and the slope of a line through both."""
+    """Set the report's growth from the middle third to the last, and the slope over both.
+
+    Args:
+        report: The report to fill; growth beyond the limit becomes a problem.
+        samples: All samples of the run.
+        batch_mib: Memory of one batch, in MiB.
+    """
     report.peak_mib = round(max(samples.main), 1)
     report.workers_peak_mib = round(max(samples.workers), 1)
     third = len(samples.main) // 3
@@ -101,7 +97,7 @@ def _growth(mib: list[float]) -> float:
     return round(float(np.median(mib[-third:]) - np.median(mib[third:-third])), 1)
 
 
-def _slope(places: Sequence[float], mib: list[float], scale: int = 1) -> float:
+def _slope(at: Sequence[float], mib: list[float], scale: int = 1) -> float:
     third = len(mib) // 3
-    slope = np.polyfit(places[third:], np.array(mib[third:]) * scale, 1)[0]
+    slope = np.polyfit(at[third:], np.array(mib[third:]) * scale, 1)[0]
     return round(float(slope), 2)

@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-from bench.parts.common import Row
-
-PARTS = ("forward", "losses", "backward", "optimiser")
+from bench.parts.results import Row
+from bench.parts.train.contestants import PARTS
 
 
 def one_line(row: Row) -> str:
-    """A row for people: what, how fast, how large."""
+    """Return a row as text: what, how fast, how large."""
     name = f"{row['backbone']:12} {row['contestant']:20}"
     if row["status"] != "ok":
         return f"{name} {row['status']} (off by {row['max_error']})"
@@ -32,14 +28,13 @@ def one_line(row: Row) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A bar for each contestant, of the parts of a step; a panel for each backbone."""
+    """Draw one bar per contestant of the parts of a step, and one panel per backbone."""
     measured = [row for row in rows if row["status"] == "ok"]
     backbones = list(dict.fromkeys(row["backbone"] for row in measured))
     if not backbones:
         return
-    figure, axes = plt.subplots(
-        len(backbones), 1, figsize=(7.5, 1.2 + 1.9 * len(backbones)), squeeze=False
-    )
+    figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(backbones)), layout="constrained")
+    axes = figure.subplots(len(backbones), 1, squeeze=False)
     for backbone, axis in zip(backbones, axes[:, 0], strict=True):
         shown = [row for row in measured if row["backbone"] == backbone][::-1]
         names, left = [row["contestant"] for row in shown], [0.0] * len(shown)
@@ -47,7 +42,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             widths = [row[f"{part}_ms"] for row in shown]
             axis.barh(names, widths, left=left, label=part)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        axis.set(title=backbone, xlabel="ms a step")
+        axis.set(title=backbone, xlabel="ms per step")
     axes[0, 0].legend(fontsize=7)
     first = measured[0]
     figure.suptitle(
@@ -55,6 +50,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         f"torch {first['torch']}, {first['date']}",
         fontsize=9,
     )
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
-    plt.close(figure)

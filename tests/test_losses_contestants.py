@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.parts.losses import peers
+from bench.parts.losses import contestants
 from fastdual.losses import ClipLoss, NTXentLoss, SupConLoss
 
 # float32 on both sides, and another order of summation.
@@ -16,12 +16,12 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 Outcome = tuple[Tensor, tuple[Tensor, ...]]
 
 
-def peer(load: Callable[[], nn.Module]) -> nn.Module:
+def load_or_skip(load: Callable[[], nn.Module]) -> nn.Module:
     try:
         return load()
-    except peers.PeerMissingError as error:
+    except contestants.ContestantMissingError as error:
         # Continuous integration installs them all, and a skip would go by unseen there.
-        if os.environ.get("FASTDUAL_REQUIRE_PEERS"):
+        if os.environ.get("FASTDUAL_REQUIRE_CONTESTANTS"):
             raise
         pytest.skip(str(error))
 
@@ -46,7 +46,7 @@ def assert_same(ours: Outcome, theirs: Outcome) -> None:
 def test_nt_xent_is_that_of_lightly(batch: int, dim: int, backend: str) -> None:
     torch.manual_seed(batch)
     views = torch.randn(2, batch, dim)
-    theirs = peer(lambda: peers.lightly_nt_xent(temperature=0.2))
+    theirs = load_or_skip(lambda: contestants.lightly_nt_xent(temperature=0.2))
     if batch == 1:
         # No negatives: 0 on both sides, and no gradient to compare.
         assert theirs(*views) == NTXentLoss(0.2, backend=backend)(*views) == 0
@@ -57,7 +57,7 @@ def test_nt_xent_is_that_of_lightly(batch: int, dim: int, backend: str) -> None:
 
 
 def test_nt_xent_has_the_default_temperature_of_lightly() -> None:
-    theirs = peer(lambda: peers.lightly_nt_xent(temperature=0.5))
+    theirs = load_or_skip(lambda: contestants.lightly_nt_xent(temperature=0.5))
     views = torch.randn(2, 9, 24)
     assert_same(differentiate(NTXentLoss(), *views), differentiate(theirs, *views))
 
@@ -68,7 +68,7 @@ def test_supcon_is_that_of_pytorch_metric_learning(rows: int, classes: int, back
     """With 50 classes on 64 rows many rows have no positive: both leave them out of the mean."""
     torch.manual_seed(rows)
     embeddings, labels = torch.randn(rows, 32), torch.randint(classes, (rows,))
-    theirs = peer(lambda: peers.metric_learning_supcon(temperature=0.1))
+    theirs = load_or_skip(lambda: contestants.metric_learning_supcon(temperature=0.1))
     assert_same(
         differentiate(SupConLoss(0.1, backend=backend), embeddings, labels),
         differentiate(theirs, embeddings, labels),
@@ -83,7 +83,7 @@ def test_clip_is_that_of_open_clip(batch: int, backend: str) -> None:
     image, text = nn.functional.normalize(torch.randn(2, batch, 48), dim=-1)
     text = nn.functional.normalize(0.2 * image + text, dim=-1)
     logit_scale = torch.tensor(math.log(1 / 0.07)).exp()
-    theirs = peer(peers.open_clip_loss)
+    theirs = load_or_skip(contestants.open_clip_loss)
     assert_same(
         differentiate(ClipLoss(backend=backend), image, text, logit_scale),
         differentiate(theirs, image, text, logit_scale),
@@ -95,7 +95,7 @@ def test_clip_takes_a_logit_bias_as_open_clip_does() -> None:
     image, text = nn.functional.normalize(torch.randn(2, 12, 16), dim=-1)
     bias = torch.tensor(-10.0, requires_grad=True)
     output = {"image_features": image, "text_features": text, "logit_scale": torch.tensor(9.0)}
-    theirs = peer(peers.open_clip_loss)(**output, logit_bias=bias, output_dict=True)
+    theirs = load_or_skip(contestants.open_clip_loss)(**output, logit_bias=bias, output_dict=True)
     ours = ClipLoss()(**output, logit_bias=bias, output_dict=True)
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
     ours["contrastive_loss"].backward()
@@ -103,7 +103,7 @@ def test_clip_takes_a_logit_bias_as_open_clip_does() -> None:
 
 
 def test_clip_takes_a_plain_number_as_logit_scale() -> None:
-    theirs = peer(peers.open_clip_loss)
+    theirs = load_or_skip(contestants.open_clip_loss)
     image, text = torch.randn(2, 12, 16)
     torch.testing.assert_close(ClipLoss()(image, text, 2.5), theirs(image, text, 2.5), **TOLERANCE)
 
@@ -111,5 +111,5 @@ def test_clip_takes_a_plain_number_as_logit_scale() -> None:
 def test_stand_ins_do_not_stay_behind() -> None:
     import sys
 
-    peer(lambda: peers.lightly_nt_xent(temperature=0.5))
+    load_or_skip(lambda: contestants.lightly_nt_xent(temperature=0.5))
     assert not [name for name in sys.modules if name.partition(".")[0] == "lightly"]

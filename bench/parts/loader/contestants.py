@@ -1,4 +1,4 @@
-"""Who takes part in bench.loader: each yields batches without end, or work that bounds them."""
+"""The contestants of bench.loader: endless batches, or endless work that bounds them."""
 
 import importlib.util
 import itertools
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.parts.loader import rivals
+from bench.parts.loader import decoders
+from bench.parts.loader.dataset import Decode, VideoDataset, under_dataloader, under_threads
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
 from fastdual.loaders.index.open import VideoIndex
@@ -21,20 +22,28 @@ from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
 
 Ints = NDArray[np.int64]
-Kind = Literal["ours", "rival", "limit", "control"]
+Kind = Literal["ours", "theirs", "limit", "control"]
 
-_MOST_BATCHES = 1 << 16  # no rival gets through so many
+_MOST_BATCHES = 1 << 16  # more than any contestant gets through
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process measures; paths of the prepared data, see `bench.parts.loader.data`.
+    """What one process measures.
 
-    It warms up for `warmup` batches and a third of `seconds` at least, and is timed for `batches`
-    and `seconds` at least.
+    Attributes:
+        contestant: Its name.
+        folder: Where the prepared data are, see `bench.parts.loader.data`.
+        batch_size: Videos per batch.
+        warmup: Untimed batches at least; the warm-up also takes at least a third of `seconds`.
+        batches: Timed batches at least.
+        num_workers: Worker processes, or threads.
+        seconds: Timed seconds at least.
+        seed: Of order and plan.
+        dump: Where the first batch is stored; "" for nowhere.
     """
 
-    provider: str
+    contestant: str
     folder: str
     batch_size: int
     warmup: int
@@ -49,8 +58,8 @@ Make = Callable[[Job], Iterator[Any]]
 
 
 @dataclass(frozen=True)
-class Provider:
-    """A contestant: how it makes batches, what it reads and what it needs."""
+class Contestant:
+    """How a contestant makes batches, what it reads and what it needs."""
 
     name: str
     kind: Kind
@@ -60,21 +69,21 @@ class Provider:
     needs_gpu: bool = False
 
     def missing(self, has_gpu: bool) -> str:
-        """Why it cannot take part here; "" if it can."""
+        """Return why it cannot take part here; "" if it can."""
         if self.needs_gpu and not has_gpu:
             return "missing: needs a CUDA device"
         if self.package and importlib.util.find_spec(self.package) is None:
-            return f"missing: {self.package} is not installed (requirements/rivals.txt)"
+            return f"missing: {self.package} is not installed (requirements/loader-contestants.txt)"
         return ""
 
 
 def open_data(job: Job, reads: str) -> VideoIndex:
-    """The index or pack that a provider reads."""
+    """Return the index or pack that a contestant reads."""
     return VideoIndex.load(Path(job.folder) / f"{reads}.h5")
 
 
 def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:
-    """Our loader on raw or packed data."""
+    """Return our loader on raw or packed data."""
 
     def make(job: Job) -> Iterator[Any]:
         with ClipLoader(
@@ -93,12 +102,12 @@ def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:
     return make
 
 
-def rival(decode: rivals.Decode, *, threads: bool = False, jpeg: bool = False) -> Make:
-    """A decoder of others, under torch's DataLoader or (CUDA) in threads."""
+def theirs(decode: Decode, *, threads: bool = False, jpeg: bool = False) -> Make:
+    """Return a decoder of another library, under torch's DataLoader or (CUDA) in threads."""
 
     def make(job: Job) -> Iterator[Any]:
         folder = Path(job.folder) / "jpeg" if jpeg else None
-        dataset = rivals.VideoDataset(
+        dataset = VideoDataset(
             open_data(job, "videos"),
             ClipSpec(),
             decode,
@@ -107,14 +116,14 @@ def rival(decode: rivals.Decode, *, threads: bool = False, jpeg: bool = False) -
             seed=job.seed,
             frames_folder=folder,
         )
-        feed = rivals.under_threads if threads else rivals.under_dataloader
+        feed = under_threads if threads else under_dataloader
         return feed(dataset, num_workers=job.num_workers)
 
     return make
 
 
 def plans(job: Job, index: VideoIndex) -> Iterator[tuple[int, Ints, AugmentTask]]:
-    """(video, wanted frames, views) as the loader would make them, in its order, for ever."""
+    """Yield (video, wanted frames, views) as the loader does, in its order, without end."""
     spec = ClipSpec()
     order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
     for epoch in itertools.count():
@@ -134,7 +143,7 @@ def plans(job: Job, index: VideoIndex) -> Iterator[tuple[int, Ints, AugmentTask]
 
 
 def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
-    """The frames that the loader would want."""
+    """Yield the frames that the loader wants."""
     for video, wanted, views in plans(job, index):
         table = index.keyframes(video)
         yield ReadTask(
@@ -148,7 +157,7 @@ def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
 
 
 def bare(reads: str, function: str) -> Make:
-    """A limit: all cores do a part of the loader's work and drop what they made."""
+    """Return a limit: all cores do one part of the loader's work and drop its results."""
 
     def make(job: Job) -> Iterator[Any]:
         index = open_data(job, reads)
@@ -169,31 +178,31 @@ def bare(reads: str, function: str) -> Make:
     return make
 
 
-PROVIDERS = {
-    provider.name: provider
-    for provider in (
-        Provider("ours, pyav, raw", "ours", ours("videos", "pyav")),
-        Provider("ours, pyav, pack", "ours", ours("pack", "pyav"), "pack"),
-        Provider("ours, pyav, pack 128 px h264", "ours", ours("h264", "pyav"), "h264"),
-        Provider("ours, dali-cpu, pack 128 px mjpeg", "ours", ours("mjpeg", "dali-cpu"), "mjpeg"),
-        Provider("ours, nvdec, raw", "ours", ours("videos", "nvdec", "cuda"), needs_gpu=True),
-        Provider("ours, nvdec, pack 128 px h264", "ours", ours("h264", "nvdec", "cuda"), "h264",
-                 needs_gpu=True),
-        Provider("torchcodec", "rival", rival(rivals.decode_torchcodec), package="torchcodec"),
-        Provider("torchcodec, approximate", "rival", rival(rivals.decode_torchcodec_approximate),
-                 package="torchcodec"),
-        Provider("decord", "rival", rival(rivals.decode_decord), package="decord"),
-        Provider("PyAV", "rival", rival(rivals.decode_pyav), package="av"),
-        Provider("JPEG frames, PIL", "rival", rival(rivals.decode_jpeg, jpeg=True), "jpeg",
-                 package="PIL"),
-        Provider("torchcodec, NVDEC", "rival", rival(rivals.decode_torchcodec_cuda, threads=True),
-                 package="torchcodec", needs_gpu=True),
-        Provider("PyNvVideoCodec", "rival", rival(rivals.decode_pynvvideocodec, threads=True),
-                 package="PyNvVideoCodec", needs_gpu=True),
-        Provider("bare decode", "limit", bare("videos", "decode_only")),
-        Provider("bare decode, pack 128 px h264", "limit", bare("h264", "decode_only"), "h264"),
-        Provider("bare augmentation", "limit", bare("videos", "augment_only")),
-        Provider("one frame late", "control", rival(rivals.decode_one_frame_late)),
-        Provider("one frame early", "control", rival(rivals.decode_one_frame_early)),
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in (
+        Contestant("ours, pyav, raw", "ours", ours("videos", "pyav")),
+        Contestant("ours, pyav, pack", "ours", ours("pack", "pyav"), "pack"),
+        Contestant("ours, pyav, pack 128 px h264", "ours", ours("h264", "pyav"), "h264"),
+        Contestant("ours, dali-cpu, pack 128 px mjpeg", "ours", ours("mjpeg", "dali-cpu"), "mjpeg"),
+        Contestant("ours, nvdec, raw", "ours", ours("videos", "nvdec", "cuda"), needs_gpu=True),
+        Contestant("ours, nvdec, pack 128 px h264", "ours", ours("h264", "nvdec", "cuda"), "h264",
+                   needs_gpu=True),
+        Contestant("torchcodec", "theirs", theirs(decoders.torchcodec), package="torchcodec"),
+        Contestant("torchcodec, approximate", "theirs", theirs(decoders.torchcodec_approximate),
+                   package="torchcodec"),
+        Contestant("decord", "theirs", theirs(decoders.decord), package="decord"),
+        Contestant("PyAV", "theirs", theirs(decoders.pyav), package="av"),
+        Contestant("JPEG frames, PIL", "theirs", theirs(decoders.jpeg, jpeg=True), "jpeg",
+                   package="PIL"),
+        Contestant("torchcodec, NVDEC", "theirs", theirs(decoders.torchcodec_cuda, threads=True),
+                   package="torchcodec", needs_gpu=True),
+        Contestant("PyNvVideoCodec", "theirs", theirs(decoders.pynvvideocodec, threads=True),
+                   package="PyNvVideoCodec", needs_gpu=True),
+        Contestant("bare decode", "limit", bare("videos", "decode_only")),
+        Contestant("bare decode, pack 128 px h264", "limit", bare("h264", "decode_only"), "h264"),
+        Contestant("bare augmentation", "limit", bare("videos", "augment_only")),
+        Contestant("one frame late", "control", theirs(decoders.one_frame_late)),
+        Contestant("one frame early", "control", theirs(decoders.one_frame_early)),
     )
 }  # fmt: skip

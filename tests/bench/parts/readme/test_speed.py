@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from bench.parts import tables as speed_summary
+from bench.parts.readme import speed as speed_summary
 
 MACHINE = {"device": "A", "threads": "2", "torch": "2", "date": "2026-01-01", "workers": 2}
 
 
-def _loader(data: str, provider: str, kind: str, rate: float | None, status: str = "ok"):
-    row = {"data": f"loader_{data}_cpu", "provider": provider, "kind": kind, "status": status}
+def _loader(data: str, contestant: str, kind: str, rate: float | None, status: str = "ok"):
+    row = {"data": f"loader_{data}_cpu", "contestant": contestant, "kind": kind, "status": status}
     timed = {} if rate is None else {"videos_per_second": rate, "turns": 3}
     return {**MACHINE, **row, **timed}
 
@@ -21,7 +21,7 @@ def _write(folder: Path, name: str, rows: list[dict[str, object]]) -> None:
 def test_loader_table_has_a_column_for_each_set_and_a_dash_for_what_was_not_timed(tmp_path) -> None:
     first = [
         _loader("a", "ours", "ours", 40.0),
-        _loader("a", "theirs", "rival", 10.0, "ok, but other frames"),
+        _loader("a", "theirs", "theirs", 10.0, "ok, but other frames"),
         _loader("a", "nvdec", "ours", None, "missing: needs a CUDA device"),
         _loader("a", "bare decode", "limit", 60.0),
         _loader("a", "bare augmentation", "limit", 120.0),
@@ -46,13 +46,13 @@ def test_every_device_has_tables_of_its_own(tmp_path) -> None:
     gpu = _loader("a", "ours", "ours", 70.0) | {"device": "G", "threads": ""}
     _write(tmp_path, "loader_a_cuda", [gpu])
     text = speed_summary.speed(tmp_path)
-    assert text.count("Loading, videos a second") == 2
+    assert text.count("Loading, videos per second") == 2
     assert "(G, torch 2, 2026-01-01;" in text and "| ours | 70.0 |" in text
 
 
 def test_losses_are_shown_at_the_most_rows_with_whoever_agreed(tmp_path) -> None:
-    def row(provider: str, rows: int, milliseconds: float, **more: object) -> dict[str, object]:
-        given = {"loss": "clip", "provider": provider, "rows": rows, "dim": 128, "mode": "both"}
+    def row(contestant: str, rows: int, milliseconds: float, **more: object) -> dict[str, object]:
+        given = {"loss": "clip", "contestant": contestant, "rows": rows, "dim": 128, "mode": "both"}
         measured = {"median_ms": milliseconds, "peak_mib": 3.0, "dtype": "float32"}
         return {**MACHINE, **given, **measured, "status": "ok", **more}
 

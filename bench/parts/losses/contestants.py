@@ -1,7 +1,7 @@
-"""Losses of other libraries (requirements/peers.txt), loaded without the rest of their packages.
+"""Losses of other libraries (requirements/loss-contestants.txt), without the rest of them.
 
-Importing lightly or open_clip imports torchvision, which does not go with a CPU build of torch: the
-file of the loss is loaded alone, and empty packages stand in for the ones above it.
+Importing lightly or open_clip imports torchvision, which does not work with a CPU build of torch.
+So the file of the loss is loaded alone, and empty packages stand in for those above it.
 """
 
 import importlib
@@ -14,12 +14,12 @@ from types import ModuleType
 from torch import Tensor, nn
 
 
-class PeerMissingError(RuntimeError):
-    """A library that is compared with is not installed, or cannot run here."""
+class ContestantMissingError(RuntimeError):
+    """A library is not installed, or cannot run here."""
 
 
 def lightly_nt_xent(*, temperature: float) -> nn.Module:
-    """lightly's NTXentLoss: (out0 [B, D], out1 [B, D]) -> 0-d."""
+    """Load lightly's NTXentLoss: (out0 [B, D], out1 [B, D]) -> 0-d."""
     # The memory bank imports lightly.models.utils; of size 0, as here, it does not use it.
     module = _import_without_packages(
         "lightly",
@@ -32,7 +32,7 @@ def lightly_nt_xent(*, temperature: float) -> nn.Module:
 
 
 def open_clip_loss() -> nn.Module:
-    """open_clip's ClipLoss: (image [N, D], text [N, D], logit_scale) -> 0-d."""
+    """Load open_clip's ClipLoss: (image [N, D], text [N, D], logit_scale) -> 0-d."""
     module = _import_without_packages(
         "open_clip_torch", "open_clip.loss", packages=("open_clip",), empty=()
     )
@@ -41,21 +41,21 @@ def open_clip_loss() -> nn.Module:
 
 
 def metric_learning_supcon(*, temperature: float) -> nn.Module:
-    """pytorch-metric-learning's SupConLoss: (embeddings [N, D], labels [N]) -> 0-d."""
+    """Load pytorch-metric-learning's SupConLoss: (embeddings [N, D], labels [N]) -> 0-d."""
     try:
         losses = importlib.import_module("pytorch_metric_learning.losses")
     except ImportError as error:
-        raise PeerMissingError(f"pytorch-metric-learning: {error}") from error
+        raise ContestantMissingError(f"pytorch-metric-learning: {error}") from error
     loss: nn.Module = losses.SupConLoss(temperature=temperature)
     return loss
 
 
 def inf_cl_loss() -> Callable[..., Tensor]:
-    """Inf-CL's one-process loss: (image [N, D], text [N, D], scale=...) -> 0-d; needs CUDA."""
+    """Load Inf-CL's one-process loss: (image [N, D], text [N, D], scale=...) -> [N]; needs CUDA."""
     try:
         flash = importlib.import_module("inf_cl.flash")
     except ImportError as error:
-        raise PeerMissingError(f"inf_cl: {error}") from error
+        raise ContestantMissingError(f"inf_cl: {error}") from error
     loss: Callable[..., Tensor] = flash.cal_flash_loss
     return loss
 
@@ -63,12 +63,12 @@ def inf_cl_loss() -> Callable[..., Tensor]:
 def _import_without_packages(
     distribution: str, name: str, *, packages: tuple[str, ...], empty: tuple[str, ...]
 ) -> ModuleType:
-    """Import module `name`, but run no __init__ of `packages` and no code of modules `empty`."""
+    """Import a module, but run no `__init__` of `packages` and no code of the modules `empty`."""
     try:
         root = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError as error:
-        raise PeerMissingError(
-            f"{distribution} is not installed: pip install --no-deps -r requirements/peers.txt"
+        raise ContestantMissingError(
+            f"{distribution} is not installed: see requirements/loss-contestants.txt"
         ) from error
     before = dict(sys.modules)
     try:
@@ -81,7 +81,7 @@ def _import_without_packages(
                 setattr(sys.modules[parent], child, stand_in)
         return importlib.import_module(name)
     finally:
-        # Nobody else may find the stand-ins.
+        # Later imports must not find the stand-ins.
         top = name.partition(".")[0]
         for loaded in [module for module in sys.modules if module.partition(".")[0] == top]:
             del sys.modules[loaded]

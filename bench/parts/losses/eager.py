@@ -1,7 +1,7 @@
 """The losses as training code usually writes them: whole matrix, masks, torch operations.
 
-They are what the fused losses are measured against, so they are written to be fast, and each is
-checked against fastdual.kernels.reference before it is timed.
+The fused losses are measured against them, so they are written to be fast, and each is checked
+against fastdual.kernels.reference before it is timed.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
-    """NT-Xent of two views [B, D]: all 2B x 2B logits, diagonal masked out."""
+    """Return NT-Xent of two views [B, D]: all 2B x 2B logits, diagonal masked out."""
     rows = F.normalize(torch.cat([first, second]), dim=1)
     logits = (rows @ rows.T).float() / temperature
     num_rows = len(rows)
@@ -20,7 +20,7 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
 
 
 def temporal_coherence(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
-    """Coherence of L2-normalised segments [B, S, D], with the similarities of all segment pairs."""
+    """Return the coherence of normalised segments [B, S, D]: similarities of all segment pairs."""
     rows = torch.cat([first, second])
     num_rows, num_segments, _ = rows.shape
     flat = rows.flatten(0, 1)
@@ -32,7 +32,7 @@ def temporal_coherence(first: Tensor, second: Tensor, *, temperature: float) -> 
 
 
 def supcon(embeddings: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
-    """SupCon of embeddings [N, D], labels [N]; mean over rows with a positive."""
+    """Return SupCon of embeddings [N, D], labels [N]: the mean over rows with a positive."""
     rows = F.normalize(embeddings, dim=1)
     logits = (rows @ rows.T).float() / temperature
     itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -44,14 +44,14 @@ def supcon(embeddings: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
 
 
 def clip(image: Tensor, text: Tensor, *, logit_scale: float) -> Tensor:
-    """CLIP of L2-normalised image and text [N, D]: one logit matrix, cross-entropy both ways."""
+    """Return CLIP of normalised image and text [N, D]: one logit matrix, both ways."""
     logits = (image @ text.T).float() * logit_scale
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def shuffle_rank(x: Tensor, shuffled: Tensor, permutation: Tensor, *, temperature: float) -> Tensor:
-    """Shuffle-rank of L2-normalised segments [B, S, D]: segments put back, all 2S x 2S products."""
+    """Return shuffle-rank of normalised segments [B, S, D], put back in order: 2S x 2S products."""
     in_order = torch.empty_like(shuffled)
     in_order.scatter_(1, permutation[:, :, None].expand_as(shuffled), shuffled)
     rows = torch.cat([x, in_order], dim=1)
