@@ -12,9 +12,8 @@ from typing import Any, Literal, Protocol
 
 from fastdual.config.recipe import Resolved, build, flatten
 from fastdual.errors import InputError
+from fastdual.kernels.objective import Objective, Part
 from fastdual.loaders.plan import ClipSpec
-
-Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
 
 # Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
 FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
@@ -47,10 +46,18 @@ def supported(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key not in _RETIRED_KEYS}
 
 
-def check(holds: bool, key: str, value: object, rule: str) -> None:
-    """Raise an InputError that names a key, its value and the rule that it breaks."""
+def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None:
+    """Raise an InputError on a key, its value and the rule that it breaks, unless it holds.
+
+    Args:
+        holds: Whether the value keeps the rule.
+        key: The setting, section.name.
+        value: Its value.
+        rule: "must be positive".
+        others: Keys of other settings that the rule is about.
+    """
     if not holds:
-        raise InputError(f"{key} = {value!r}: {rule}")
+        raise InputError(f"{key} = {value!r}: {rule}", keys=(key, *others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,7 @@ class MomentumConfig:
 class LossConfig:
     """The objective and the temperatures of its parts (METHOD.md section 5)."""
 
-    objective: Objective = "clip+rank+coherence"
+    objective: Objective = Objective.CLIP_RANK_COHERENCE
     clip_temperature: float = 0.07
     coherence_temperature: float = 0.07
     rank_temperature: float = 0.05
@@ -122,6 +129,7 @@ class LossConfig:
     backend: Literal["auto", "eager", "fused"] = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", Objective(self.objective))  # its name will do
         for name in ("clip_temperature", "coherence_temperature", "rank_temperature"):
             check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         limit = self.rank_clip
@@ -179,6 +187,7 @@ class ScheduleConfig:
             "schedule.warmup_epochs",
             warmup,
             f"must lie in [0, {epochs}), below schedule.epochs",
+            "schedule.epochs",
         )
 
 
@@ -255,9 +264,9 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        segments, objective = self.clip.num_segments, self.loss.objective
+        segments, ranks = self.clip.num_segments, Part.RANK in self.loss.objective.parts
         rule = "ranking needs 2 segments or more; set loss.objective=clip to train without"
-        check(segments >= 2 or objective == "clip", "clip.num_segments", segments, rule)
+        check(segments >= 2 or not ranks, "clip.num_segments", segments, rule, "loss.objective")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by dotted key, as checkpoints keep them."""

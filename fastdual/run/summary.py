@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdual.errors import InputError
+from fastdual.run.reading import SHARES
 
 LOG_NAME = "log.jsonl"
 # Deep enough for PROJECT/runs/GROUP/RUN; a tree of videos is not searched to its end.
@@ -136,4 +137,4 @@ def _ago(seconds: float) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1%}" if name.endswith(("_top1", "_accuracy")) else f"{value:.4g}"
+    return f"{value:.1%}" if name in SHARES else f"{value:.4g}"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdual.config.recipe import flatten, parse_toml, read_recipe, recipe_names, to_toml
-from fastdual.config.sections import FIXED_KEYS, RESUME_KEYS, PretrainConfig, resolve
+from fastdual.config.sections import FIXED_KEYS, RESUME_KEYS, LossConfig, PretrainConfig, resolve
 from fastdual.errors import InputError
+from fastdual.kernels.objective import Objective
 
 DEFAULTS = PretrainConfig()
 
@@ -90,15 +91,50 @@ def test_a_bad_setting_is_one_line_that_names_key_and_rule(setting: str, message
     assert "--set" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "schedule.milestones=5,3",
+            "schedule.milestones = (5, 3): must be rising epochs from 1 on "
+            "(schedule.milestones from --set)",
+        ),
+        (
+            "schedule.warmup_epochs=9",
+            "schedule.warmup_epochs = 9.0: must lie in [0, 9), below schedule.epochs "
+            "(schedule.warmup_epochs from --set, schedule.epochs from recipe x)",
+        ),
+        (
+            "clip.num_segments=3",
+            "frames_per_clip 16 is not divisible by num_segments 3; choose a number of segments "
+            "that divides it (clip.num_segments from --set)",
+        ),
+    ],
+)
+def test_an_error_names_the_origins_of_its_keys_and_of_no_others(
+    setting: str, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve([("recipe x", {"schedule.epochs": 9, "clip.crop_size": 64})], [setting])
+    assert str(caught.value) == message
+
+
+def test_an_objective_is_known_by_its_name() -> None:
+    config = LossConfig(objective="clip+rank")
+    assert config.objective is Objective.CLIP_RANK
+    assert type(with_settings("loss.objective=clip").to_dict()["loss.objective"]) is str
+    with pytest.raises(InputError, match="must be one of clip, clip.rank, clip.rank.coherence"):
+        with_settings("loss.objective=rank")
+
+
 def test_one_segment_is_fine_without_ranking() -> None:
     config = with_settings("clip.num_segments=1", "loss.objective=clip")
     assert config.clip.num_segments == 1
 
 
 def test_recipe_values_are_typed_texts_are_not_numbers() -> None:
-    with pytest.raises(
-        InputError, match="recipe x: data.batch_size = '64': must be a whole number"
-    ):
+    rule = r"data.batch_size = '64': must be a whole number \(data.batch_size from recipe x\)"
+    with pytest.raises(InputError, match=rule):
         resolve([("recipe x", {"data.batch_size": "64"})])
     with pytest.raises(InputError, match="must be true or false|must be a whole number"):
         resolve([("recipe x", {"data.batch_size": True})])
@@ -113,7 +149,8 @@ def test_recipe_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as a recipe"):
         read_recipe(str(file))
     file.write_text("[data]\nbatch_sise = 3\n")
-    with pytest.raises(InputError, match=r"recipe mine\.toml: unknown key 'data.batch_sise'"):
+    unknown = r"unknown key 'data.batch_sise'; .* \(data.batch_sise from recipe mine\.toml\)"
+    with pytest.raises(InputError, match=unknown):
         resolve([read_recipe(str(file))])
     with pytest.raises(
         InputError, match="neither a file nor one of the recipes paper-finetune-k400, .*tiny"
