@@ -38,7 +38,7 @@ from bench.parts.method.tables import is_way
 from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
-from fastdual.loaders.index.open import VideoIndex, open_index
+from fastdual.loaders.index import VideoIndex, open_index
 
 # Of two rows that agree in these, one is enough.
 _KEY = ("data", "fingerprint", "contestant", "seed", "budget", "clips_per_video")

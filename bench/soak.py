@@ -35,7 +35,7 @@ import torch
 from bench.parts.loader.data import write_videos
 from bench.parts.results import RESULTS, describe_machine
 from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from tests.loaders.clips import encode
 
 # 8 frames of 32 x 32: a step takes some hundredths of a second.

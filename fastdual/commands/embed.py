@@ -58,7 +58,7 @@ def command(
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.embed import EmbedOptions, embed
     from fastdual.loaders.files import make_folder_of
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
     from fastdual.weights.load import load_network
 

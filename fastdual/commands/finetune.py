@@ -101,7 +101,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     """Train and test in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.team import read_world
     from fastdual.evaluate.ten_clips import finetune_and_test
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
 
     world = read_world()
     index = open_index(data, root=options["root"])

@@ -7,8 +7,8 @@ import click
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
+from fastdual.loaders.index import build_index, load_index, summary
 from fastdual.loaders.index.build import TIMEOUT_SECONDS
-from fastdual.loaders.index.open import VideoIndex, build_index, summary
 from fastdual.loaders.index.sources import KINDS, Kind
 
 _PATH = click.Path(path_type=Path)
@@ -64,7 +64,7 @@ def command(
                 progress=progress,
             )
     elif show or verify:
-        index = VideoIndex.load(source, root=root)
+        index = load_index(source, root=root)
     else:
         raise InputError("name the index to write with -o x.h5, or look at one with --show")
     if show or output is not None:

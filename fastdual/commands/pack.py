@@ -9,7 +9,7 @@ from fastdual.commands.shared.pack_options import encoding_options, parse_bytes,
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
-from fastdual.loaders.index.open import VideoIndex, open_index, summary
+from fastdual.loaders.index import load_index, open_index, summary
 
 _PATH = click.Path(path_type=Path)
 
@@ -50,9 +50,7 @@ def command(
       fastdual pack x.h5 -o packed.h5 --merge               then, all files in one folder
       fastdual pack packed.h5 --verify                      is it still true
     """
-    from fastdual.loaders.pack.merge import merge_jobs
-    from fastdual.loaders.pack.pack import PackOptions, hardware_warning, pack
-    from fastdual.loaders.pack.transcode import Transcoding
+    from fastdual.loaders.pack import PackOptions, Transcoding, hardware_warning, merge_jobs, pack
 
     if output is None and not verify:
         raise InputError("name the pack to write with -o packed.h5, or check one with --verify")
@@ -60,7 +58,7 @@ def command(
     _refuse_idle_options(output, merge, given or shard_size or job != (1, 1))
     transcoding = Transcoding(**given) if given else None
     if output is not None and merge:  # the videos need not be on this machine
-        index = merge_jobs(VideoIndex.load(source), output)
+        index = merge_jobs(load_index(source), output)
     else:
         with keeping_what_is_done("indexing") as progress:
             index = open_index(source, root=root, progress=progress)

@@ -47,7 +47,7 @@ def command(
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions
     from fastdual.evaluate.features import FeatureSet, is_features_file
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
     from fastdual.training.execution import choose_device

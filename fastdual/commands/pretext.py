@@ -65,7 +65,7 @@ def command(
     from fastdual.evaluate.embed import left_out
     from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, intervals, measure
     from fastdual.evaluate.results import make_result
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
     from fastdual.weights.load import load_network
 

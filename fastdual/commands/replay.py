@@ -24,7 +24,7 @@ def command(data: Path, plan: Path, root: Path | None) -> None:
     \b
       fastdual replay videos.h5 runs/first/plan-step-00000123.npz
     """
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.replay import replay
 
     with video_progress("indexing") as progress:

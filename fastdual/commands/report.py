@@ -54,7 +54,7 @@ def command(
     # torch and matplotlib take seconds to import; --help does not wait for them.
     from fastdual.evaluate.embed import EmbedOptions
     from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.report.collect import collect
     from fastdual.report.page import read_facts, render, write_page
     from fastdual.training.execution import choose_device

@@ -67,10 +67,10 @@ def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row
     """Score the untrained and the pretrained network on the held-out videos."""
     from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
     from fastdual.evaluate.score import retrieval_report, sides_of_files
-    from fastdual.loaders.index.open import VideoIndex
+    from fastdual.loaders.index import load_index
     from fastdual.weights.load import load_network
 
-    index = VideoIndex.load(index_file)
+    index = load_index(index_file)
     retrieval, pretext = [], []
     for features, random_weights in ((before, True), (after, False)):
         retrieval.append(retrieval_report(sides_of_files([features], None, None)))

@@ -245,7 +245,7 @@ def _check_decoders(has_gpu: bool) -> list[Check]:
 def _decode(folder: Path, backend: str, device: str) -> torch.Tensor:
     """The first 8 frames of the test video as the loader gives them: [C, T, H, W] in 0..255."""
     from fastdual.demo.videos import encode_video
-    from fastdual.loaders.index.open import build_index
+    from fastdual.loaders.index import build_index
     from fastdual.loaders.loader import ClipLoader
     from fastdual.loaders.plan import ClipSpec
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fastdual.loaders.index.table import VideoIndex
+    from fastdual.loaders.index import VideoIndex
 
 Outcome = tuple[Literal["ok"], str]
 
@@ -39,7 +39,7 @@ def rate_checks(folder: Path, device: torch.device) -> dict[str, Callable[[], Ou
 def _write_clips(folder: Path) -> VideoIndex:
     """The same H.264 clip of ten seconds under several names."""
     from fastdual.demo.videos import encode_video
-    from fastdual.loaders.index.open import build_index
+    from fastdual.loaders.index import build_index
 
     videos = folder / "rate"
     videos.mkdir()

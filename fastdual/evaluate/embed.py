@@ -14,7 +14,7 @@ from torch import Tensor
 from fastdual.config.sections import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel

@@ -3,27 +3,23 @@
 Shapes: N videos, F features.
 """
 
-import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
-from fastdual.loaders.files import write
-from fastdual.loaders.index.hdf5 import Tables, write_texts
+from fastdual.loaders.index.hdf5 import Container, Tables, write_texts
 
-# The HDF5 part follows a block with the version and the SHA-256 of all that comes after it, so
-# that a file cut short or altered is noticed before the HDF5 library sees it.
-_MAGIC = b"fastdual-features "
-_VERSION = 3
-_USER_BLOCK = 512
+_FEATURES = Container(
+    b"fastdual-features ", 3, "a features file", "fastdual embed", "embed the videos again"
+)
+
+is_features_file = _FEATURES.claims
 
 
 @dataclass(frozen=True)
@@ -125,74 +121,37 @@ class FeatureSet:
         """Write a features file.
 
         Raises:
-            FailureError: The file cannot be written.
+            FailureError: The disk is full or the folder cannot be written.
         """
-        write(path, _encode(self), "the features")
+        _FEATURES.write(path, lambda file: _fill(file, self))
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSet":
         """Read a file that `save` wrote, checking all of it.
 
         Raises:
-            InputError: missing, damaged, or not a file of features.
+            InputError: Missing, damaged, or not a file of features.
         """
         if not path.is_file():
             raise InputError(f"{path}: no such features file; `fastdual embed` writes one")
-        body = _read_checked(path)
-        try:
-            with h5py.File(io.BytesIO(body), "r") as file:
-                return cls(**_decode(file, Tables(file, len(body))))
-        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
+        return _FEATURES.read(path, lambda file, tables: cls(**_decode(file, tables)))
 
 
-def is_features_file(path: Path) -> bool:
-    """Whether a path is a features file, damaged or not, rather than an index or a checkpoint."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-def _encode(feature_set: FeatureSet) -> bytes:
-    stream = io.BytesIO()
-    with h5py.File(stream, "w", userblock_size=_USER_BLOCK) as file:
-        file.attrs["checkpoint"] = feature_set.weights_sha256
-        file.attrs["data_fingerprint"] = feature_set.data_fingerprint
-        file.attrs["settings"] = json.dumps(dict(feature_set.settings))
-        file["features"] = feature_set.features
-        file["labels"] = feature_set.labels
-        write_texts(file, "paths", feature_set.paths)
-        write_texts(file, "class_names", feature_set.class_names)
-        write_texts(file, "groups", feature_set.groups)
-        # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
-        names = tuple(sorted(feature_set.splits))
-        write_texts(file, "split_names", names)
-        for number, name in enumerate(names):
-            file[f"splits/{number}"] = feature_set.splits[name]
-        write_texts(file, "left_out", [json.dumps(asdict(v)) for v in feature_set.left_out])
-    body = stream.getvalue()[_USER_BLOCK:]
-    digest = hashlib.sha256(body).hexdigest()
-    header = _MAGIC + f"{_VERSION}\nsha256 {digest}\n".encode()
-    return header.ljust(_USER_BLOCK, b"\0") + body
-
-
-def _read_checked(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.startswith(_MAGIC):
-        raise InputError(f"{path}: not a features file; `fastdual embed` writes one")
-    version, digest = (content[len(_MAGIC) : _USER_BLOCK].split(b"\n") + [b""])[:2]
-    if version != str(_VERSION).encode():
-        raise InputError(
-            f"{path}: features format {version[:20].decode(errors='replace')}, this fastdual reads "
-            f"{_VERSION}; embed the videos again"
-        )
-    if digest != b"sha256 " + hashlib.sha256(content[_USER_BLOCK:]).hexdigest().encode():
-        raise InputError(f"{path}: cut short or altered; embed the videos again")
-    return content
+def _fill(file: Any, feature_set: FeatureSet) -> None:
+    file.attrs["checkpoint"] = feature_set.weights_sha256
+    file.attrs["data_fingerprint"] = feature_set.data_fingerprint
+    file.attrs["settings"] = json.dumps(dict(feature_set.settings))
+    file["features"] = feature_set.features
+    file["labels"] = feature_set.labels
+    write_texts(file, "paths", feature_set.paths)
+    write_texts(file, "class_names", feature_set.class_names)
+    write_texts(file, "groups", feature_set.groups)
+    # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
+    names = tuple(sorted(feature_set.splits))
+    write_texts(file, "split_names", names)
+    for number, name in enumerate(names):
+        file[f"splits/{number}"] = feature_set.splits[name]
+    write_texts(file, "left_out", [json.dumps(asdict(v)) for v in feature_set.left_out])
 
 
 def _decode(file: Any, tables: Tables) -> dict[str, Any]:

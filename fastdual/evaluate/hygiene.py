@@ -20,7 +20,7 @@ from fastdual.errors import InputError
 from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.files import write
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 

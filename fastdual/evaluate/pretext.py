@@ -17,7 +17,7 @@ from fastdual.evaluate.embed import CLIPS_AT_ONCE
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder

@@ -11,7 +11,7 @@ from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file
 from fastdual.evaluate.retrieval import PAPER_KS, RetrievalResult, retrieve
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.weights.load import Network
 
 

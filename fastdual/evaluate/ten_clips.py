@@ -18,7 +18,7 @@ from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
 from fastdual.evaluate.features import LeftOut
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.folder import RunFolder

@@ -26,7 +26,7 @@ from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import centre_and_normalise
 from fastdual.evaluate.score import Sides, retrieval_report, take_split
 from fastdual.evaluate.variance import Variance, variance
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
 from fastdual.report.projection import Projection, project
 from fastdual.report.thumbnails import film_strips

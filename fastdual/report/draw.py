@@ -10,7 +10,7 @@ from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
 from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project

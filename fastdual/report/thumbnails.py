@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image  # comes with matplotlib
 
 from fastdual.loaders.batch.decoder import Requested
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.encoder import IMAGENET_MEAN, IMAGENET_STD

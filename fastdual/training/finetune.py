@@ -11,7 +11,7 @@ from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import Resolved
 from fastdual.distributed.team import World
 from fastdual.errors import InputError
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.encoder import VideoEncoder
 from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.folder import RunFolder

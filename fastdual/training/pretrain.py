@@ -12,7 +12,7 @@ from fastdual.config.sections import PretrainConfig
 from fastdual.distributed.team import World
 from fastdual.errors import InputError
 from fastdual.kernels.backend import runs_triton
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.announce import describe_pretraining

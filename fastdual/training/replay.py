@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastdual.backbones.custom import check_named
 from fastdual.distributed.team import World
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights

@@ -18,7 +18,7 @@ from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, World, joined
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.decoder import available_cpus
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
 from fastdual.model.recompute import recompute_activations

@@ -9,7 +9,7 @@ from torch import nn
 
 from fastdual.config.sections import TrainingConfig
 from fastdual.distributed.team import World
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution

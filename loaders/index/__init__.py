@@ -1,1 +1,17 @@
-"""One line that says what this folder is for."""
+"""The index of a set of videos: built once, then opened, checked and described."""
+
+from fastdual.loaders.index.build import build_index
+from fastdual.loaders.index.file import check_files, load_index, save_index
+from fastdual.loaders.index.open import open_index, summary, verify_index
+from fastdual.loaders.index.table import VideoIndex
+
+__all__ = [
+    "VideoIndex",
+    "build_index",
+    "check_files",
+    "load_index",
+    "open_index",
+    "save_index",
+    "summary",
+    "verify_index",
+]

@@ -15,18 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.index.build import (
-    TIMEOUT_SECONDS,
-    Progress,
-    build_from_listing,
-    build_index,
-)
-from fastdual.loaders.index.probe import Probe
+from fastdual.loaders.index.build import PROBE_TASK, TIMEOUT_SECONDS, Progress, build_from_listing
+from fastdual.loaders.index.file import check_files, load_index
 from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
-
-__all__ = ["VideoIndex", "build_index", "open_index", "summary", "verify_index"]
 
 _SHOWN_REASONS = 20
 
@@ -57,8 +51,8 @@ def open_index(
     if not data.exists():
         raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
     if data.is_file() and data.suffix.lower() != ".csv":
-        index = VideoIndex.load(data, root=root)
-        index.check_files()
+        index = load_index(data, root=root)
+        check_files(index)
         return index
     listing = list_videos(data, root=root)
     refuse_shared_groups(listing)
@@ -104,11 +98,7 @@ def verify_index(
     """
     workers = min(num_workers or os.cpu_count() or 1, len(index))
     wrong: list[tuple[str, str]] = []
-    with ProcessPool(
-        "fastdual.loaders.index.probe:probe_file",
-        num_workers=workers,
-        timeout_seconds=timeout_seconds,
-    ) as pool:
+    with ProcessPool(PROBE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = (index.source(video) for video in range(len(index)))
         for video, (_, found) in enumerate(pool.imap(tasks, window=4 * workers)):
             if isinstance(found, TaskFailure):
@@ -120,7 +110,7 @@ def verify_index(
     return tuple(wrong)
 
 
-def _difference(index: VideoIndex, video: int, found: Probe) -> str:
+def _difference(index: VideoIndex, video: int, found: Video) -> str:
     if found.num_frames != index.num_frames[video]:
         return f"has {found.num_frames} frames, the index says {index.num_frames[video]}"
     if list(found.size) != index.size[video].tolist():

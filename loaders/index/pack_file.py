@@ -1,9 +1,14 @@
 """The file of a pack: an HDF5 file with an index and, contiguous in one dataset, encoded videos.
 
-The dataset `data` holds the videos one after the other; `pack/offsets` and `file_bytes` say where.
-Everything else is the tables. As in an index, a 512-byte user block holds the version and a
-SHA-256, here of the tables alone: they are checked before the HDF5 library sees a byte, in a time
-that does not grow with the data. Each video has a SHA-256 of its own, checked when it is read.
+    0        512           start            start + length      end
+    | header | HDF5 tables | data           | HDF5 tables       |
+                           | video 0 | 1 |..|
+                             ^ start + pack/offsets[0], file_bytes[0] bytes of it
+
+The header is that of a `Container`, with the places of the data and a SHA-256 of the tables alone:
+they are checked before the HDF5 library sees a byte, in a time that does not grow with the data.
+Each video has a SHA-256 of its own, checked when it is read. A spool (`pack.spool`) grows the data
+at their final place; `finish` puts header and tables around them.
 
 A manifest is a pack without `data`: its videos lie in shards, each a pack on its own.
 """
@@ -14,27 +19,26 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.index import file as index_file
-from fastdual.loaders.index.hdf5 import Tables, write_texts
-from fastdual.loaders.index.hollow import HollowFile
+from fastdual.loaders import files
+from fastdual.loaders.index.fields import read_fields, write_fields
+from fastdual.loaders.index.hdf5 import UNREADABLE, USER_BLOCK, Container, Tables, write_texts
 from fastdual.loaders.index.places import Packed, Shard
+from fastdual.loaders.index.table import VideoIndex
 
-if TYPE_CHECKING:
-    from fastdual.loaders.index.table import VideoIndex
-
-_MAGIC = b"fastdual-pack "
-_VERSION = 2
-_USER_BLOCK = 512
+_PACK = Container(b"fastdual-pack ", 2, "a pack", "fastdual pack", "pack again")
 _MAX_TABLE_BYTES = 1 << 36
 _CHUNK_BYTES = 1 << 24
+
+is_pack = _PACK.claims
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,11 @@ class Header:
 
     def encode(self) -> bytes:
         """Return the user block."""
-        text = b"%s%d\nsha256 %s\n%s" % (_MAGIC, _VERSION, self.digest.encode(), self.places())
-        return text.ljust(_USER_BLOCK, b"\0")
+        return (_PACK.header(self.digest) + self.places()).ljust(USER_BLOCK, b"\0")
 
     def places(self) -> bytes:
+        """Return the part of the user block that says where the data lie."""
         return b"data %d %d\nend %d\n" % (self.start, self.length, self.end)
-
-
-def is_pack(path: Path) -> bool:
-    """Say whether a file claims to be a pack."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
 
 
 def read_header(path: Path) -> Header:
@@ -72,17 +67,10 @@ def read_header(path: Path) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            block, size = file.read(_USER_BLOCK), os.fstat(file.fileno()).st_size
+            block, size = file.read(USER_BLOCK), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"the pack {path} cannot be read: {error.strerror}") from error
-    if not block.startswith(_MAGIC):
-        raise InputError(f"{path} is not a pack of fastdual; make one with fastdual pack")
-    version = block[len(_MAGIC) :].partition(b"\n")[0]
-    if version != b"%d" % _VERSION:
-        shown = version[:20].decode(errors="replace")
-        raise InputError(
-            f"the pack {path} has format {shown}, this fastdual reads {_VERSION}: pack again"
-        )
+    _PACK.check_version(path, block)
     header = _parse(block)
     if header is None or header.encode() != block:
         raise InputError(f"the header of the pack {path} was altered; pack again")
@@ -103,7 +91,7 @@ def _parse(block: bytes) -> Header | None:
         header = Header(digest, int(words[5]), int(words[6]), int(words[8]))
     except (IndexError, ValueError):
         return None
-    sound = _USER_BLOCK <= header.start <= header.start + header.length <= header.end
+    sound = USER_BLOCK <= header.start <= header.start + header.length <= header.end
     tables = header.end - header.length
     return header if sound and tables <= _MAX_TABLE_BYTES else None
 
@@ -123,11 +111,11 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
             raw.seek(0)
             with h5py.File(raw, "r") as file:
                 tables = Tables(file, header.end - header.length)
-                fields = index_file.read_fields(file, tables)
+                fields = read_fields(file, tables)
                 fields["packed"] = _read_places(file, tables, path, header, root)
     except InputError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"the pack {path} is corrupt ({error}); pack again") from error
     fields["root"] = path
     return fields
@@ -165,19 +153,46 @@ def _checked_settings(text: str) -> str:
     return text
 
 
+def check_shards(packed: Packed) -> None:
+    """Make sure that every shard is there, whole, and the one that the pack's table describes.
+
+    Raises:
+        InputError: Names the shard and the remedy.
+    """
+    for shard in packed.shards:
+        if not shard.file.is_file():
+            raise InputError(
+                f"the shard {shard.file.name} of the pack is not in {shard.file.parent}: if the "
+                "shards were moved, name their folder with --root"
+            )
+        header = read_header(shard.file)
+        stated = (shard.start, shard.length, shard.digest)
+        if (header.start, header.length, header.digest) != stated:
+            raise InputError(
+                f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
+                "right one, or pack again"
+            )
+
+
 def _digest_tables(file: BinaryIO | Any, header: Header) -> str:
     """SHA-256 of everything in the file but the user block's checksum and the data."""
     digest = hashlib.sha256(header.places())
-    data_end = header.start + header.length
-    for start, end in ((_USER_BLOCK, header.start), (data_end, header.end)):
-        file.seek(start)
-        while start < end:
-            chunk = file.read(min(_CHUNK_BYTES, end - start))
-            if not chunk:
-                return ""
-            digest.update(chunk)
-            start += len(chunk)
+    for _, chunk in _tables_in(file, header):
+        digest.update(chunk)
     return digest.hexdigest()
+
+
+def _tables_in(file: BinaryIO | Any, header: Header) -> Iterator[tuple[int, bytes]]:
+    """Yield the parts of a file before and after its data, each with its place."""
+    data_end = header.start + header.length
+    for place, end in ((USER_BLOCK, header.start), (data_end, header.end)):
+        while place < end:
+            file.seek(place)
+            chunk = file.read(min(_CHUNK_BYTES, end - place))
+            if not chunk:
+                return
+            yield place, chunk
+            place += len(chunk)
 
 
 # ---- writing
@@ -188,54 +203,65 @@ def data_start() -> int:
     return _write_tables(io.BytesIO(), None, 1)
 
 
-def finish(spool: Path, target: Path, index: VideoIndex) -> Header:
+def finish(spool: Path, target: Path, index: VideoIndex) -> None:
     """Make a pack out of a file that holds its data, where the index's only shard says.
 
-    The tables of `index` are put around them where they are; nothing is copied but the tables.
-    The file is synced and renamed to `target`. Raises OSError.
+    The tables are put around the data where they are; nothing is copied but the tables. HDF5
+    writes them into memory, since that library crashes (segmentation fault) where a disk fills
+    under it. A memfd is sparse: the hole for the data takes no memory.
+
+    Args:
+        spool: The file with the data; it is synced and renamed to `target`.
+        target: The pack.
+        index: Its contents.
+
+    Raises:
+        OSError: The tables cannot be written.
     """
     assert index.packed is not None
     (shard,) = index.packed.shards
-    tables = HollowFile(shard.start, shard.length)
-    start = _write_tables(tables, index, shard.length)
-    assert start == shard.start
-    with open(spool, "r+b") as file:
+    with open(os.memfd_create("tables"), "w+b") as tables, open(spool, "r+b") as file:
+        start = _write_tables(tables, index, shard.length)
+        assert start == shard.start
+        header = _sealed(tables, start, shard.length)
         file.truncate(start + shard.length)
-        for place, contents in tables.parts():
+        for place, chunk in _tables_in(tables, header):
             file.seek(place)
-            file.write(contents)
-        header = _sealed(file, start, shard.length, tables.size)
+            file.write(chunk)
         file.seek(0)
         file.write(header.encode())
         file.flush()
         os.fsync(file.fileno())
     os.replace(spool, target)
-    index_file.sync_folder(target.parent)
-    return header
+    files.sync_folder(target.parent)
 
 
 def write_manifest(target: Path, index: VideoIndex) -> None:
-    """Write a pack whose videos lie in shards. Raises OSError."""
+    """Write a pack whose videos lie in shards.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     tables = io.BytesIO()
     _write_tables(tables, index, 0)
-    header = _sealed(tables, _USER_BLOCK, 0, len(tables.getbuffer()))
-    index_file.write_atomically(target, header.encode() + tables.getbuffer()[_USER_BLOCK:])
+    header = _sealed(tables, USER_BLOCK, 0)
+    files.replace(target, header.encode() + tables.getbuffer()[USER_BLOCK:])
 
 
-def _sealed(file: BinaryIO, start: int, length: int, end: int) -> Header:
-    """The header of a file whose tables are written."""
-    unsealed = Header("", start, length, end)
+def _sealed(file: BinaryIO, start: int, length: int) -> Header:
+    """Return the header of a file whose tables are written."""
+    unsealed = Header("", start, length, file.seek(0, io.SEEK_END))
     return replace(unsealed, digest=_digest_tables(file, unsealed))
 
 
-def _write_tables(file: BinaryIO | HollowFile, index: VideoIndex | None, length: int) -> int:
+def _write_tables(file: BinaryIO, index: VideoIndex | None, length: int) -> int:
     """Write a pack's HDF5 file without its data; returns where they belong."""
-    start = _USER_BLOCK
-    with h5py.File(file, "w", userblock_size=_USER_BLOCK) as tables:
+    start = USER_BLOCK
+    with h5py.File(file, "w", userblock_size=USER_BLOCK) as tables:
         if length:
             start = _allocate(tables, length)
         if index is not None:
-            index_file.write_fields(tables, index)
+            write_fields(tables, index)
             _write_places(tables, index.packed, is_manifest=not length)
     return start
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-from fastdual.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +49,11 @@ class Packed:
         shard = self.shards[self.shard_numbers[video]]
         return shard.file, shard.start + int(self.offsets[video])
 
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the places of some videos (`rows`: their numbers)."""
+        numbers, offsets = self.shard_numbers[rows], self.offsets[rows]
+        return replace(self, shard_numbers=numbers, offsets=offsets)
+
     def fits(self, lengths: NDArray[np.int64]) -> bool:
         """Say whether every video lies inside its shard, in a table of the right shape."""
         count = len(lengths)
@@ -66,25 +69,3 @@ class Packed:
         room: Any = np.array([shard.length for shard in self.shards], np.int64)[numbers]
         inside = (lengths > 0) & (offsets >= 0) & (offsets <= room) & (lengths <= room - offsets)
         return bool(np.all(inside))
-
-    def check_files(self, lengths: NDArray[np.int64]) -> None:
-        """Make sure that every shard is there, whole, and the one that the table describes.
-
-        Raises:
-            InputError: Names the shard and the remedy.
-        """
-        from fastdual.loaders.index import pack_file
-
-        for shard in self.shards:
-            if not shard.file.is_file():
-                raise InputError(
-                    f"the shard {shard.file.name} of the pack is not in {shard.file.parent}: if "
-                    "the shards were moved, name their folder with --root"
-                )
-            header = pack_file.read_header(shard.file)
-            stated = (shard.start, shard.length, shard.digest)
-            if (header.start, header.length, header.digest) != stated:
-                raise InputError(
-                    f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
-                    "right one, or pack again"
-                )

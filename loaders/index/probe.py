@@ -17,7 +17,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
 from fastdual.loaders.decode.keyframes import Keyframes
@@ -32,37 +31,13 @@ from fastdual.loaders.decode.video import (
     demux,
     open_video,
 )
+from fastdual.loaders.index.video import Video
 
 # Findings of another version of this file or of libav are not taken over.
 PROBED_BY = f"2, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 _TRIED_SEEKS = 16  # spread over the file; a file whose seeks fail anywhere is read from its start
 _CHECKED_FRAMES = 3  # pictures compared after each tried seek
 _MAX_FPS = 10_000
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A usable video.
-
-    Attributes:
-        num_frames: Frames that a full decode yields.
-        fps: Mean frame rate as (numerator, denominator), (0, 1) where unknown.
-        size: (height, width) of the decoded frames, before rotation.
-        rotation: Clockwise degrees that make the frames upright.
-        codec: libav's name of the format.
-        duration_seconds: From the first frame shown to the end of the last.
-        keyframes: Where seeking is sound; empty if only decoding from the start is.
-        sha256: Checksum (hex) of the bytes.
-    """
-
-    num_frames: int
-    fps: tuple[int, int]
-    size: tuple[int, int]
-    rotation: int
-    codec: str
-    duration_seconds: float
-    keyframes: Keyframes
-    sha256: str
 
 
 @dataclass
@@ -79,7 +54,7 @@ class _Decoded:
     num_packets: int = 0
 
 
-def probe_file(source: Source) -> Probe:
+def probe_file(source: Source) -> Video:
     """Decode a video from start to end and describe it.
 
     Raises:
@@ -93,7 +68,7 @@ def probe_file(source: Source) -> Probe:
         fps = _frame_rate(video)
         duration = _duration(decoded, fps, video.stream.time_base)
         codec = video.stream.codec_context.codec.canonical_name
-    return Probe(
+    return Video(
         num_frames=decoded.num_frames,
         fps=fps,
         size=decoded.size,
@@ -105,13 +80,13 @@ def probe_file(source: Source) -> Probe:
     )
 
 
-def _sha256(source: Source) -> str:
+def _sha256(source: Source) -> bytes:
     if isinstance(source, IndexedFile | PackedBytes):
-        return source.sha256.hex()  # compared when it was opened
+        return source.sha256  # compared when it was opened
     if not isinstance(source, Path):
-        return hashlib.sha256(source).hexdigest()
+        return hashlib.sha256(source).digest()
     with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _decode(video: OpenVideo) -> _Decoded:
@@ -203,8 +178,7 @@ def _sound_keyframes(source: Source, decoded: _Decoded) -> Keyframes:
     tried = np.unique(np.linspace(0, len(places) - 1, _TRIED_SEEKS).round().astype(int))
     if places and not all(_seek_is_sound(source, places[i], decoded) for i in tried):
         places = []
-    table: NDArray[np.int64] = np.array(places, np.int64).reshape(-1, 3)
-    return Keyframes(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
+    return Keyframes.of(list(zip(*places, strict=True)))
 
 
 def _seek_is_sound(source: Source, place: tuple[int, int, int], decoded: _Decoded) -> bool:

@@ -1,12 +1,12 @@
-"""The index of a set of videos as it is used: arrays, one row a video."""
+"""The index of a set of videos as it is used: arrays with one row per video."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,16 +14,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
 from fastdual.loaders.decode.encoded import Encoded, IndexedFile, PackedBytes
 from fastdual.loaders.decode.keyframes import Keyframes
-from fastdual.loaders.index import file as index_file
-from fastdual.loaders.index import pack_file
-from fastdual.loaders.index.file import ARRAYS, KEYFRAMES
-from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.places import Packed
+from fastdual.loaders.index.video import COLUMNS, KEYFRAMES, Video, columns_of
 
-_CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an even sample
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
 _NOT_CONTENTS |= {"packed"}  # a copy of the same bytes: a run may go on with the pack of its index
 # In the paths joined by NUL: an empty one, an absolute one, or one with a part "." or "..".
@@ -32,31 +28,34 @@ _ESCAPES = re.compile(r"(^|\0)(/|\0|\Z)|(^|[\0/])\.\.?([\0/]|\Z)")
 
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
-    """N usable videos of a data set, and what is known about them.
+    """N usable videos of a data set, and what is known about them (see `Video`).
 
     Attributes:
         root: Absolute folder that `paths` are relative to.
         paths: [N], sorted.
-        num_frames: [N] frames that a full decode yields, exactly.
-        fps: [N, 2] numerator, denominator; 0/1 where unknown.
-        size: [N, 2] height, width of the decoded frames, before rotation.
-        rotation: [N] clockwise degrees (0, 90, 180, 270) that make a decoded frame upright.
-        codecs: [N] libav's names.
-        duration_seconds: [N].
-        file_bytes, modified_ns: [N] the file's size and time when it was probed.
-        sha256: [N, 32] checksum of its bytes then; of a packed video, of those in the pack.
-        keyframe_offsets: [N + 1] video v has keyframes `offsets[v]:offsets[v + 1]`; none where only
-            decoding from the start is sound.
-        keyframe_frames, keyframe_pts, keyframe_bytes: [K] see `video.Keyframes`.
-        labels: [N] class numbers, -1 where there is none.
+        num_frames: [N] int64.
+        fps: [N, 2] int64 numerator, denominator; 0/1 where unknown.
+        size: [N, 2] int32 height, width of the decoded frames, before rotation.
+        rotation: [N] int16 clockwise degrees.
+        codecs: [N].
+        duration_seconds: [N] float64.
+        file_bytes, modified_ns: [N] int64, the file's size and time when it was examined.
+        sha256: [N, 32] uint8 checksum of its bytes then; of a packed video, of those in the pack.
+        keyframe_offsets: [N + 1] int64: video v has keyframes `offsets[v]:offsets[v + 1]`; none
+            where only decoding from the start is sound.
+        keyframe_frames, keyframe_pts, keyframe_bytes: [K] int64, see `Keyframes`.
+        labels: [N] int32 class numbers, -1 where there is none.
         class_names: The classes.
         groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
-        splits: Name to sorted video numbers.
+        splits: Name to sorted video numbers, int64.
         quarantine: (path, reason) of the videos that cannot be used.
-        quarantine_stamps: [Q, 2] their sizes and times.
-        probed_by: Version of the prober and of libav.
+        quarantine_stamps: [Q, 2] int64, their sizes and times.
+        probed_by: Version of what examined the videos and of libav.
         packed: Where the videos lie in a pack; None where they are files. `root` is then the pack
             itself, and `path` a name for messages.
+
+    Raises:
+        InputError: The arrays contradict each other.
     """
 
     root: Path
@@ -83,6 +82,11 @@ class VideoIndex:
     probed_by: str = ""
     packed: Packed | None = None
 
+    @classmethod
+    def of(cls, videos: Sequence[Video], **others: Any) -> Self:
+        """Return the index of some videos; `others` are the fields that are not per video."""
+        return cls(**columns_of(videos), **others)
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -103,10 +107,35 @@ class VideoIndex:
 
     def keyframes(self, video: int) -> Keyframes | None:
         """Return a video's seek table, or None if it must be decoded from the start."""
-        part = slice(int(self.keyframe_offsets[video]), int(self.keyframe_offsets[video + 1]))
-        if part.start == part.stop:
-            return None
-        return Keyframes(*(getattr(self, name)[part] for name in KEYFRAMES))
+        table = self._keyframes(video)
+        return table if len(table.frames) else None
+
+    def _keyframes(self, video: int) -> Keyframes:
+        part = slice(*self.keyframe_offsets[video : video + 2].tolist())
+        return Keyframes(
+            **{name: getattr(self, column)[part] for column, name in KEYFRAMES.items()}
+        )
+
+    def video(self, video: int) -> Video:
+        """Return all that is known of one video."""
+        facts = {c.attribute: c.value(getattr(self, c.name), video) for c in COLUMNS}
+        return Video(**facts, keyframes=self._keyframes(video))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the index of some videos (`rows`: sorted numbers), its splits renumbered."""
+        counts = np.diff(self.keyframe_offsets)
+        kept = np.repeat(np.isin(np.arange(len(self)), rows), counts)
+        renumbered = np.full(len(self), -1, np.int64)
+        renumbered[rows] = np.arange(len(rows))
+        splits = {name: renumbered[videos] for name, videos in self.splits.items()}
+        return replace(
+            self,
+            splits={name: videos[videos >= 0] for name, videos in splits.items()},
+            packed=None if self.packed is None else self.packed.take(rows),
+            keyframe_offsets=np.cumsum([0, *counts[rows]], dtype=np.int64),
+            **{column.name: column.take(getattr(self, column.name), rows) for column in COLUMNS},
+            **{name: getattr(self, name)[kept] for name in KEYFRAMES},
+        )
 
     def split(self, name: str | None) -> NDArray[np.int64]:
         """Return the video numbers of a split; None means all videos.
@@ -135,74 +164,6 @@ class VideoIndex:
                 digest.update(_to_bytes(getattr(self, part.name)))
         return digest.hexdigest()
 
-    def check_files(self) -> None:
-        """Make sure that the files are still there and unchanged in size (a sample of very many).
-
-        Raises:
-            InputError: Names the first file and the remedy.
-        """
-        if self.packed is not None:
-            self.packed.check_files(self.file_bytes)
-            return
-        step = -(-len(self) // _CHECKED_FILES) or 1
-        missing, changed = [], []
-        videos = range(0, len(self), step)
-        for video in videos:
-            try:
-                size = self.path(video).stat().st_size
-            except OSError:
-                missing.append(self.paths[video])
-                continue
-            if size != self.file_bytes[video]:
-                changed.append(self.paths[video])
-        if missing:
-            raise InputError(
-                f"{len(missing)} of {len(videos)} videos of the index are not under {self.root} "
-                f"(first: {missing[0]}): if they were moved, name the new folder with --root"
-            )
-        if changed:
-            raise InputError(
-                f"{len(changed)} of {len(videos)} videos changed since they were indexed (first: "
-                f"{self.root / changed[0]}): run fastdual index again"
-            )
-
-    def save(self, path: Path) -> None:
-        """Write the index atomically: a temporary file beside it, fsync, rename.
-
-        Raises:
-            FailureError: It cannot be written, for instance because the disk is full.
-        """
-        if self.packed is not None:
-            raise ValueError("the index of a pack is saved in the pack")
-        path = Path(path).absolute()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            index_file.write_atomically(path, index_file.encode(self, path.parent))
-        except OSError as error:
-            raise FailureError(
-                f"cannot write the index {path}: {why_not_written(error)}"
-            ) from error
-
-    @classmethod
-    def load(cls, path: Path, *, root: Path | None = None) -> Self:
-        """Read an index or the index of a pack.
-
-        Args:
-            path: The index file or the pack.
-            root: Replaces the folder of the videos that the index states; for a pack, the folder
-                of its shards.
-
-        Raises:
-            InputError: It is missing, foreign, truncated, altered or of another version.
-        """
-        refuse_special(Path(path))
-        kind = pack_file if pack_file.is_pack(Path(path)) else index_file
-        contents = kind.read(Path(path), root)
-        try:
-            return cls(**contents)
-        except InputError as error:
-            raise InputError(f"{path} contradicts itself ({error}); make it again") from error
-
 
 def _to_bytes(value: Any) -> bytes:
     if isinstance(value, np.ndarray):
@@ -220,10 +181,11 @@ def _check(index: VideoIndex) -> None:
         if not bool(condition):
             raise InputError(what)
 
-    for name, (dtype, width) in ARRAYS.items():
-        array = getattr(index, name)
-        shape = (count,) if width == 1 else (count, width)
-        require(array.shape == shape and array.dtype == dtype, f"{name} has the wrong shape")
+    for column in COLUMNS:
+        values = getattr(index, column.name)
+        if column.dtype:
+            fits = values.shape == column.shape(count) and values.dtype == column.dtype
+            require(fits, f"{column.name} has the wrong shape")
     require(count > 0, "it holds no video")
     require(len(index.codecs) == count and len(index.groups) == count, "lists differ in length")
     require(np.all(index.num_frames > 0), "a video has no frames")

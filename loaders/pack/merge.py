@@ -1,4 +1,4 @@
-"""Putting the packs of several jobs together: a manifest over their files, and the check for it."""
+"""Putting the packs of several jobs together: a manifest over their files, checked for gaps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.index import pack_file
+from fastdual.loaders.index.file import check_files, load_index
 from fastdual.loaders.index.paths import refuse_folder
-from fastdual.loaders.index.places import Packed, Shard
+from fastdual.loaders.index.places import Shard
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.pack.contents import Row, assemble
-from fastdual.loaders.pack.spool import Record
 
 
 def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
@@ -33,45 +33,74 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
     refuse_folder(output, "packed.h5")
     if output.exists():
         raise InputError(f"{output} exists: delete it, or choose another name")
-    rows: dict[int, Row] = {}
-    failed: dict[int, str] = {}
-    shards: list[Shard] = []
-    settings = ""
-    numbers = {path: video for video, path in enumerate(index.paths)}
+    merge = _Merge(index)
     for file in _job_files(output):
-        part = VideoIndex.load(file)
-        part.check_files()
-        assert part.packed is not None
-        if part.packed.source != index.fingerprint:
-            raise InputError(f"{file} was packed from another index than this one")
-        ours = _without_job(part.packed.settings)
-        if settings not in ("", ours):
-            raise InputError(f"{file} was packed with other options than the jobs before it")
-        settings = ours
-        for video, row in _rows(part, part.packed, numbers, len(shards)):
-            if video in rows:
-                raise InputError(f"{index.paths[video]} is there twice: in {file} and before it")
-            rows[video] = row
-        # What the index quarantined is in its fingerprint by its absence, whatever the reason.
-        failed |= {numbers[path]: why for path, why in part.quarantine if path in numbers}
-        shards += part.packed.shards
-    missing = sorted(set(numbers.values()) - rows.keys() - failed.keys())
+        merge.add(file)
+    missing = sorted(set(range(len(index))) - merge.rows.keys() - merge.failed.keys())
     if missing:
         raise InputError(
             f"{len(missing)} videos are in no job's pack (the first: {index.paths[missing[0]]}): "
             "delete that job's pack and pack it again"
         )
-    ordered = [rows[video] for video in sorted(rows)]
     try:
-        manifest = assemble(index, ordered, failed, tuple(shards), settings)
-        pack_file.write_manifest(output, manifest)
+        pack_file.write_manifest(output, merge.result())
     except OSError as error:
         raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
-    return VideoIndex.load(output)
+    return load_index(output)
+
+
+class _Merge:
+    """The packs of some jobs, added one after the other and compared with what was packed.
+
+    Attributes:
+        rows: By the number of a video in the index.
+        failed: Number and reason of those that no job could pack.
+    """
+
+    def __init__(self, index: VideoIndex) -> None:
+        self.rows: dict[int, Row] = {}
+        self.failed: dict[int, str] = {}
+        self._index = index
+        self._numbers = {path: number for number, path in enumerate(index.paths)}
+        self._shards: list[Shard] = []
+        self._settings = ""
+
+    def add(self, file: Path) -> None:
+        """Add the pack of one job.
+
+        Raises:
+            InputError: It does not belong to the index, or not with those before it.
+        """
+        part = load_index(file)
+        check_files(part)
+        assert part.packed is not None
+        if part.packed.source != self._index.fingerprint:
+            raise InputError(f"{file} was packed from another index than this one")
+        settings = _without_job(part.packed.settings)
+        if self._settings not in ("", settings):
+            raise InputError(f"{file} was packed with other options than the jobs before it")
+        self._settings = settings
+        for row, path in enumerate(part.paths):
+            video = self._numbers.get(path)
+            if video is None:
+                raise InputError(f"{file} holds {path}, which the index does not know")
+            if video in self.rows:
+                raise InputError(f"{path} is there twice: in {file} and before it")
+            shard = len(self._shards) + int(part.packed.shard_numbers[row])
+            self.rows[video] = video, part.video(row), (shard, int(part.packed.offsets[row]))
+        # What the index quarantined is in its fingerprint by its absence, whatever the reason.
+        known = [(self._numbers.get(path), reason) for path, reason in part.quarantine]
+        self.failed |= {video: reason for video, reason in known if video is not None}
+        self._shards += part.packed.shards
+
+    def result(self) -> VideoIndex:
+        """Return the index of all that was added."""
+        rows = [self.rows[video] for video in sorted(self.rows)]
+        return assemble(self._index, rows, self.failed, tuple(self._shards), self._settings)
 
 
 def _job_files(output: Path) -> list[Path]:
-    """The packs of jobs 1 to n beside the output."""
+    """Return the packs of jobs 1 to n beside the output, or raise InputError."""
     pattern = rf"{re.escape(output.stem)}\.job-(\d+)-of-(\d+){re.escape(output.suffix)}"
     matches = [re.fullmatch(pattern, path.name) for path in output.parent.iterdir()]
     found = {(int(match[1]), int(match[2])): match[0] for match in matches if match is not None}
@@ -94,25 +123,3 @@ def _job_files(output: Path) -> list[Path]:
 def _without_job(settings: str) -> str:
     known = json.loads(settings)
     return json.dumps({"transcoding": known["transcoding"]}, sort_keys=True)
-
-
-def _rows(
-    part: VideoIndex, packed: Packed, numbers: dict[str, int], first_shard: int
-) -> list[tuple[int, Row]]:
-    is_as_it_was = json.loads(packed.settings)["transcoding"] is None
-    rows = []
-    for video, path in enumerate(part.paths):
-        if path not in numbers:
-            raise InputError(f"{part.root} holds {path}, which the index does not know")
-        begin, end = part.keyframe_offsets[video : video + 2]
-        tables = (part.keyframe_frames, part.keyframe_pts, part.keyframe_bytes)
-        facts = {
-            "size": part.size[video].tolist(),
-            "codec": part.codecs[video],
-            "keyframes": [table[begin:end].tolist() for table in tables],
-        }
-        sha256, length = part.sha256[video].tobytes().hex(), int(part.file_bytes[video])
-        record = Record(path, length, sha256, None if is_as_it_was else facts)
-        place = first_shard + int(packed.shard_numbers[video]), int(packed.offsets[video])
-        rows.append((numbers[path], (numbers[path], record, place)))
-    return rows

@@ -19,12 +19,14 @@ from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.batch.decoder import why_not_dali
 from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
 from fastdual.loaders.index import pack_file
+from fastdual.loaders.index.file import load_index
 from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard
 from fastdual.loaders.index.table import VideoIndex
-from fastdual.loaders.pack.contents import assemble
+from fastdual.loaders.index.video import Video
+from fastdual.loaders.pack.contents import Row, as_packed, assemble
 from fastdual.loaders.pack.spool import Spool
-from fastdual.loaders.pack.transcode import PackTask, Transcoding
+from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
@@ -40,7 +42,7 @@ class PackOptions:
         transcoding: None keeps the bytes as they are.
         shard_bytes: A new file is begun where this would be passed; None for one file.
         job: (i, n): the i-th of n disjoint parts, counted from 1.
-        num_workers: Processes; None for one a core.
+        num_workers: Processes; None for one per core.
         timeout_seconds: A video that takes longer has failed.
     """
 
@@ -97,7 +99,7 @@ def pack(
             spool.discard()
     except OSError as error:
         raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
-    return VideoIndex.load(output)
+    return load_index(output)
 
 
 def _settings(options: PackOptions) -> str:
@@ -119,7 +121,7 @@ def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> Vi
     refuse_folder(output, "packed.h5")
     if not pack_file.is_pack(output):
         raise InputError(f"{output} exists and is no pack: delete it, or choose another name")
-    known = VideoIndex.load(output)
+    known = load_index(output)
     assert known.packed is not None
     if (known.packed.source, known.packed.settings) != (index.fingerprint, _settings(options)):
         raise InputError(
@@ -150,8 +152,8 @@ def _fill(
         if isinstance(result, TaskFailure):
             failed[video] = result.reason
         else:
-            contents, probe = result
-            spool.append(index.paths[video], contents, _facts(probe))
+            contents, made = result
+            spool.append(index.paths[video], contents, _facts(made))
         if progress is not None:
             progress(done, len(videos), len(failed))
         if len(failed) > limit:
@@ -175,26 +177,18 @@ def _encode_all(
         timeout_seconds=options.timeout_seconds,
         setup=(options.transcoding,),
     ) as pool:
-        results = pool.imap((_task(index, video) for video in videos), window=2 * workers)
+        tasks = ((index.source(video), index.video(video)) for video in videos)
+        results = pool.imap(tasks, window=2 * workers)
         for video, (_, result) in zip(videos, results, strict=True):
             yield video, result
 
 
-def _task(index: VideoIndex, video: int) -> PackTask:
-    return PackTask(
-        source=index.source(video),
-        num_frames=int(index.num_frames[video]),
-        fps=(int(index.fps[video, 0]), int(index.fps[video, 1])),
-        rotation=int(index.rotation[video]),
-    )
-
-
-def _facts(probe: Any) -> dict[str, Any] | None:
-    if probe is None:
+def _facts(made: Video | None) -> dict[str, Any] | None:
+    """Return what a line of the spool's journal says of bytes that were encoded anew."""
+    if made is None:
         return None
-    table = probe.keyframes
-    keyframes = [table.frames.tolist(), table.pts.tolist(), table.offsets.tolist()]
-    return {"size": list(probe.size), "codec": probe.codec, "keyframes": keyframes}
+    keyframes = made.keyframes.to_lists()
+    return {"size": list(made.size), "codec": made.codec, "keyframes": keyframes}
 
 
 def _finish(
@@ -210,16 +204,17 @@ def _finish(
         video, reason = next(iter(failed.items()))
         raise FailureError(f"no video could be packed (the first, {index.path(video)}: {reason})")
     numbers = {path: video for video, path in enumerate(index.paths)}
-    rows = sorted(
-        (numbers[record.path], record, place)
-        for record, place in zip(spool.records, spool.places, strict=True)
-    )
+    rows: list[Row] = []
+    for record, place in zip(spool.records, spool.places, strict=True):
+        video = numbers[record.path]
+        rows.append((video, as_packed(index.video(video), record), place))
+    rows.sort(key=lambda row: row[0])
     settings = _settings(options)
     shards = []
     for number, length in enumerate(spool.shard_lengths):
         final = spool.shard_file(number)
         if not final.exists():
-            part = [(v, record, (0, place[1])) for v, record, place in rows if place[0] == number]
+            part = [(v, packed, (0, place[1])) for v, packed, place in rows if place[0] == number]
             quarantine = failed if options.shard_bytes is None else {}
             shard = Shard(final, start, length, "")
             packed_part = assemble(index, part, quarantine, (shard,), settings)

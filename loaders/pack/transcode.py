@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.decode.encoded import Encoded, read_encoded
+from fastdual.loaders.decode.encoded import Encoded
+from fastdual.loaders.index.video import Video
 
 Codec = Literal["h264", "hevc", "vp9", "mjpeg"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -105,21 +106,17 @@ class Transcoding:
         return height + height % 2, width + width % 2
 
 
-@dataclass(frozen=True)
-class PackTask:
-    """One video to be packed, and what the index says of it."""
+def pack_task(
+    transcoding: Transcoding | None, task: tuple[Encoded, Video]
+) -> tuple[bytes, Video | None]:
+    """Pack one video in a worker process.
 
-    source: Encoded
-    num_frames: int
-    fps: tuple[int, int]
-    rotation: int
-
-
-def pack_task(transcoding: Transcoding | None, task: PackTask) -> tuple[bytes, Any]:
-    """Do one task in a worker process.
+    Args:
+        transcoding: How; None keeps the bytes as they are.
+        task: The video's bytes, and what the index says of them.
 
     Returns:
-        The encoded bytes, and their Probe; None for bytes that stay as they are.
+        The bytes, and what they hold; None for bytes that stay as they are.
 
     Raises:
         FailureError: The video cannot be used; the message is the reason.
@@ -127,21 +124,26 @@ def pack_task(transcoding: Transcoding | None, task: PackTask) -> tuple[bytes, A
     from fastdual.loaders.decode.video import VideoError
     from fastdual.loaders.index.probe import probe_file
 
+    source, video = task
     if transcoding is None:
         try:
-            contents = read_encoded(task.source).tobytes()
+            return source.read(), None
         except OSError as error:
             raise VideoError(f"cannot be read: {error.strerror}") from error
-        return contents, None
-    contents = transcode(task, transcoding)
-    probe = probe_file(contents)
-    if probe.num_frames != task.num_frames:
-        raise VideoError(f"the encoder made {probe.num_frames} frames of {task.num_frames}")
-    return contents, probe
+    contents = transcode(source, video, transcoding)
+    made = probe_file(contents)
+    if made.num_frames != video.num_frames:
+        raise VideoError(f"the encoder made {made.num_frames} frames of {video.num_frames}")
+    return contents, made
 
 
-def transcode(task: PackTask, transcoding: Transcoding) -> bytes:
-    """Return the video as an mp4 file with as many frames.
+def transcode(source: Encoded, video: Video, transcoding: Transcoding) -> bytes:
+    """Return a video as an mp4 file with as many frames.
+
+    Args:
+        source: The video's bytes.
+        video: What the index says of them: frames, frame rate and rotation are used.
+        transcoding: How.
 
     Raises:
         VideoError: It does not decode cleanly, or not to as many frames as the index says.
@@ -152,21 +154,21 @@ def transcode(task: PackTask, transcoding: Transcoding) -> bytes:
     out = io.BytesIO()
     count = 0
     writer: _Writer | None = None
-    with open_video(task.source) as video:
-        for frame in decode_all(video):
+    with open_video(source) as opened:
+        for frame in decode_all(opened):
             if writer is None:
                 shape = (frame.height, frame.width)
-                size = transcoding.output_size(shape, task.rotation)
-                writer = _Writer(out, transcoding, size, task.fps)
-                pictures = FrameWriter(size, task.rotation)
+                size = transcoding.output_size(shape, video.rotation)
+                writer = _Writer(out, transcoding, size, video.fps)
+                pictures = FrameWriter(size, video.rotation)
                 planes = np.empty((3, *size), np.uint8)
             if (frame.height, frame.width) != shape:
                 raise VideoError(f"changes its frame size at frame {count}")
             pictures.write(frame, planes)
             writer.write(interleave(planes))
             count += 1
-    if writer is None or count != task.num_frames:
-        raise VideoError(f"has {count} frames, the index says {task.num_frames}")
+    if writer is None or count != video.num_frames:
+        raise VideoError(f"has {count} frames, the index says {video.num_frames}")
     writer.close()
     return out.getvalue()
 

@@ -15,7 +15,7 @@ from bench.parts.loader import data as loader_data
 from bench.parts.loader import dataset as loader_dataset
 from bench.parts.loader import decoders
 from fastdual.loaders.batch.reader import unique_frames
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from tests.loaders.clips import encode, read_frames, read_number
 from tests.loaders.views.augment_reference import reference_views

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.evaluate.features import FeatureSet
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from tests.evaluate.small import damage, small_checkpoint, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]

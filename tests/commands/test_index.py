@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.commands import index as index_command
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from tests.loaders.clips import encode
 
 
@@ -29,7 +29,7 @@ def test_build_show_and_verify(videos: Path, tmp_path: Path) -> None:
     assert "videos      2 under" in built.stdout
     assert "walk/bad.mp4: is not a video, or its header is damaged" in built.stdout
     assert "indexing videos" in built.stderr and "indexing" not in built.stdout
-    assert VideoIndex.load(tmp_path / "x.h5").num_frames.tolist() == [5, 7]
+    assert load_index(tmp_path / "x.h5").num_frames.tolist() == [5, 7]
     shown = run("--show", tmp_path / "x.h5")
     assert shown.exit_code == 0 and shown.stdout == built.stdout
     verified = run(tmp_path / "x.h5", "--verify")

@@ -13,9 +13,8 @@ from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
 from fastdual.commands import pack as pack_command
-from fastdual.loaders.index.open import VideoIndex
-from fastdual.loaders.pack import pack as pack_module
-from fastdual.loaders.pack.pack import _task
+from fastdual.loaders.index import load_index
+from fastdual.loaders.pack.spool import Spool
 from tests.loaders.clips import encode
 
 
@@ -48,7 +47,7 @@ def test_a_folder_is_packed_shown_and_verified(videos: Path, tmp_path: Path) -> 
     assert "walk/bad.mp4: is not a video, or its header is damaged" in made.stdout
     assert "packing videos" in made.stderr and "packing" not in made.stdout
     assert "note: 2 of 2 videos" not in made.stderr
-    assert VideoIndex.load(packed).num_frames.tolist() == [9, 7]
+    assert load_index(packed).num_frames.tolist() == [9, 7]
     shown = run(packed, "--show", command="index")
     assert shown.exit_code == 0 and shown.stdout == made.stdout
     for command, what in (("index", "index"), ("pack", "pack")):
@@ -67,13 +66,13 @@ def test_jobs_and_merge(videos: Path, tmp_path: Path) -> None:
     assert merged.exit_code == 0, merged.output
     assert "packed      as they were; in 2 files" in merged.stdout
     assert "2 videos decode" in merged.stdout
-    assert VideoIndex.load(packed).paths == ("run/a.mp4", "walk/b.mp4")
+    assert load_index(packed).paths == ("run/a.mp4", "walk/b.mp4")
 
 
 def test_an_altered_video_fails_the_verification(videos: Path, tmp_path: Path) -> None:
     packed = tmp_path / "p.h5"
     run(videos, "-o", packed)
-    source = VideoIndex.load(packed).packed
+    source = load_index(packed).packed
     assert source is not None
     with open(packed, "r+b") as file:
         file.seek(source.shards[0].start + 100)
@@ -126,10 +125,10 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
     done = journal.read_bytes().count(b"\n") - 1
     assert 2 <= done < 120
     with pytest.MonkeyPatch.context() as patch:
-        tasks = []
-        patch.setattr(pack_module, "_task", lambda *task: tasks.append(task) or _task(*task))
+        packed_anew, append = [], Spool.append
+        patch.setattr(Spool, "append", lambda *video: packed_anew.append(video) or append(*video))
         assert run(index, "-o", packed, "--codec", "vp9", "--workers", "2").exit_code == 0
-    assert len(tasks) == 120 - done and len(VideoIndex.load(packed)) == 120
+    assert len(packed_anew) == 120 - done and len(load_index(packed)) == 120
 
 
 @pytest.mark.parametrize(

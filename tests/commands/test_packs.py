@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastdual.loaders.pack.pack import PackOptions, pack
+from fastdual.loaders.pack import PackOptions, pack
 from fastdual.run.checkpoint import load_checkpoint
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 from tests.runs import QUICK, arguments, differences, invoke

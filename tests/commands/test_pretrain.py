@@ -22,7 +22,7 @@ from fastdual.commands.pretrain import command
 from fastdual.commands.shared.launching import LAUNCH_OPTIONS
 from fastdual.config.recipe import read_toml
 from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint
 from fastdual.run.folder import RunFolder
@@ -300,7 +300,7 @@ def test_a_video_that_breaks_during_the_run_is_named_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = write_index(tmp_path / "data", count=8)
-    victim = VideoIndex.load(index).path(3)
+    victim = load_index(index).path(3)
     victim.write_bytes(bytes(victim.stat().st_size))
     run = tmp_path / "run"
     result = invoke(arguments(index, run))

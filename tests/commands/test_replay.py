@@ -54,14 +54,14 @@ def test_the_command_that_the_run_names_tells_where_it_is_not_finite(
 
 def test_a_finite_step_is_said_to_be_finite(index: Path, tmp_path: Path) -> None:
     """The plan of a step that went well, saved by hand, is found well again."""
-    from fastdual.loaders.index.table import VideoIndex
+    from fastdual.loaders.index import load_index
     from fastdual.loaders.order import EpochOrder
     from fastdual.loaders.plan import ClipSpec, draw_plan
     from fastdual.run.folder import RunFolder
 
     run = tmp_path / "run"
     assert invoke(arguments(index, run, run__checkpoint_every_steps=2)).exit_code == 0
-    opened = VideoIndex.load(index)
+    opened = load_index(index)
     videos = EpochOrder(NUM_VIDEOS, global_batch_size=4, seed=0).batch(1, 1)
     spec = ClipSpec(
         frames_per_clip=8, frame_stride=1, resize_height=36, resize_width=48, crop_size=32

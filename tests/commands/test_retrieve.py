@@ -13,6 +13,7 @@ from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.results import read_result
 from fastdual.evaluate.score import sides_of_run, take_split
+from fastdual.loaders.index import save_index
 from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
@@ -90,7 +91,7 @@ def test_splits_can_be_named(features: FeatureSet, tmp_path: Path) -> None:
 def test_several_splits_are_measured_and_averaged(features: FeatureSet, tmp_path: Path) -> None:
     train, test = features.splits["train"], features.splits["test"]
     splits = {"a/train": train, "a/test": test, "b/train": train, "b/test": test[:4]}
-    replace(small_index(), splits=splits).save(tmp_path / "ab.h5")
+    save_index(replace(small_index(), splits=splits), tmp_path / "ab.h5")
     replace(features, splits=splits).save(tmp_path / "f.h5")
     families = ["--split", "a", "--split", "b", "--json"]
     index = [tmp_path / "ab.h5", "--root", small_index().root, *QUICK]
@@ -136,7 +137,7 @@ def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) 
         "no split 'val' among these features; splits: test, train": [both, "--queries", "val"],
         "16 of the 16 videos of the gallery have no label": [tmp_path / "unlabelled.h5"],
         "come from two networks": [both, tmp_path / "other.h5"],
-        "cut.h5: cut short or altered": [tmp_path / "cut.h5"],
+        "cut.h5 is truncated or was altered": [tmp_path / "cut.h5"],
         "name its videos too": [checkpoint],
         "not a features file, but": [both, checkpoint],
         "a features file, but": [checkpoint, both],

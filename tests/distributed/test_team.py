@@ -20,7 +20,7 @@ from torch import distributed as dist
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import LostProcessError, Team, World, first_node, joined, read_world
 from fastdual.errors import InputError
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder
@@ -97,7 +97,7 @@ def run_steps(
     """
     pairs = [f"{key}={value}" for key, value in (QUICK | CALM | settings).items()]
     config: PretrainConfig = resolve([], pairs).config
-    videos, execution = VideoIndex.load(index), choose_execution(config.run)
+    videos, execution = load_index(index), choose_execution(config.run)
     torch.manual_seed(0)
     model = create_model(config)
     run = RunFolder(folder)
@@ -199,7 +199,7 @@ def two(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     """Results of two processes, in a folder, and the jobs that they are of."""
     folder = tmp_path_factory.mktemp("two")
     damaged = write_index(folder / "damaged", count=8)
-    videos = VideoIndex.load(damaged)
+    videos = load_index(damaged)
     for number in BAD:
         videos.path(number).write_bytes(videos.path(number).read_bytes()[:300])
     common = {"index": index, "settings": {}, "wide": True}

@@ -10,8 +10,7 @@ import torch
 from fastdual.config.recipe import read_recipe
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.demo.videos import DemoSet, write_demo
-from fastdual.loaders.index.open import build_index
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index import VideoIndex, build_index, load_index
 from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import save_checkpoint
 
@@ -33,7 +32,7 @@ def small_index_file() -> Path:
 
 def small_index() -> VideoIndex:
     """The index of `small_index_file`."""
-    return VideoIndex.load(small_index_file())
+    return load_index(small_index_file())
 
 
 def damage(video: Path) -> None:

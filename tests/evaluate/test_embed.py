@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.embed import EmbedOptions, embed
 from fastdual.evaluate.features import LeftOut
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.model.encoder import VideoEncoder

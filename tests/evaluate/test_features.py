@@ -109,7 +109,7 @@ def test_every_cut_and_every_flipped_byte_is_refused_in_one_line(tmp_path: Path)
         path.write_bytes(bad)
         with pytest.raises(InputError) as caught:
             FeatureSet.load(path)
-        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).startswith((f"the features file {path} ", f"{path} is not "))
         assert "\n" not in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
         FeatureSet.load(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(InputError, match="not a features file; `fastdual embed` writes one"):
+    with pytest.raises(InputError, match="is not a features file of fastdual; make one with"):
         FeatureSet.load(tmp_path / "other.h5")
     assert not is_features_file(tmp_path / "other.h5")
     assert not is_features_file(tmp_path)
@@ -128,7 +128,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     feature_set().save(tmp_path / "f.h5")
     content = (tmp_path / "f.h5").read_bytes()
     (tmp_path / "f.h5").write_bytes(content.replace(b"features 3\n", b"features 4\n", 1))
-    with pytest.raises(InputError, match="features format 4, this fastdual reads 3"):
+    with pytest.raises(InputError, match="has format 4, this fastdual reads 3: embed the"):
         FeatureSet.load(tmp_path / "f.h5")
 
 

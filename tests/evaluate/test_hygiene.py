@@ -18,8 +18,7 @@ from fastdual.evaluate.hygiene import (
     refuse_overlaps,
     write_overlaps,
 )
-from fastdual.loaders.index.open import build_index
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index import VideoIndex, build_index
 from tests.evaluate.synthetic import drawn_features
 
 

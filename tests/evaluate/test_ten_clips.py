@@ -11,7 +11,7 @@ import torch
 from fastdual.config.finetune import FinetuneConfig
 from fastdual.evaluate.embed import EmbedOptions, embed_clips
 from fastdual.evaluate.ten_clips import classify_by_clips
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
 from fastdual.training.resume import resolve_finetune

@@ -1,5 +1,6 @@
 """Tiny videos that the tests encode themselves; every frame shows its own number."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,13 @@ def encode_sound(path: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def stop_after(count: int) -> Callable[[int, int, int], None]:
+    """Return a progress callback that stops a build or a pack after so many videos."""
+
+    def progress(done: int, total: int, bad: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    return progress

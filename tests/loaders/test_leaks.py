@@ -16,7 +16,7 @@ import pytest
 from bench.parts.processes import process_tree
 from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.pool.handle import Job, Worker

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index, load_index, save_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
@@ -63,8 +63,8 @@ def own_index(index: VideoIndex, tmp_path: Path) -> VideoIndex:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((index.root / path).read_bytes())
     saved = tmp_path / "x.h5"
-    index.save(saved)
-    return VideoIndex.load(saved, root=tmp_path / "videos")
+    save_index(index, saved)
+    return load_index(saved, root=tmp_path / "videos")
 
 
 def load(index: VideoIndex, count: int, **options) -> list[ClipBatch]:
@@ -424,14 +424,14 @@ def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
 
 def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path: Path):
     saved = tmp_path / "x.h5"
-    index.save(saved)
+    save_index(index, saved)
     code = (
         "import sys; from pathlib import Path\n"
-        "from fastdual.loaders.index.open import VideoIndex\n"
+        "from fastdual.loaders.index import load_index\n"
         "from fastdual.loaders.loader import ClipLoader\n"
         "from fastdual.loaders.plan import ClipSpec\n"
         "spec = ClipSpec(resize_height=40, resize_width=57, crop_size=32)\n"
-        "loader = ClipLoader(VideoIndex.load(Path(sys.argv[1])), spec, batch_size=4)\n"
+        "loader = ClipLoader(load_index(Path(sys.argv[1])), spec, batch_size=4)\n"
         "for batch in loader: break\n"
         "print('seen', flush=True)\n"
     )

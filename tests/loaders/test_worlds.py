@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec

@@ -19,6 +19,7 @@ from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import read_recipe
 from fastdual.errors import FailureError, InputError
 from fastdual.evaluate.results import read_result
+from fastdual.loaders.index import save_index
 from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
@@ -195,7 +196,7 @@ def test_splits_of_a_family_are_measured_one_by_one_and_averaged_by_the_table(
     train, test = index.split("train"), index.split("test")
     splits = {"u-1/train": train, "u-1/test": test, "u-2/train": test, "u-2/test": train[:8]}
     index = replace(index, root=tmp_path / "videos", splits=splits)
-    index.save(tmp_path / "u.h5")
+    save_index(index, tmp_path / "u.h5")
     damage(index.path(test[3]))
     once = {"schedule__epochs": 1, "schedule__milestones": "[]"}
     for number in (1, 2):
@@ -230,10 +231,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     whole, test = small_index(), small_index().split("test")
     labels = whole.labels.copy()
     labels[test[0]] = -1
-    replace(whole, labels=labels).save(tmp_path / "unlabelled.h5")
+    save_index(replace(whole, labels=labels), tmp_path / "unlabelled.h5")
     labels = whole.labels.copy()
     labels[labels == 2] = 1
-    replace(whole, labels=labels).save(tmp_path / "absent.h5")
+    save_index(replace(whole, labels=labels), tmp_path / "absent.h5")
     run = tmp_path / "run"
     root = ["--root", str(whole.root)]
     cases: dict[str, list[str]] = {

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.distributed.team import World
 from fastdual.errors import FailureError
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan, draw_plan
 from fastdual.model.dual import create_model
@@ -39,7 +39,7 @@ NUM_VIDEOS = 10
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return VideoIndex.load(write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS))
+    return load_index(write_index(tmp_path_factory.mktemp("data"), count=NUM_VIDEOS))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from bench.parts.loader import decoders
 from bench.parts.loader.dataset import Decode, VideoDataset, under_dataloader, under_threads
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
@@ -79,7 +79,7 @@ class Contestant:
 
 def open_data(job: Job, reads: str) -> VideoIndex:
     """Return the index or pack that a contestant reads."""
-    return VideoIndex.load(Path(job.folder) / f"{reads}.h5")
+    return load_index(Path(job.folder) / f"{reads}.h5")
 
 
 def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:

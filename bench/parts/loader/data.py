@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.loaders.decode.encoded import read_encoded
-from fastdual.loaders.index.open import VideoIndex, build_index, open_index
-from fastdual.loaders.pack.pack import PackOptions, pack
-from fastdual.loaders.pack.transcode import Transcoding
+from fastdual.loaders.index import VideoIndex, build_index, open_index
+from fastdual.loaders.pack import PackOptions, Transcoding, pack
 from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
 
 _HEIGHT, _WIDTH, _RATE, _SECONDS = 256, 340, 30, 10

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from bench.parts.loader.decoders import Decode, Ints
 from fastdual.loaders.batch.reader import unique_frames
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.views.augment import MEAN, STD

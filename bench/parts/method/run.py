@@ -28,7 +28,7 @@ from fastdual.evaluate.retrieval import retrieve
 from fastdual.evaluate.score import take_split
 from fastdual.evaluate.variance import variance
 from fastdual.kernels.objective import Objective
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.folder import RunFolder

@@ -18,7 +18,7 @@ from bench.parts.train.case import Size
 from bench.parts.train.contestants import Contestant
 from fastdual.backbones import create_backbone
 from fastdual.distributed.team import World
-from fastdual.loaders.index.open import VideoIndex
+from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.run.folder import RunFolder
 from fastdual.training.start import create_loader
@@ -82,7 +82,7 @@ def real_rates(contestant: Contestant, data: Path) -> Row:
     device = contestant.case.device
     with TemporaryDirectory() as folder:
         loader = create_loader(
-            VideoIndex.load(data),
+            load_index(data),
             None,
             contestant.config,
             contestant.execution,

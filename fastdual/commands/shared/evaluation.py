@@ -210,7 +210,7 @@ def _pairs_of_run(request: Request) -> Iterator[Pair]:
     from fastdual.evaluate import score
     from fastdual.evaluate.embed import EmbedOptions, embed
     from fastdual.evaluate.hygiene import index_overlaps
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.training.execution import choose_device
     from fastdual.weights.load import load_network
 

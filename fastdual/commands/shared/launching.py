@@ -78,7 +78,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
     """
     from fastdual.distributed.launch import LaunchPlan, launch
     from fastdual.distributed.team import read_world
-    from fastdual.loaders.index.open import open_index
+    from fastdual.loaders.index import open_index
     from fastdual.loaders.order import check_world
     from fastdual.training.execution import check_gpus
 

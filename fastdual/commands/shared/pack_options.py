@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastdual.loaders.pack.transcode import CODECS
+from fastdual.loaders.pack import CODECS
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 

@@ -6,7 +6,7 @@ import click
 
 from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import FailureError
-from fastdual.loaders.index.open import VideoIndex, verify_index
+from fastdual.loaders.index import VideoIndex, check_files, verify_index
 
 
 def verify_videos(index: VideoIndex, what: str, *, workers: int | None, timeout: float) -> None:
@@ -15,7 +15,7 @@ def verify_videos(index: VideoIndex, what: str, *, workers: int | None, timeout:
     Raises:
         FailureError: Something does.
     """
-    index.check_files()
+    check_files(index)
     with video_progress("verifying") as progress:
         wrong = verify_index(index, num_workers=workers, timeout_seconds=timeout, progress=progress)
     for path, reason in wrong:

@@ -12,7 +12,7 @@ from fastdual.loaders.batch.decoder import (
     graph_threads,
     why_not_dali,
 )
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from tests.loaders.clips import encode
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fastdual.loaders.batch.decoder import colour_matrix, why_not_dali
 from fastdual.loaders.batch.reader import Examined, FrameReader, unique_frames
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool.pool import TaskFailure

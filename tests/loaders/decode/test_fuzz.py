@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fastdual.loaders.batch import quarantine
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode

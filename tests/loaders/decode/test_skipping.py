@@ -8,7 +8,7 @@ import pytest
 from fastdual.loaders.batch.reader import ReadTask, read_task
 from fastdual.loaders.decode import skipping
 from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from fastdual.loaders.index.probe import probe_file
 from tests.loaders.clips import encode, read_frames, read_number
 

@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 
 from fastdual.errors import InputError
-from fastdual.loaders.index import file as index_file
-from fastdual.loaders.index import pack_file
-from fastdual.loaders.index.open import VideoIndex, build_index, open_index
+from fastdual.loaders.index import (
+    VideoIndex,
+    build_index,
+    load_index,
+    open_index,
+    pack_file,
+    save_index,
+)
 from fastdual.loaders.index.places import Packed, Shard
-from fastdual.loaders.pack.pack import PackOptions, pack
+from fastdual.loaders.index.video import COLUMNS
+from fastdual.loaders.pack import PackOptions, pack
 from tests.loaders.clips import encode
 
 HUGE = 1 << 34
@@ -34,7 +40,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 
 def craft(index: VideoIndex, path: Path, change: Callable[[Any], object]) -> Path:
     """Write an index file that was changed by someone who knows the format."""
-    stream = io.BytesIO(index_file.encode(index, path.parent))
+    save_index(index, path)
+    stream = io.BytesIO(path.read_bytes())
     with h5py.File(stream, "r+") as file:
         change(file)
     body = stream.getvalue()[512:]
@@ -75,7 +82,7 @@ def many_names_of_one_table(file: Any) -> None:
 
 def test_what_nobody_changed_is_read(index: VideoIndex, tmp_path: Path) -> None:
     path = craft(index, tmp_path / "x.h5", lambda file: None)
-    assert VideoIndex.load(path).fingerprint == index.fingerprint
+    assert load_index(path).fingerprint == index.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -115,14 +122,14 @@ def test_crafted_tables_are_refused(
     path = craft(index, tmp_path / "x.h5", change)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match=rf"x\.h5 .*{message}"):
-        VideoIndex.load(path)
+        load_index(path)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 << 10  # KiB
 
 
 def test_an_index_without_videos_is_refused(index: VideoIndex) -> None:
     lists: dict[str, Any] = dict.fromkeys(("paths", "codecs", "groups"), ())
-    tables = {name: getattr(index, name)[:0] for name in index_file.ARRAYS}
+    tables = {name: getattr(index, name)[:0] for name in (c.name for c in COLUMNS if c.dtype)}
     with pytest.raises(InputError, match="it holds no video"):
         dataclasses.replace(index, **lists, **tables, keyframe_offsets=np.zeros(1, np.int64))
 
@@ -135,7 +142,7 @@ def test_a_manifest_cannot_lead_elsewhere(index: VideoIndex, tmp_path: Path, nam
     named: Any = SimpleNamespace(name=name)
     write_manifest(packed, tmp_path / "m.h5", dataclasses.replace(shard, file=named))
     with pytest.raises(InputError, match=r"a shard of the pack .*m\.h5 leads out of its folder"):
-        VideoIndex.load(tmp_path / "m.h5")
+        load_index(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize("change", [{"length": 1 << 50}, {"start": 0}, {"digest": "0" * 64}])
@@ -165,4 +172,4 @@ def test_settings_that_say_nothing_are_refused(
     places = dataclasses.replace(packed.packed, settings=settings)
     pack_file.write_manifest(tmp_path / "m.h5", dataclasses.replace(packed, packed=places))
     with pytest.raises(InputError, match=r"the pack .*m\.h5 is corrupt"):
-        VideoIndex.load(tmp_path / "m.h5")
+        load_index(tmp_path / "m.h5")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fastdual.errors import InputError
+from fastdual.loaders.index import load_index
 from fastdual.loaders.index.sources import Listing, list_videos, refuse_shared_groups
-from fastdual.loaders.index.table import VideoIndex
 
 
 def touch(root: Path, *names: str) -> None:
@@ -231,4 +231,4 @@ def test_pipes_and_devices_are_refused_before_they_are_read(tmp_path: Path) -> N
         with refused:
             list_videos(tmp_path, annotations=special)
         with refused:
-            VideoIndex.load(special)
+            load_index(special)

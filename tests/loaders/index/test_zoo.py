@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from fastdual.loaders.index.open import VideoIndex, build_index
+from fastdual.loaders.index import VideoIndex, build_index
 from tests.loaders.clips import read_frames
 
 QUARANTINED = {

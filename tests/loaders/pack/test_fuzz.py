@@ -15,9 +15,9 @@ import torch
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
-from fastdual.loaders.index.open import VideoIndex, build_index, open_index
+from fastdual.loaders.index import VideoIndex, build_index, open_index
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.pack.pack import PackOptions, pack
+from fastdual.loaders.pack import PackOptions, pack
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode
 

@@ -20,14 +20,26 @@ import torch
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
-from fastdual.loaders.index.open import VideoIndex, build_index, open_index, summary, verify_index
+from fastdual.loaders.index import (
+    VideoIndex,
+    build_index,
+    open_index,
+    save_index,
+    summary,
+    verify_index,
+)
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.loaders.pack.merge import merge_jobs
-from fastdual.loaders.pack.pack import PackOptions, hardware_warning, job_file, pack
+from fastdual.loaders.pack import (
+    PackOptions,
+    Transcoding,
+    hardware_warning,
+    job_file,
+    merge_jobs,
+    pack,
+)
 from fastdual.loaders.pack.spool import Spool
-from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.plan import ClipSpec
-from tests.loaders.clips import encode, read_frames, read_number
+from tests.loaders.clips import encode, read_frames, read_number, stop_after
 
 AS_IS = PackOptions(num_workers=1)
 SMALL = PackOptions(transcoding=Transcoding(short_side=32), num_workers=1)
@@ -94,14 +106,6 @@ def flip(file: Path, offset: int) -> None:
         (value,) = opened.read(1)
         opened.seek(offset)
         opened.write(bytes([value ^ 4]))
-
-
-def stop_after(count: int) -> Callable[[int, int, int], None]:
-    def progress(done: int, total: int, bad: int) -> None:
-        if done == count:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 @contextmanager
@@ -245,7 +249,7 @@ def test_what_is_no_pack_of_this_version_is_refused(small: VideoIndex, tmp_path:
     with pytest.raises(InputError, match="longer than its header says"):
         open_index(file)
     with pytest.raises(ValueError, match="saved in the pack"):
-        small.save(tmp_path / "x.h5")
+        save_index(small, tmp_path / "x.h5")
 
 
 # ---- stopping and going on

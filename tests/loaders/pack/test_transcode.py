@@ -10,27 +10,20 @@ import pytest
 from numpy.typing import NDArray
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.decode.encoded import IndexedFile
+from fastdual.loaders.decode.encoded import Encoded, IndexedFile
 from fastdual.loaders.decode.video import VideoError, open_video
-from fastdual.loaders.index.probe import Probe, probe_file
-from fastdual.loaders.pack.transcode import (
-    CODECS,
-    Codec,
-    PackTask,
-    Transcoding,
-    pack_task,
-    transcode,
-)
+from fastdual.loaders.index.probe import probe_file
+from fastdual.loaders.index.video import Video
+from fastdual.loaders.pack.transcode import CODECS, Codec, Transcoding, pack_task, transcode
 from tests.loaders.clips import encode, read_frames, read_number
 
 
-def task_of(path: Path, probe: Probe) -> PackTask:
-    source = IndexedFile(path, path.stat().st_size, bytes.fromhex(probe.sha256))
-    return PackTask(source, probe.num_frames, probe.fps, probe.rotation)
+def task_of(path: Path, probe: Video) -> tuple[Encoded, Video]:
+    return IndexedFile(path, path.stat().st_size, probe.sha256), probe
 
 
 def frames_of(
-    source: Path | bytes, probe: Probe, size: tuple[int, int] | None = None
+    source: Path | bytes, probe: Video, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
     numbers = np.arange(probe.num_frames)
     return read_frames(source, numbers, size=size, rotation=probe.rotation)
@@ -58,7 +51,7 @@ def test_every_frame_keeps_its_number_and_its_look(tmp_path: Path, codec: Codec)
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, codec: Codec) -> None:
     source = encode(tmp_path / "a.mp4", 20)
     task = task_of(source, probe_file(source))
-    assert transcode(task, Transcoding(codec=codec)) == transcode(task, Transcoding(codec=codec))
+    assert transcode(*task, Transcoding(codec=codec)) == transcode(*task, Transcoding(codec=codec))
 
 
 @pytest.mark.parametrize("gop", [1, 5, 8])
@@ -159,7 +152,7 @@ def test_flat_colours_stay_and_are_stated_as_bt601(
 @pytest.mark.parametrize("fps", [(0, 1), (30000, 1001), (1, 1000), (90000, 1), (15, 2)])
 def test_any_frame_rate_can_be_written(tmp_path: Path, fps: tuple[int, int]) -> None:
     source = encode(tmp_path / "a.mp4", 6)
-    task = replace(task_of(source, probe_file(source)), fps=fps)
+    task = task_of(source, replace(probe_file(source), fps=fps))
     _, probe = pack_task(Transcoding(), task)
     rate = Fraction(*fps)
     assert probe.num_frames == 6
@@ -170,7 +163,7 @@ def test_a_video_that_is_not_as_the_index_says_is_refused(tmp_path: Path) -> Non
     source = encode(tmp_path / "a.mp4", 12)
     task = task_of(source, probe_file(source))
     with pytest.raises(VideoError, match="has 12 frames, the index says 13"):
-        pack_task(Transcoding(), replace(task, num_frames=13))
+        pack_task(Transcoding(), (task[0], replace(task[1], num_frames=13)))
     contents = source.read_bytes()
     source.write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
     for transcoding in (None, Transcoding()):

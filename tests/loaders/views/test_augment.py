@@ -12,7 +12,7 @@ import torch
 
 from fastdual.loaders.batch.reader import FrameReader, unique_frames
 from fastdual.loaders.batch.rows import BatchMemory
-from fastdual.loaders.index.open import build_index
+from fastdual.loaders.index import build_index
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.views.augment import Blur, augment, gaussian
 from tests.loaders.clips import encode

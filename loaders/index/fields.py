@@ -1,0 +1,45 @@
+"""What the file of an index and that of a pack both hold: all that is known of the videos."""
+
+from typing import Any
+
+from fastdual.loaders.index.hdf5 import Tables, write_texts
+from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.index.video import COLUMNS, KEYFRAMES
+
+# In the order in which they lie in a file.
+_TEXTS = ("paths", "codecs", "class_names", "groups")
+_ARRAYS = (*(c.name for c in COLUMNS if c.dtype), "keyframe_offsets", *KEYFRAMES)
+
+
+def write_fields(file: Any, index: VideoIndex) -> None:
+    """Put an index into an open HDF5 file: all but where its videos lie."""
+    file.attrs["fingerprint"] = index.fingerprint
+    file.attrs["probed_by"] = index.probed_by
+    for name in _TEXTS:
+        write_texts(file, name, getattr(index, name))
+    for name in _ARRAYS:
+        file[name] = getattr(index, name)
+    splits = sorted(index.splits)
+    write_texts(file, "splits", splits)
+    for number, name in enumerate(splits):
+        file[f"splits/{number}"] = index.splits[name]
+    write_texts(file, "quarantine/paths", [path for path, _ in index.quarantine])
+    write_texts(file, "quarantine/reasons", [reason for _, reason in index.quarantine])
+    file["quarantine/stamps"] = index.quarantine_stamps
+
+
+def read_fields(file: Any, tables: Tables) -> dict[str, Any]:
+    """Return what `write_fields` wrote: the fields of `VideoIndex` but `root` and `packed`.
+
+    Raises:
+        KeyError, ValueError: As `Tables` does.
+    """
+    values: dict[str, Any] = {name: tables.texts(name) for name in _TEXTS}
+    values |= {name: tables.array(name) for name in _ARRAYS}
+    names = tables.texts("splits")
+    values["splits"] = {name: tables.array(f"splits/{n}") for n, name in enumerate(names)}
+    paths, reasons = tables.texts("quarantine/paths"), tables.texts("quarantine/reasons")
+    values["quarantine"] = tuple(zip(paths, reasons, strict=True))
+    values["quarantine_stamps"] = tables.array("quarantine/stamps")
+    values["probed_by"] = str(file.attrs["probed_by"])
+    return values
