@@ -14,5 +14,5 @@ setup(
         *PACKAGE_DIR,
         *(f"fastdual.{name}" for name in find_packages(include=["kernels.*", "loaders.*"])),
     ],
-    package_data={"fastdual": ["py.typed", "recipes/*.toml", "report/page.*"]},
+    package_data={"fastdual": ["py.typed", "recipes/*.toml", "report/templates/*"]},
 )

@@ -113,12 +113,18 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     with open(path, "rb") as lines:
         for line in lines:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
+            record = parse_line(line)
+            if record is not None:
                 yield record
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a line holds, or None if it holds none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def sha256_of(path: Path) -> str:

@@ -14,12 +14,12 @@ import csv
 import dataclasses
 import io
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.demo.encode import encode_video
 from fastdual.errors import InputError
 from fastdual.loaders.files import write
 
@@ -35,14 +35,6 @@ FORMATS = (
     (128, 96, "mp4", "libx264"),
     (90, 160, "webm", "libvpx-vp9"),
 )
-ENCODER_OPTIONS = {
-    # One thread and bit-exact muxing: the same seed gives the same bytes on every machine.
-    # Macroblock-tree rate control was seen to give other bytes from run to run.
-    "libx264": {"preset": "veryfast", "crf": "22", "g": "24", "mbtree": "0", "threads": "1"},
-    "libvpx-vp9": {
-        "deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "g": "24", "threads": "1",
-    },
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,23 +233,6 @@ def _camera_path(rng: np.random.Generator, frames: int, room: tuple[int, int]) -
         (0.5 + 0.5 * np.sin(start + 2 * np.pi * rate * seconds)) * room
     ).astype(np.int64)
     return path
-
-
-def encode_video(path: Path, video: NDArray[np.uint8], *, codec: str, fps: int) -> None:
-    """Write uint8 [T, H, W, 3] as an encoded file; the container follows from the file's suffix."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        container.flags |= av.container.Flags.bitexact.value
-        stream = container.add_stream(codec, rate=fps, options=dict(ENCODER_OPTIONS[codec]))
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, fps)
-        stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,6 @@ how it ended, if not well, to a file in a folder that the launcher made, so that
 what went wrong first. They end when the launcher ends.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -26,10 +25,10 @@ from fastdual.distributed.signals import STOP_SIGNALS, ignores_hangup
 from fastdual.distributed.team import LostProcessError, wait_for_listener
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.decoder import available_cpus
+from fastdual.loaders.pool.parent import end_with_parent
 
 _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
 _LAUNCHER = "FASTDUAL_LAUNCHER_PID"
-_PR_SET_PDEATHSIG = 1
 _MISTAKE = signal.SIGUSR1  # from a process to its launcher
 _HOST = re.compile(r"[\w.:-]+")  # a name or an address
 
@@ -255,9 +254,7 @@ def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
 
 def follow_launcher() -> None:
     """Ask Linux for a SIGTERM when the launcher dies: the run then stops with a checkpoint."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(os.environ[_LAUNCHER]):  # it died before we could ask
-        os._exit(1)
+    end_with_parent(int(os.environ[_LAUNCHER]), signal.SIGTERM)
     _record_file().unlink(missing_ok=True)  # of the process that had this rank before a restart
 
 

@@ -4,17 +4,19 @@ A check returns its status and one line on what was found.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fastdual.backbones import create_backbone
+from fastdual.doctor.check import Outcome
 from fastdual.kernels import reference
 from fastdual.kernels.backend import has_triton, runs_triton
 from fastdual.kernels.contrastive import op as contrastive
 from fastdual.kernels.shuffle_rank import op as shuffle_rank
+from fastdual.loaders.plan import ClipSpec
+from fastdual.training.bf16_check import check_bf16_convolutions
 
-Status = Literal["ok", "wrong", "unavailable"]
 Loss = Callable[..., Tensor]
 
 # Largest error of loss and gradients, relative to the largest true value: float32 sums in another
@@ -22,7 +24,7 @@ Loss = Callable[..., Tensor]
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
-def check_contrastive() -> tuple[Status, str]:
+def check_contrastive() -> Outcome:
     """Multi-positive contrastive softmax, loss and both gradients, odd shapes."""
     rows, candidates, dim = 37, 53, 24
     ids = torch.arange(rows)
@@ -42,7 +44,7 @@ def check_contrastive() -> tuple[Status, str]:
     )
 
 
-def check_shuffle_rank() -> tuple[Status, str]:
+def check_shuffle_rank() -> Outcome:
     """Shuffle-rank loss and both gradients, three segments."""
     permutation = torch.stack([torch.randperm(3, generator=_generator(b)) for b in range(9)])
 
@@ -56,26 +58,22 @@ def check_shuffle_rank() -> tuple[Status, str]:
     )
 
 
-def check_conv3d() -> tuple[Status, str]:
-    """bf16 Conv3d of the (2+1)D kernels on the GPU: some cuDNN versions compute it wrongly."""
-    worst = 0.0
-    for kernel in ((3, 1, 1), (1, 3, 3), (3, 3, 3)):
-        padding = tuple(size // 2 for size in kernel)
-        x = torch.randn(2, 64, 8, 14, 14, generator=_generator(5)).bfloat16()
-        weight = torch.randn(64, 64, *kernel, generator=_generator(6)).bfloat16()
-        truth = torch.nn.functional.conv3d(x.float(), weight.float(), padding=padding)
-        on_gpu = x.cuda().to(memory_format=torch.channels_last_3d)
-        ours = torch.nn.functional.conv3d(on_gpu, weight.cuda(), padding=padding).float().cpu()
-        worst = max(worst, _relative_error(ours, truth))
-    if worst > _TOLERANCES[torch.bfloat16]:
+def check_conv3d() -> Outcome:
+    """Compare the bf16 convolutions of R(2+1)D on the GPU with fp32, as training does first."""
+    clip_shape, device = ClipSpec().clip_shape, torch.device("cuda")
+    network = create_backbone("r2plus1d", clip_shape=clip_shape).to(device)
+    report = check_bf16_convolutions(network, clip_shape, device)
+    if report.wrong:
         return "wrong", (
-            f"error {worst:.1e} of the largest value: upgrade cuDNN to 9.15 or newer, or "
+            f"{report.wrong[0]} ({len(report.wrong)} in all): upgrade cuDNN to 9.15 or newer, or "
             "train with --set run.precision=fp32"
         )
-    return "ok", f"error at most {worst:.0e} of the largest value"
+    return "ok", (
+        f"{report.checked} convolutions agree with fp32, in {report.slowdown:.2f} times its time"
+    )
 
 
-def _check_loss(op: Loss, truth: Loss, inputs: list[Tensor]) -> tuple[Status, str]:
+def _check_loss(op: Loss, truth: Loss, inputs: list[Tensor]) -> Outcome:
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     found = []
@@ -110,7 +108,7 @@ def _loss_and_gradients(loss: Loss, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def _relative_error(ours: Tensor, truth: Tensor) -> float:
-    """Largest difference over the largest true value; nan counts as infinite."""
+    """Return the largest difference over the largest true value; nan counts as infinite."""
     difference = (ours - truth).abs().max() / truth.abs().max()
     return float(difference) if bool(difference.isfinite()) else float("inf")
 

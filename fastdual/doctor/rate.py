@@ -1,22 +1,21 @@
 """How fast this machine turns encoded video into augmented clips, measured."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fastdual.loaders.index import VideoIndex
-
-Outcome = tuple[Literal["ok"], str]
+from fastdual.demo.encode import encode_video
+from fastdual.doctor.check import Outcome
+from fastdual.loaders.decode.video import decode_all, open_video
+from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.loader import ClipLoader
+from fastdual.loaders.plan import ClipSpec
 
 _HEIGHT, _WIDTH, _RATE, _FRAMES = 256, 340, 30, 300
 _COPIES, _BATCH = 16, 4
@@ -38,9 +37,6 @@ def rate_checks(folder: Path, device: torch.device) -> dict[str, Callable[[], Ou
 
 def _write_clips(folder: Path) -> VideoIndex:
     """The same H.264 clip of ten seconds under several names."""
-    from fastdual.demo.videos import encode_video
-    from fastdual.loaders.index import build_index
-
     videos = folder / "rate"
     videos.mkdir()
     first = videos / "00.mp4"
@@ -52,8 +48,6 @@ def _write_clips(folder: Path) -> VideoIndex:
 
 def _check_decoding(index: VideoIndex) -> Outcome:
     """Decode whole clips with PyAV on one thread, pictures left as they come out."""
-    from fastdual.loaders.decode.video import decode_all, open_video
-
     started, frames = time.thread_time(), 0
     while time.thread_time() - started < _DECODE_SECONDS:
         with open_video(index.source(0)) as video:
@@ -64,9 +58,6 @@ def _check_decoding(index: VideoIndex) -> Outcome:
 
 def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
     """Load the clips as pretraining does, for some seconds."""
-    from fastdual.loaders.loader import ClipLoader
-    from fastdual.loaders.plan import ClipSpec
-
     with ClipLoader(index, ClipSpec(), batch_size=_BATCH, device=device) as loader:
         decoder = loader.decode_choice.decoder
         next(iter(loader))  # workers start, the graph is built

@@ -4,16 +4,19 @@ Shapes: B videos of a batch, N videos, V = 4 views, S segments, D embedding size
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastdual.config.sections import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
-from fastdual.evaluate.embed import CLIPS_AT_ONCE
+from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions
 from fastdual.evaluate.retrieval import first_match_ranks
 from fastdual.functional import shuffle_rank_loss_with_metrics
 from fastdual.loaders.batch.decoder import Requested
@@ -22,6 +25,7 @@ from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
 from fastdual.model.frozen import check_frozen, snapshot
+from fastdual.weights.load import Network
 
 HELD_OUT_SEED = 20_210_704  # the clips of every held-out measurement, whatever the run's own seed
 
@@ -98,11 +102,16 @@ class HeldOutEmbeddings:
         """[N] whether the segments of view 3 did change places."""
         return (self.permutation != torch.arange(self.permutation.shape[1])).any(dim=1)
 
-    def segment_similarity(self) -> Tensor:
-        """[N, S, S] cosine of segment i of view 0 and segment j of view 3 put back into order."""
+    def moved_similarity(self) -> NDArray[np.float64]:
+        """Return the cosines of segment i of view 0 and segment j of view 3 put back into order.
+
+        Returns:
+            [M, S, S], of the M videos whose segments did change places: the others are no test.
+        """
         order = self.permutation.argsort(dim=1)[:, :, None].expand_as(self.segments[:, 3])
         unshuffled = self.segments[:, 3].gather(1, order)
-        return self.segments[:, 0] @ unshuffled.transpose(1, 2)
+        similarity = self.segments[:, 0] @ unshuffled.transpose(1, 2)
+        return similarity[self.moved].double().numpy().astype(np.float64)
 
 
 @torch.inference_mode()
@@ -138,6 +147,33 @@ def held_out_embeddings(
     check_frozen(model, before)
     model.train(was_training)
     return HeldOutEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def embed_held_out(
+    network: Network, index: VideoIndex, *, split: str | None, options: EmbedOptions
+) -> HeldOutEmbeddings:
+    """Embed the pretraining views of a held-out split where the network is.
+
+    Args:
+        network: With heads.
+        index: The videos.
+        split: Name of a split; None: every video.
+        options: How the videos are decoded.
+
+    Raises:
+        InputError: No such split, or a network without heads.
+        FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
+    """
+    loader = held_out_loader(
+        index,
+        network.config,
+        split=split,
+        device=str(network.device),
+        decode=options.decode,
+        num_workers=options.num_workers,
+    )
+    with closing(loader):
+        return held_out_embeddings(network.model, loader)
 
 
 def trains_segments(config: PretrainConfig) -> bool:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.config.sections import PretrainConfig
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
 class VideoEncoder(nn.Module):

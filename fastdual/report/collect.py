@@ -3,13 +3,12 @@
 Shapes: N videos, K clips a video, F features, Q queries, S segments.
 """
 
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed_clips, feature_set
@@ -17,8 +16,7 @@ from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pretext import (
     HeldOutEmbeddings,
     HeldOutMetrics,
-    held_out_embeddings,
-    held_out_loader,
+    embed_held_out,
     measure,
     trains_segments,
 )
@@ -28,7 +26,7 @@ from fastdual.evaluate.score import Sides, retrieval_report, take_split
 from fastdual.evaluate.variance import Variance, variance
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
-from fastdual.report.projection import Projection, project
+from fastdual.report.feature_map import FeatureMap, feature_map
 from fastdual.report.thumbnails import film_strips
 from fastdual.weights.load import Network
 
@@ -76,7 +74,7 @@ class Evidence:
         trained, untrained: the run's network, and the same one before it was trained.
         splits: names of gallery and queries.
         lookups: some queries, drawn at random rather than chosen.
-        projections: the map.
+        map: where the videos lie, and how they are drawn.
         confusion: report of a linear probe (`Classification.report`), or why there is none.
         strips: data URI of a film strip, by row.
         overlaps: what the splits share, where that was allowed.
@@ -86,7 +84,7 @@ class Evidence:
     untrained: Learned
     splits: tuple[str, str]
     lookups: tuple[Lookup, ...]
-    projections: tuple[Projection, ...]
+    map: FeatureMap
     confusion: dict[str, Any] | str
     strips: dict[int, str]
     overlaps: list[dict[str, Any]]
@@ -120,13 +118,12 @@ def collect(
     learned = [_learn(network, index, splits, options, count) for network in (trained, untrained)]
     features = learned[0].features
     lookups = _look_up(features, splits)
-    projections = tuple(project(features.features))
     return Evidence(
         trained=learned[0],
         untrained=learned[1],
         splits=splits,
         lookups=lookups,
-        projections=projections,
+        map=feature_map(features, splits[::-1]),
         confusion=_confusion(features, splits),
         strips=_strips(index, features, lookups, options),
         overlaps=overlaps,
@@ -138,7 +135,7 @@ def _learn(
     index: VideoIndex,
     splits: tuple[str, str],
     options: EmbedOptions,
-    count: Any,
+    count: Callable[[int], None],
 ) -> Learned:
     rows: dict[int, torch.Tensor] = {}
     for split in splits:
@@ -147,35 +144,28 @@ def _learn(
             count(len(videos))
     means = {video: clips.mean(dim=0) for video, clips in rows.items()}
     features = feature_set(network, index, options.spec(network.config), means)
-    retrieval, reason = None, ""
-    try:
-        gallery, queries = (take_split(features, split) for split in splits)
-        sides = Sides(gallery, queries, *splits)
-        retrieval = retrieval_report(sides)
-    except InputError as error:
-        reason = str(error)
+    retrieval = _retrieve(features, splits)
     test = [rows[video] for video in index.split(splits[1]).tolist() if video in rows]
     held_out = None
     if isinstance(network.model, DualModel) and trains_segments(network.config):
-        loader = held_out_loader(
-            index,
-            network.config,
-            split=splits[1],
-            device=str(network.device),
-            decode=options.decode,
-            num_workers=options.num_workers,
-        )
-        with closing(loader):
-            held_out = held_out_embeddings(network.model, loader)
+        held_out = embed_held_out(network, index, split=splits[1], options=options)
     return Learned(
         features=features,
-        retrieval=retrieval,
-        reason=reason,
+        retrieval=None if isinstance(retrieval, str) else retrieval,
+        reason=retrieval if isinstance(retrieval, str) else "",
         clip_variance=_variance(torch.stack(test)),
         segment_variance=None if held_out is None else _variance(held_out.segments[:, 0]),
         pretext=None if held_out is None else measure(held_out),
         held_out=held_out,
     )
+
+
+def _retrieve(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
+    try:
+        gallery, queries = (take_split(features, split) for split in splits)
+        return retrieval_report(Sides(gallery, queries, *splits))
+    except InputError as error:
+        return str(error)
 
 
 def _variance(embeddings: torch.Tensor) -> Variance | None:
@@ -186,15 +176,16 @@ def _look_up(features: FeatureSet, splits: tuple[str, str]) -> tuple[Lookup, ...
     gallery, queries = (features.split(split) for split in splits)
     if not len(gallery) or not len(queries):
         return ()
-    known, asked = (
+    gallery_rows, query_rows = (
         centre_and_normalise(torch.from_numpy(features.features[rows]))
         for rows in (gallery, queries)
     )
-    drawn = np.random.default_rng(0).permutation(len(queries))[:_SHOWN_QUERIES]
-    cosines, nearest = (asked[np.sort(drawn)] @ known.T).topk(min(_NEIGHBOURS, len(gallery)), dim=1)
+    drawn = np.sort(np.random.default_rng(0).permutation(len(queries))[:_SHOWN_QUERIES])
+    similarity = query_rows[drawn] @ gallery_rows.T
+    cosines, nearest = similarity.topk(min(_NEIGHBOURS, len(gallery)), dim=1)
     return tuple(
         Lookup(int(queries[query]), tuple(gallery[row].tolist()), tuple(values.tolist()))
-        for query, row, values in zip(np.sort(drawn), nearest.numpy(), cosines, strict=True)
+        for query, row, values in zip(drawn, nearest.numpy(), cosines, strict=True)
     )
 
 
@@ -222,7 +213,7 @@ def _strips(
     return {row: strips[video] for row, video in video_of.items() if video in strips}
 
 
-def classes_of(features: FeatureSet, rows: NDArray[np.int64] | list[int]) -> list[str]:
+def classes_of(features: FeatureSet, rows: Sequence[int]) -> list[str]:
     """Names of the classes of rows, "" without one."""
     labels = features.labels[np.asarray(rows, dtype=np.int64)].tolist()
     return ["" if label < 0 else features.class_names[label] for label in labels]

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader
-from fastdual.loaders.batch.decoder import Requested
+from fastdual.evaluate.pretext import embed_held_out
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
-from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
-from fastdual.report.projection import project
+from fastdual.report.feature_map import feature_map
+from fastdual.report.plots import draw_map, save_figure, segment_similarity, training_curves
 from fastdual.report.runs import distinct_names, read_curves
 from fastdual.weights.load import Network
 
@@ -33,7 +31,7 @@ def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
 def draw_feature_map(features: FeatureSet, folder: Path, *, name: str) -> Path:
     """Principal components and t-SNE of features, into `NAME-map.png`."""
     title = f"{name}: features of {len(features)} videos, {features.settings['backbone']}"
-    figure = feature_map(features, project(features.features), title=title)
+    figure = draw_map(feature_map(features), title=title)
     return _save(figure, folder / f"{name}-map.png")
 
 
@@ -44,26 +42,20 @@ def draw_segment_similarity(
     *,
     name: str,
     split: str | None,
-    decode: Requested = "auto",
-    num_workers: int | None = None,
+    options: EmbedOptions,
 ) -> Path | None:
-    """Similarities of segments of a clip and its shuffled twin, into `NAME-segments.png`.
+    """Draw how alike the segments of clips and of their shuffled twins are: `NAME-segments.png`.
 
-    Only videos whose segments did change places are shown: the others are no test. None where a
-    clip has one segment, or no video's segments moved.
+    Returns:
+        None for a network without heads, and where no video's segments changed places.
     """
     if not isinstance(network.model, DualModel):
-        return None  # an exported backbone has no head for segments
-    device = str(next(network.model.parameters()).device)
-    with held_out_loader(
-        index, network.config, split=split, device=device, decode=decode, num_workers=num_workers
-    ) as loader:
-        held_out = held_out_embeddings(network.model, loader)
-    similarity = held_out.segment_similarity()[held_out.moved].double().numpy()
-    if not len(similarity):
+        return None
+    held_out = embed_held_out(network, index, split=split, options=options)
+    if not held_out.moved.any():
         return None
     title = f"{name}: segments of a clip and of its shuffled twin, {split or 'all videos'}"
-    figure = segment_similarity(similarity.astype(np.float64), title=title)
+    figure = segment_similarity(held_out.moved_similarity(), title=title)
     return _save(figure, folder / f"{name}-segments.png")
 
 
@@ -81,13 +73,7 @@ def draw_network(
     index.split(split)  # must be there before an hour is spent on the map
     features = embed(network, index, options=options, progress=progress)
     segments = draw_segment_similarity(
-        network,
-        index,
-        folder,
-        name=name,
-        split=split,
-        decode=options.decode,
-        num_workers=options.num_workers,
+        network, index, folder, name=name, split=split, options=options
     )
     drawn = [draw_feature_map(features, folder, name=name), segments]
     return [path for path in drawn if path is not None]

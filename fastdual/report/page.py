@@ -1,26 +1,36 @@
 """The report of a run as one HTML page that needs nothing else: no network, no other file."""
 
 import contextlib
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastdual._version import __version__
 from fastdual.errors import InputError
 from fastdual.evaluate.results import find_results
-from fastdual.loaders.files import write
-from fastdual.report import charts, sections
+from fastdual.loaders.files import read_lines, write
+from fastdual.report import sections
 from fastdual.report.collect import Evidence, classes_of
+from fastdual.report.plots import data_uri, training_curves
 from fastdual.report.runs import RunCurves, read_curves
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 
-# Nothing may be fetched, whatever a path or a class name contains.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+# Sections of the page: the name of the template, which is the id too, and the title.
+_CURVES = ("curves", "Curves")
+_LEARNED = (
+    ("retrieval", "Retrieval"),
+    ("gallery", "Nearest videos"),
+    ("map", "Map"),
+    ("segments", "Segments"),
+    ("variance", "Variance"),
+    ("confusion", "Confusions"),
+)
+_LEFT_BEHIND = (("results", "Results"), ("quarantine", "Quarantine"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,54 +98,53 @@ def read_facts(run: Path) -> RunFacts:
 
 
 def render(run: RunFacts, evidence: Evidence | None) -> str:
-    """The page; without evidence, of the run's folder alone."""
-    parts = [("curves", "Curves", sections.curves(run.curves))]
+    """Return the page; without evidence, that of the run's folder alone."""
+    shown: dict[str, Any] = {
+        "curves": data_uri(training_curves([run.curves])) if run.curves is not None else None,
+        "results": sections.results(run.results),
+        "strips": {},
+        "videos": [],
+    }
+    parts = [_CURVES, *_LEFT_BEHIND]
     if evidence is not None:
-        parts += [
-            ("retrieval", "Retrieval", sections.retrieval(evidence)),
-            ("gallery", "Nearest videos", sections.gallery(evidence)),
-            ("map", "Map", charts.embedding_map(evidence)),
-            ("segments", "Segments", charts.segments(evidence)),
-            ("variance", "Variance", charts.variances(evidence)),
-            ("confusion", "Confusions", charts.confusion(evidence)),
-        ]
-    parts.append(("results", "Results", sections.results(run.results)))
-    parts.append(("quarantine", "Quarantine", sections.quarantine(run.quarantined)))
-    body = "\n".join(
-        f'<section id="{name}">\n<h2>{title}</h2>\n{content}\n</section>'
-        for name, title, content in parts
-    )
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in parts)
-    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in run.facts.items())
+        parts = [_CURVES, *_LEARNED, *_LEFT_BEHIND]
+        shown |= _learned(evidence)
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width">
-<link rel="icon" href="data:,">
-<title>{escape(run.name)}: fastdual report</title>
-<style>
-{_resource("page.css")}{_strip_rules(evidence)}</style>
-</head>
-<body>
-<pre id="errors"></pre>
-<script>
-{_resource("page.errors.js")}</script>
-<header><h1>{escape(run.name)}</h1><dl class="facts">{facts}</dl></header>
-<nav>{links}</nav>
-<main>
-{body}
-</main>
-<footer class="note">fastdual {__version__}, {written}</footer>
-<div id="tip"></div>
-<script type="application/json" id="videos">{_videos(evidence)}</script>
-<script>
-{_resource("page.js")}</script>
-</body>
-</html>
-"""
+    page = _templates().get_template("page.html")
+    return page.render(parts=parts, run=run, version=__version__, written=written, **shown)
+
+
+def _learned(evidence: Evidence) -> dict[str, Any]:
+    """Return what the templates know of the evidence."""
+    train, test = evidence.splits
+    report = evidence.confusion
+    return {
+        "evidence": evidence,
+        "train": train,
+        "test": test,
+        "strips": evidence.strips,
+        "videos": _videos(evidence),
+        "lookups": sections.lookups(evidence),
+        "map": sections.embedding_map(evidence),
+        "segments": sections.segments(evidence),
+        "variances": sections.variances(evidence),
+        "matrix": None if isinstance(report, str) else sections.confusion_matrix(report),
+    }
+
+
+@functools.cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fastdual.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["repr"] = repr
+    return environment
 
 
 def write_page(path: Path, page: str) -> None:
@@ -156,39 +165,18 @@ def results_of(run: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def quarantined_in(run: Path) -> list[dict[str, Any]]:
     """The videos that failed in a run; a line that was cut by a kill is left out."""
-    path = run / "quarantine.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            continue
-    return found
+    return list(read_lines(run / "quarantine.jsonl"))
 
 
-def _resource(name: str) -> str:
-    return (files("fastdual.report") / name).read_text("utf-8")
-
-
-def _strip_rules(evidence: Evidence | None) -> str:
-    """A rule for each film strip, so that one that is shown twice is written once."""
-    strips = evidence.strips if evidence is not None else {}
-    return "".join(f".t{row}{{background-image:url({uri})}}\n" for row, uri in strips.items())
-
-
-def _videos(evidence: Evidence | None) -> str:
-    if evidence is None:
-        return "[]"
+def _videos(evidence: Evidence) -> list[tuple[str, str, str, bool]]:
+    """Return path, class and split of each video, and whether it has a film strip."""
     features = evidence.trained.features
-    names = classes_of(features, list(range(len(features))))
+    names = classes_of(features, range(len(features)))
     split_of = [""] * len(features)
-    for split in evidence.splits:
+    for split in reversed(evidence.splits):
         for row in features.split(split).tolist():
-            split_of[row] = split_of[row] or split
-    table = [
-        [features.paths[row], names[row], split_of[row], row in evidence.strips]
-        for row in range(len(features))
+            split_of[row] = split
+    return [
+        (path, name, split, row in evidence.strips)
+        for row, (path, name, split) in enumerate(zip(features.paths, names, split_of, strict=True))
     ]
-    # "</script>" in a path would end the element.
-    return json.dumps(table).replace("<", "\\u003c")

@@ -3,6 +3,7 @@
 Drawn on matplotlib's own Figure objects: no display is needed and no global state is changed.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.files import write
+from fastdual.report.feature_map import FeatureMap
 from fastdual.report.projection import Projection
 from fastdual.report.runs import RunCurves
 
-_DPI = 140
 # Metric in the log, title of its panel, whether it is a share; in reading order.
 _PANELS = (
     ("loss", "loss, total", False),
@@ -33,8 +33,8 @@ _PANELS = (
     ("rank_accuracy", "rank accuracy", True),
 )
 _SMOOTHED_FROM = 40  # readings; fewer are drawn as they are
-_LEGEND_CLASSES = 24
-_SPLIT_MARKERS = ("o", "^", "s", "D")
+_MARKERS = ("o", "^", "s", "D")  # per split of a map
+_NO_SPLIT_MARKER = "P"
 _SHOWN_VIDEOS = 8
 
 Array = NDArray[np.float64]
@@ -89,72 +89,51 @@ def _running_mean(values: Array, half_width: int) -> Array:
     return means
 
 
-def feature_map(features: FeatureSet, projections: Sequence[Projection], *, title: str) -> Figure:
-    """Each video as a point, in the colour of its class and with the marker of its split."""
-    figure = Figure(figsize=(5.2 * len(projections) + 2.2, 5.4), layout="constrained")
-    axes = figure.subplots(1, len(projections), squeeze=False).flatten()
-    for ax, projection in zip(axes, projections, strict=True):
-        _draw_points(ax, features, projection)
-    handles = _map_legend(axes[0], features)
+def draw_map(drawn: FeatureMap, *, title: str) -> Figure:
+    """Draw each video as a point, in the colour of its class and with the marker of its split."""
+    panels = drawn.projections
+    figure = Figure(figsize=(5.2 * len(panels) + 2.2, 5.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False).flatten()
+    for ax, panel in zip(axes, panels, strict=True):
+        _draw_points(ax, drawn, panel)
+    handles = _map_legend(axes[0], drawn)
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     figure.suptitle(title)
     return figure
 
 
-def _draw_points(ax: Axes, features: FeatureSet, projection: Projection) -> None:
-    labels = features.labels[projection.rows]
-    for marker, rows in _rows_by_marker(features):
-        shown = np.isin(projection.rows, rows)
+def _draw_points(ax: Axes, drawn: FeatureMap, panel: Projection) -> None:
+    for mark, marker in enumerate([*_MARKERS[: len(drawn.splits)], _NO_SPLIT_MARKER]):
+        shown = np.flatnonzero(drawn.marks[panel.rows] == mark)
         ax.scatter(
-            projection.points[shown, 0],
-            projection.points[shown, 1],
-            c=[_class_colour(features, label) for label in labels[shown]],
+            panel.points[shown, 0],
+            panel.points[shown, 1],
+            c=[drawn.colours[row] for row in panel.rows[shown]],
             marker=marker,
             s=26,
             alpha=0.8,
             linewidths=0.4,
             edgecolors="white",
         )
-    ax.set(title=projection.title, xlabel=projection.x_label, ylabel=projection.y_label)
-    if projection.has_scale:
+    ax.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.has_scale:
         ax.grid(alpha=0.2)
     else:
         ax.set(xticks=[], yticks=[])
 
 
-def _rows_by_marker(features: FeatureSet) -> list[tuple[str, NDArray[np.int64]]]:
-    """Splits with a marker each, and at last the rows of none; a row gets its first split's."""
-    parts, taken = [], np.zeros(len(features), dtype=bool)
-    for marker, name in zip(_SPLIT_MARKERS, _shown_splits(features), strict=False):
-        rows = features.splits[name]
-        parts.append((marker, rows[~taken[rows]]))
-        taken[rows] = True
-    parts.append(("P", np.flatnonzero(~taken)))
-    return parts
-
-
-def _shown_splits(features: FeatureSet) -> list[str]:
-    names = [name for name in features.splits if len(features.splits[name])]
-    return sorted(names, key=lambda name: (not name.endswith("train"), name))[: len(_SPLIT_MARKERS)]
-
-
-def _map_legend(ax: Axes, features: FeatureSet) -> list[Any]:
-    handles = []
+def _map_legend(ax: Axes, drawn: FeatureMap) -> list[Any]:
+    entries = [("o", colour, _shorten(name)) for name, colour in drawn.legend]
+    if drawn.more:
+        entries.append(("", "none", f"and {drawn.more} more classes"))
+    if len(drawn.splits) > 1:
+        marked = zip(_MARKERS, drawn.splits, strict=False)
+        entries += [(marker, "0.35", f"split {_shorten(name)}") for marker, name in marked]
     style: dict[str, Any] = {"linestyle": "none", "markersize": 6}
-    classes = np.unique(features.labels[features.labels >= 0])
-    for label in classes[:_LEGEND_CLASSES]:
-        name = features.class_names[label]
-        colour = _class_colour(features, label)
-        handles += ax.plot([], [], marker="o", color=colour, label=_shorten(name), **style)
-    if len(classes) > _LEGEND_CLASSES:
-        more = f"and {len(classes) - _LEGEND_CLASSES} more classes"
-        handles += ax.plot([], [], marker="", label=more, **style)
-    splits = _shown_splits(features)
-    if len(splits) > 1:
-        for marker, name in zip(_SPLIT_MARKERS, splits, strict=False):
-            label = f"split {_shorten(name)}"
-            handles += ax.plot([], [], marker=marker, color="0.35", label=label, **style)
-    return handles
+    return [
+        ax.plot([], [], marker=marker, color=colour, label=label, **style)[0]
+        for marker, colour, label in entries
+    ]
 
 
 def segment_similarity(similarity: Array, *, title: str) -> Figure:
@@ -205,19 +184,22 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         FailureError: The file cannot be written.
     """
+    write(path, _png(figure, dpi=140), "the picture")
+
+
+def data_uri(figure: Figure) -> str:
+    """Return a figure as a PNG that can stand inside a page."""
+    return "data:image/png;base64," + base64.b64encode(_png(figure, dpi=110)).decode()
+
+
+def _png(figure: Figure, *, dpi: int) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI)
-    write(path, stream.getbuffer(), "the picture")
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
 
 
 def _colour(number: int) -> Any:
     return colormaps["tab10"](number % 10)
-
-
-def _class_colour(features: FeatureSet, label: int) -> Any:
-    """Ten well separated colours where they suffice, twenty otherwise; grey without a label."""
-    palette = colormaps["tab10" if len(features.class_names) <= 10 else "tab20"]
-    return "0.6" if label < 0 else palette(label % palette.N)
 
 
 def _shorten(name: str) -> str:

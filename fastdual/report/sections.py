@@ -1,129 +1,153 @@
-"""The parts of the page that are text and tables, each a piece of HTML."""
+"""What the sections of the page show, as plain values; the templates turn them into HTML."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
-from fastdual.evaluate.results import is_baseline
-from fastdual.report.collect import Evidence, Learned, Lookup, classes_of
-from fastdual.report.markup import note, picture, share_cell
-from fastdual.report.plots import training_curves
-from fastdual.report.runs import RunCurves
-from fastdual.report.table import Found, by_kind, task_label
+import numpy as np
+
+from fastdual.evaluate.variance import Variance
+from fastdual.report.collect import Evidence, Lookup, classes_of
+from fastdual.report.plots import data_uri, segment_similarity
+from fastdual.report.projection import Projection
+from fastdual.report.table import Found, by_kind, split_label, task_label, weights_label
+
+_MAP_SIZE = np.array([510, 420])
+_MAP_MARGIN = 18
+_MAX_NAMED_CLASSES = 60
 
 
-def curves(of: RunCurves | None) -> str:
-    """Every loss and accuracy against the epoch."""
-    if of is None:
-        return note("The run has logged no reading.")
-    return picture(training_curves([of]), "Losses and accuracies against the epoch")
+def lookups(evidence: Evidence) -> list[list[dict[str, Any]]]:
+    """Return the cards of each query: its own, then one per video that was found."""
+    return [_cards(evidence, lookup) for lookup in evidence.lookups]
 
 
-def retrieval(evidence: Evidence) -> str:
-    """R@k of the run and of the same network before it was trained."""
-    trained, untrained = evidence.trained, evidence.untrained
-    if trained.retrieval is None or untrained.retrieval is None:
-        return note(f"Not measured: {trained.reason or untrained.reason}")
-    names = list(trained.retrieval["metrics"])
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = []
-    for title, learned, mark in (("this run", trained, ' class="ours"'), *_other(untrained)):
-        assert learned.retrieval is not None
-        cells = "".join(share_cell(learned.retrieval["metrics"][name]) for name in names)
-        rows.append(f"<tr{mark}><td>{title}</td>{cells}</tr>")
-    chance = f"<tr><td>guessing</td><td>{100 * trained.retrieval['chance']:.1f}</td>"
-    chance += "<td></td>" * (len(names) - 1) + "</tr>"
-    counts, clips = trained.retrieval, trained.features.settings["clips_per_video"]
-    return (
-        note(
-            f"Share of the {counts['num_queries']} videos of the split {evidence.splits[1]!r} with "
-            f"a video of their class among the k nearest of {counts['num_gallery']} in "
-            f"{evidence.splits[0]!r}, by features averaged over {clips} clips a video; "
-            "per cent, with the 95 % interval over the queries."
-        )
-        + _overlap_warning(evidence)
-        + f'<table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}{chance}</table>'
-    )
-
-
-def _other(untrained: Learned) -> list[tuple[str, Learned, str]]:
-    return [("random weights", untrained, "")]
-
-
-def _overlap_warning(evidence: Evidence) -> str:
-    if not evidence.overlaps:
-        return ""
-    count = len(evidence.overlaps)
-    return f'<p class="warning">{count} overlaps of the two splits were allowed.</p>'
-
-
-def gallery(evidence: Evidence) -> str:
-    """Some queries with their five nearest videos, right and wrong marked."""
-    if not evidence.lookups:
-        return note("A split is empty.")
-    shown = "".join(_lookup(evidence, lookup) for lookup in evidence.lookups)
-    return (
-        note(
-            f"{len(evidence.lookups)} videos of {evidence.splits[1]!r}, drawn at random, and their "
-            f"nearest in {evidence.splits[0]!r} with the cosine. Green: the same class; red: "
-            "another. Hover a picture to play it."
-        )
-        + f'<div class="lookups">{shown}</div>'
-    )
-
-
-def _lookup(evidence: Evidence, lookup: Lookup) -> str:
+def _cards(evidence: Evidence, lookup: Lookup) -> list[dict[str, Any]]:
     features = evidence.trained.features
     query_class, *found = classes_of(features, [lookup.query, *lookup.found])
-    cards = [_card(evidence, lookup.query, query_class, "query", "query")]
+    shown = [(lookup.query, query_class, "query", "query")]
     for row, name, cosine in zip(lookup.found, found, lookup.cosines, strict=True):
         kind = "" if not name or not query_class else "right" if name == query_class else "wrong"
         mark = {"right": "✓ ", "wrong": "✗ ", "": ""}[kind]
-        cards.append(_card(evidence, row, name, kind, f"{mark}{cosine:.2f}"))
-    return f'<div class="lookup">{"".join(cards)}</div>'
+        shown.append((row, name, kind, f"{mark}{cosine:.2f}"))
+    return [
+        {"row": row, "path": features.paths[row], "class_name": name, "kind": kind, "below": below}
+        for row, name, kind, below in shown
+    ]
 
 
-def _card(evidence: Evidence, row: int, name: str, kind: str, below: str) -> str:
-    path = escape(evidence.trained.features.paths[row], quote=True)
-    return (
-        f'<div class="card {kind}" title="{path}"><div class="strip t{row}"></div>'
-        f"<b>{escape(name) or '-'}</b><i>{below}</i></div>"
-    )
+def embedding_map(evidence: Evidence) -> dict[str, Any]:
+    """Return the panels of the map with a dot per video, and the legend."""
+    drawn = evidence.map
+    width, height = _MAP_SIZE.tolist()
+    panels = [
+        {"title": _panel_title(panel), "dots": _dots(evidence, panel)}
+        for panel in drawn.projections
+    ]
+    return {
+        "width": width,
+        "height": height,
+        "panels": panels,
+        "legend": drawn.legend,
+        "more": drawn.more,
+    }
 
 
-def results(found: Found) -> str:
-    """The results that the run folder holds."""
-    if not found:
-        return note("None yet: fastdual retrieve, probe, knn and finetune leave them in the run.")
-    return "".join(_result_table(columns, own) for columns, own in by_kind(found))
+def _panel_title(panel: Projection) -> str:
+    return panel.title + (f": {panel.x_label}, {panel.y_label}" if panel.has_scale else "")
 
 
-def _result_table(columns: Mapping[str, str], found: Found) -> str:
-    titles = ("task", "test split", "weights", *columns.values())
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    rows = []
-    for _, result in found:
-        weights = "random" if is_baseline(result) else str(result["checkpoint"])[:8]
-        for split in result["splits"]:
-            mark = " (overlaps with train)" if split["overlaps"] else ""
-            metrics = split["metrics"]
-            cells = "".join(
-                share_cell(metrics[name]) if name in metrics else "<td></td>" for name in columns
-            )
-            texts = (task_label(result), str(split["test"]) + mark, weights)
-            start = "".join(f"<td>{escape(text)}</td>" for text in texts)
-            rows.append(f"<tr>{start}{cells}</tr>")
-    return f'<table class="numbers"><tr>{head}</tr>{"".join(rows)}</table>'
+def _dots(evidence: Evidence, panel: Projection) -> list[dict[str, Any]]:
+    drawn, low = evidence.map, panel.points.min(axis=0)
+    size = np.maximum(np.ptp(panel.points, axis=0), 1e-12)
+    places = _MAP_MARGIN + (panel.points - low) / size * (_MAP_SIZE - 2 * _MAP_MARGIN)
+    places[:, 1] = _MAP_SIZE[1] - places[:, 1]  # the page counts from the top
+    test = evidence.splits[1]
+    return [
+        {
+            "row": row,
+            "x": x,
+            "y": y,
+            "colour": drawn.colours[row],
+            "is_square": test in drawn.splits[drawn.marks[row] :][:1],
+        }
+        for row, (x, y) in zip(panel.rows.tolist(), places.tolist(), strict=True)
+    ]
 
 
-def quarantine(videos: Sequence[Mapping[str, Any]]) -> str:
-    """The videos that failed while the run was trained."""
-    if not videos:
-        return note("No video failed in training.")
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(str(video.get(k, '')))}</td>" for k in ("path", "reason"))
-        + "</tr>"
-        for video in videos
-    )
-    return f'<table class="numbers"><tr><th>video</th><th>reason</th></tr>{rows}</table>'
+def segments(evidence: Evidence) -> str | None:
+    """Return the picture of similar segments of held-out clips; None where there is nothing."""
+    held_out = evidence.trained.held_out
+    if held_out is None or not held_out.moved.any():
+        return None
+    title = f"clips of {evidence.splits[1]} whose segments changed places"
+    figure = segment_similarity(held_out.moved_similarity(), title=title)
+    return data_uri(figure)
+
+
+def variances(evidence: Evidence) -> dict[str, dict[str, Variance]]:
+    """Return, by what was measured, the variances of the networks for which it could be."""
+    networks = {"this run": evidence.trained, "random weights": evidence.untrained}
+    measured = {
+        "features of clips from all over a video": "clip_variance",
+        "segment embeddings of one clip": "segment_variance",
+    }
+    found = {
+        title: {
+            label: value
+            for label, learned in networks.items()
+            if (value := getattr(learned, name)) is not None
+        }
+        for title, name in measured.items()
+    }
+    return {title: rows for title, rows in found.items() if rows}
+
+
+def confusion_matrix(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the cells of a classification report's confusions go, in pixels."""
+    names, table = report["class_names"], np.array(report["confusion"])
+    count = len(names)
+    shown = [name[:24] for name in names] if count <= _MAX_NAMED_CLASSES else []
+    cell = max(4, min(30, 560 // count))
+    left = 8 + 7 * max(map(len, shown), default=0)
+    totals = np.maximum(table.sum(axis=1), 1)
+    cells = [
+        {
+            "row": i,
+            "column": j,
+            "count": table[i, j],
+            "share": table[i, j] / totals[i],
+            "colour": "47 111 222" if i == j else "200 55 45",
+            "title": f"{names[i]} taken for {names[j]}: {table[i, j]} of {totals[i]}",
+        }
+        for i, j in np.argwhere(table).tolist()
+    ]
+    wrong = [
+        (int(table[i, j]), f"{names[i]} for {names[j]}")
+        for i, j in np.argwhere(table).tolist()
+        if i != j
+    ]
+    return {
+        "cell": cell,
+        "left": left,
+        "top": left if shown else 8,
+        "side": count * cell,
+        "names": shown,
+        "cells": cells,
+        "most_confused": ", ".join(f"{pair} ({n})" for n, pair in sorted(wrong)[::-1][:5]),
+    }
+
+
+def results(found: Found) -> list[dict[str, Any]]:
+    """Return one table per kind of number: its titles and, per pair of splits, a row."""
+    tables = []
+    for columns, own in by_kind(found):
+        rows = [
+            {
+                "texts": [task_label(result), split_label(split), weights_label(result)],
+                "metrics": [split["metrics"].get(name) for name in columns],
+            }
+            for _, result in own
+            for split in result["splits"]
+        ]
+        tables.append({"titles": [*columns.values()], "rows": rows})
+    return tables

@@ -31,9 +31,9 @@ def summary(result: Mapping[str, Any]) -> str:
             f"({100 * metric['low']:.1f} to {100 * metric['high']:.1f})"
             for name, metric in split["metrics"].items()
         ]
-        weights = ", random weights" if is_baseline(result) else ""
+        random = ", random weights" if is_baseline(result) else ""
         lines.append(
-            f"{result['task']}{weights}  {', '.join(cells)}; {split['num_train']} training videos "
+            f"{result['task']}{random}  {', '.join(cells)}; {split['num_train']} training videos "
             f"({split['train']}), {split['num_test']} test videos ({split['test']})"
         )
     lines += remarks(result["task"], result["splits"])
@@ -101,9 +101,8 @@ def markdown_table(results: Found, *, with_mean: bool = False) -> str:
 def _rows(source: str, result: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
     rows = []
     for split in result["splits"]:
-        mark = " (overlaps with train)" if split["overlaps"] else ""
         cells = [_cell(split["metrics"].get(name)) for name in columns]
-        where = [_escape(split["test"]) + mark, str(split["num_test"])]
+        where = [_escape(split_label(split)), str(split["num_test"])]
         rows.append([*_start(source, result), *where, *cells])
     if len(rows) > 1:
         rows.append(_mean_row(source, result, result["splits"], columns))
@@ -123,9 +122,18 @@ def _mean_row(
 
 
 def _start(source: str, result: Mapping[str, Any]) -> list[str]:
-    weights = "random" if is_baseline(result) else str(result["checkpoint"])[:8]
     backbone = str(result["settings"].get("backbone", ""))
-    return [_escape(source), weights, task_label(result), _escape(backbone)]
+    return [_escape(source), weights_label(result), task_label(result), _escape(backbone)]
+
+
+def weights_label(result: Mapping[str, Any]) -> str:
+    """Return which weights were measured, in a few letters."""
+    return "random" if is_baseline(result) else str(result["checkpoint"])[:8]
+
+
+def split_label(split: Mapping[str, Any]) -> str:
+    """Return the name of the test split, marked where overlaps were allowed."""
+    return str(split["test"]) + (" (overlaps with train)" if split["overlaps"] else "")
 
 
 def task_label(result: Mapping[str, Any]) -> str:

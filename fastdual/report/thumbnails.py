@@ -17,7 +17,7 @@ from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.model.encoder import IMAGENET_MEAN, IMAGENET_STD
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE, FRAMES = 72, 6
 _QUALITY = 72

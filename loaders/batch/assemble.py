@@ -26,15 +26,16 @@ from fastdual.loaders.batch.decoder import (
 )
 from fastdual.loaders.batch.quarantine import Quarantine
 from fastdual.loaders.batch.reader import FrameReader, unique_frames
-from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row, Span
+from fastdual.loaders.batch.rows import Assembled, Chunk, Row, Span
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
-from fastdual.loaders.pool.pool import TaskFailure
+from fastdual.loaders.pool.memory import RecycledMemory, Target
 from fastdual.loaders.views.graph import ClipGraph, Source, encoded_inputs, read_pinned
 
 Ints = NDArray[np.int64]
 
+MOST_SHARED_BATCHES = 8  # those that wait, that are under way and that the reader holds are fewer
 _READ_THREADS = 4
 logger = logging.getLogger("fastdual.loaders")
 
@@ -75,8 +76,10 @@ class Assembler:
         )
         self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
         self._graphs: dict[Source, ClipGraph] = {}
+        self._view_shape = (spec.num_views, *spec.clip_shape, 3)
         self._refused: set[int] = set()
-        self._memory = BatchMemory()
+        self._batch_memory = RecycledMemory(MOST_SHARED_BATCHES)
+        self._chunk_memory = RecycledMemory()
         self._examinations: dict[int, int] = {}
         self._examined: dict[int, NDArray[np.float64] | str] = {}
         self._num_threads = graph_threads(choice.decoder, available_cpus())
@@ -121,14 +124,15 @@ class Assembler:
         wanted, order = unique_frames(plan)
         for first in range(0, max(len(plan), 1), self._chunk_rows):
             rows = [
-                Row(batch, row, plan[row : row + 1], wanted[row], order[row : row + 1])
+                Row(row, plan[row : row + 1], wanted[row], order[row : row + 1])
                 for row in range(first, min(first + self._chunk_rows, len(plan)))
             ]
+            chunk = Chunk(batch, first, rows)
             for row in rows:
-                self._submit(row)
+                self._submit(chunk, row)
             if not rows:  # a rank's part of a short last batch may be empty
                 batch.plans.append(plan)
-            yield Chunk(batch, first, rows)
+            yield chunk
 
     def _draw(self, epoch: int, videos: Ints) -> ClipPlan:
         return draw_plan(
@@ -139,31 +143,42 @@ class Assembler:
             num_frames=self._index.num_frames[videos],
         )
 
-    def _submit(self, row: Row) -> None:
+    def _submit(self, chunk: Chunk, row: Row) -> None:
         video = row.video
         if video in self._refused or why_not_dali(self._choice.decoder, self._index, video):
-            self._submit_to_pyav(row)
+            self._submit_to_pyav(chunk, row)
             return
         row.encoded = self._files.submit(read_pinned, self._index.source(video), self._device)
         if video not in self._examined and video not in self._examinations:
             self._examinations[video] = self._reader.submit_examination(video)
 
-    def _submit_to_pyav(self, row: Row) -> None:
+    def _submit_to_pyav(self, chunk: Chunk, row: Row) -> None:
         """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
+        row.out = self._target(chunk, row)
         if self._device.type == "cpu":
-            memory, offset = row.batch.memory, row.number * row.batch.row_bytes
-            row.ticket = self._reader.submit_views(
-                row.plan, row.wanted, row.order, memory=memory, offset=offset
-            )
+            row.ticket = self._reader.submit_views(row.plan, row.wanted, row.order, row.out)
         else:
-            row.ticket = self._reader.submit(row.video, row.wanted)
+            row.ticket = self._reader.submit(row.video, row.wanted, row.out)
+
+    def _target(self, chunk: Chunk, row: Row) -> Target:
+        """Return what a worker fills: the batch's own row, or one of the chunk's memory."""
+        if chunk.batch.shared is not None:
+            return chunk.batch.shared.row(row.number)
+        on_cpu, spec = self._device.type == "cpu", self._spec
+        if chunk.shared is None:
+            most_frames = (1 + max(spec.view_clip)) * spec.frames_per_clip
+            frames = (most_frames, spec.resize_height, spec.resize_width, 3)
+            shape, dtype = (self._view_shape, "<f4") if on_cpu else (frames, "|u1")
+            chunk.shared = self._chunk_memory.take((self._chunk_rows, *shape), dtype)
+            assert chunk.shared is not None
+        return chunk.shared.row(row.number - chunk.first_row, None if on_cpu else len(row.wanted))
 
     def _allocate(self, span: Span) -> Assembled:
-        spec, size = self._spec, self._spec.crop_size
-        shape = (span.stop - span.start, spec.num_views, spec.frames_per_clip, size, size, 3)
+        shape = (span.stop - span.start, *self._view_shape)
         if self._device.type == "cpu" and self._dtype == torch.float32:
-            array, memory = self._memory.take(shape)
-            return Assembled(span, torch.from_numpy(array), memory)
+            shared = self._batch_memory.take(shape, "<f4")
+            if shared is not None:
+                return Assembled(span, torch.from_numpy(shared.values), shared)
         return Assembled(span, torch.empty(shape, dtype=self._dtype, device=self._device))
 
     # ---- finishing a chunk: what failed is replaced, the graph runs
@@ -172,20 +187,15 @@ class Assembler:
         """Fill the chunk's rows; yields the batch if it is complete."""
         batch = chunk.batch
         self._finish_encoded(chunk)
-        for row in chunk.rows:
-            if row.ticket is not None:
-                self._replace_if_bad(row, batch.span.epoch)
-        decoded = [row for row in chunk.rows if row.ticket is not None]
-        made = [self._reader.result(row.ticket) for row in decoded if row.ticket is not None]
-        if decoded and self._device.type == "cpu":
-            for row, views in zip(decoded, made, strict=True):
-                if views is not None:  # it was not made in its place
-                    batch.clips[row.number] = torch.from_numpy(views)
-        elif decoded:
-            self._augment(chunk, decoded, "frames", {"frames": made})
+        decoded = [row for row in chunk.rows if row.encoded is None]
         for row in decoded:
-            assert row.ticket is not None
-            self._reader.release(row.ticket)
+            self._replace_if_bad(chunk, row)
+        made = [row.out.array for row in decoded if row.out is not None]
+        if self._device.type == "cpu" and batch.shared is None:
+            for row, views in zip(decoded, made, strict=True):
+                batch.clips[row.number] = torch.from_numpy(views)
+        elif decoded and self._device.type == "cuda":
+            self._augment(chunk, decoded, "frames", {"frames": made})
         batch.plans.extend(row.plan for row in chunk.rows)
         if chunk.first_row + len(chunk.rows) == len(batch.clips):
             yield batch
@@ -198,9 +208,9 @@ class Assembler:
                 continue
             answer = self._examine(row.video)
             if row.encoded.exception() is not None or not len(row.encoded.result()):
-                self._leave_to_pyav(row, "the file cannot be read")
+                self._leave_to_pyav(chunk, row, "the file cannot be read")
             elif isinstance(answer, str):
-                self._leave_to_pyav(row, answer)
+                self._leave_to_pyav(chunk, row, answer)
             else:
                 rows.append(row)
         if not rows or self._try_encoded(chunk, rows) is None:
@@ -209,7 +219,7 @@ class Assembler:
         for row in rows:
             reason = self._try_encoded(chunk, [row])
             if reason is not None:
-                self._leave_to_pyav(row, reason)
+                self._leave_to_pyav(chunk, row, reason)
 
     def _examine(self, video: int) -> NDArray[np.float64] | str:
         """What `FrameReader.examined` says of a video; it is asked once."""
@@ -217,12 +227,12 @@ class Assembler:
             self._examined[video] = self._reader.examined(self._examinations.pop(video))
         return self._examined[video]
 
-    def _leave_to_pyav(self, row: Row, reason: str) -> None:
+    def _leave_to_pyav(self, chunk: Chunk, row: Row, reason: str) -> None:
         if row.video not in self._refused:
             self._refused.add(row.video)
             logger.warning("PyAV decodes %s: %s", self._index.path(row.video), reason)
         row.encoded = None
-        self._submit_to_pyav(row)
+        self._submit_to_pyav(chunk, row)
 
     def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
         """Run the decoding graph; return None, or the last line of the error."""
@@ -268,24 +278,23 @@ class Assembler:
             )
         return self._graphs[source]
 
-    def _replace_if_bad(self, row: Row, epoch: int) -> None:
-        """Wait for a row's frames; where they cannot be had, put the next good video in its place.
+    def _replace_if_bad(self, chunk: Chunk, row: Row) -> None:
+        """Wait until PyAV has filled a row; where it cannot, put the next good video there.
 
         Every attempt is judged for itself and nothing is remembered, so that the video shown is a
         function of the order and the files, whatever rank or run comes here.
         """
-        substitutes = self._order.substitutes(epoch, row.batch.span.start + row.number)
+        epoch = chunk.batch.span.epoch
+        substitutes = self._order.substitutes(epoch, chunk.batch.span.start + row.number)
         while True:
             assert row.ticket is not None
-            result = self._reader.result(row.ticket)
-            if not isinstance(result, TaskFailure):
+            failure = self._reader.wait(row.ticket)
+            if failure is None:
                 return
-            self._reader.release(row.ticket)
-            row.ticket = None
-            self._quarantine.add(row.video, result.reason)
+            self._quarantine.add(row.video, failure.reason)
             video = next(substitutes, None)
             if video is None:
                 raise FailureError("none of the videos can be decoded; build the index again")
             row.plan = self._draw(epoch, np.array([video]))
             (row.wanted,), row.order = unique_frames(row.plan)
-            self._submit_to_pyav(row)
+            self._submit_to_pyav(chunk, row)

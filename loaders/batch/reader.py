@@ -1,4 +1,4 @@
-"""Decode with PyAV: the wanted frames of one video per task, in worker processes.
+"""Decode with PyAV: one video per task, in worker processes that run `batch.worker`.
 
 Frame i is the same picture for every decoder: `decode.video` numbers frames by a full decode.
 """
@@ -6,7 +6,6 @@ Frame i is the same picture for every decoder: `decode.video` numbers frames by 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +15,20 @@ from fastdual.loaders.decode.encoded import Encoded
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.pool.channel import Deferred, SharedMemory
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
-from fastdual.loaders.views.augment import augment
+from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool.memory import Target
 
 Ints = NDArray[np.int64]
 
-READ_TASK = "fastdual.loaders.batch.reader:read_task"
+_RUN_TASK = "fastdual.loaders.batch.worker:run_task"
 
 
 def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
-    """What must be decoded: each video's wanted frames once, sorted, and where the clips find them.
+    """Return what must be decoded, and where the clips find it.
 
     Returns:
-        B arrays [F] of frame numbers, strictly increasing; and [B, K, T] places in them.
+        B arrays [F] of wanted frame numbers, strictly increasing; and, [B, K, T], the place of each
+        clip's frames in its video's array.
     """
     wanted, order = [], np.empty_like(plan.frames)
     for row, frames in enumerate(plan.frames):
@@ -41,7 +40,7 @@ def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
 
 @dataclass(frozen=True)
 class ExamineTask:
-    """Ask a worker what decides whether DALI would show the pictures of a video as PyAV does."""
+    """Ask a worker whether DALI would show the pictures of a video as PyAV does."""
 
     source: Encoded
     num_frames: int
@@ -49,8 +48,13 @@ class ExamineTask:
 
 @dataclass(frozen=True)
 class Examined:
-    """The answer: the colour matrix that the video states (libav's number), and whether DALI, which
-    numbers frames by the times of packets, would number them otherwise; the reason, or None."""
+    """The answer to an ExamineTask.
+
+    Attributes:
+        colour_space: The colour matrix that the video states, by libav's number.
+        misnumbered: Why DALI, which numbers frames by the times of packets, would number them
+            otherwise; None if it would not.
+    """
 
     colour_space: int
     misnumbered: str | None
@@ -58,7 +62,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class AugmentTask:
-    """What a worker needs to make the views of one video, see `loaders.augment`."""
+    """What a worker needs to make the views of one video, see `views.augment`."""
 
     spec: ClipSpec
     plan: ClipPlan
@@ -71,110 +75,79 @@ class ReadTask:
 
     source: Encoded
     frames: Ints
-    keyframes: tuple[Ints, Ints, Ints] | None
+    keyframes: Keyframes | None
     size: tuple[int, int]
     rotation: int
     num_frames: int
     views: AugmentTask | None = None
 
 
-def read_task(task: ReadTask | ExamineTask) -> NDArray[np.uint8] | Deferred | Examined:
-    """Do one task in a worker process.
-
-    Returns:
-        The upright, scaled frames [F, h, w, 3]; or the views [V, T, H, W, 3] in float32, made where
-        they are handed over; or what was asked of a file.
-    """
-    from fastdual.loaders.decode.picture import interleave
-
-    if isinstance(task, ExamineTask):
-        return _examine(task)
-    planes = decode_planes(task)
-    return interleave(planes) if task.views is None else _views(planes, task.views)
-
-
-def _examine(task: ExamineTask) -> Examined:
-    from fastdual.loaders.decode.video import demux, open_video
-
-    with open_video(task.source) as video:
-        times = [packet.pts for packet in demux(video) if packet.size]
-        codec = video.stream.codec_context
-        misnumbered = None
-        if any(time is None or time < 0 for time in times):
-            misnumbered = "DALI leaves out frames whose time is missing or negative"
-        # In MPEG-4, a packet may hold two pictures and the next one none; DALI takes them apart.
-        elif len(times) != task.num_frames and codec.codec.canonical_name != "mpeg4":
-            misnumbered = f"it has {len(times)} packets for {task.num_frames} frames"
-        return Examined(int(codec.colorspace), misnumbered)
-
-
-def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
-    """The wanted frames of a task, upright and scaled, [F, 3, h, w]."""
-    from fastdual.loaders.decode.read import read_planes
-
-    return read_planes(
-        task.source,
-        task.frames,
-        keyframes=None if task.keyframes is None else Keyframes(*task.keyframes),
-        size=task.size,
-        rotation=task.rotation,
-        num_frames=task.num_frames,
-    )
-
-
-def _views(planes: NDArray[np.uint8], task: AugmentTask) -> Deferred:
-    spec, num_frames = task.spec, task.order.shape[2]
-    shape = (spec.num_views, num_frames, spec.crop_size, spec.crop_size, 3)
-    return Deferred(shape, "<f4", lambda out: augment(planes, task.plan, task.order, spec, out))
-
-
 class FrameReader:
-    """Decodes with PyAV in worker processes; several videos are under way at a time."""
+    """Decode with PyAV in worker processes, several videos at a time.
+
+    Args:
+        index: The videos.
+        spec: For the size of the frames, and for the views.
+        num_workers: Worker processes.
+        timeout_seconds: A video that takes longer has failed.
+    """
 
     def __init__(
         self, index: VideoIndex, spec: ClipSpec, *, num_workers: int, timeout_seconds: float
     ) -> None:
         self._index, self._spec = index, spec
         self._pool = ProcessPool(
-            READ_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds, send_ahead=True
+            _RUN_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds, send_ahead=True
         )
 
-    def submit(self, video: int, frames: Ints) -> int:
-        """Queue the wanted frames of one video and return a ticket."""
-        return self._pool.submit(self._task(video, frames, None))
+    def submit(self, video: int, frames: Ints, out: Target) -> int:
+        """Queue the decoding of one video's wanted frames into `out`; return a ticket.
 
-    def submit_views(
-        self,
-        plan: ClipPlan,
-        frames: Ints,
-        order: Ints,
-        *,
-        memory: SharedMemory | None = None,
-        offset: int = 0,
-    ) -> int:
-        """Queue the views of a plan of one video, to be made in `memory` from byte `offset` on.
+        Args:
+            video: Index number.
+            frames: [F] wanted frame numbers, strictly increasing.
+            out: [F, h, w, 3] uint8, of the resized size.
+        """
+        return self._pool.submit(self._task(video, frames, None), out=out)
 
-        The other arguments are as `unique_frames` returns them.
+    def submit_views(self, plan: ClipPlan, frames: Ints, order: Ints, out: Target) -> int:
+        """Queue the making of one video's views in `out`; return a ticket.
+
+        Args:
+            plan: Of this video alone.
+            frames, order: As `unique_frames` returns them.
+            out: [V, T, H, W, 3] float32.
         """
         task = self._task(int(plan.videos[0]), frames, AugmentTask(self._spec, plan, order))
-        return self._pool.submit(task, memory=memory, offset=offset)
+        return self._pool.submit(task, out=out)
 
     def _task(self, video: int, frames: Ints, views: AugmentTask | None) -> ReadTask:
         keyframes = self._index.keyframes(video)
-        table = None
         if keyframes is not None:
             # Only the keyframes that are nearest before a wanted frame are of use.
             near = np.unique(np.searchsorted(keyframes.frames, frames, side="right") - 1)
             near = near[near >= 0]
-            table = (keyframes.frames[near], keyframes.pts[near], keyframes.offsets[near])
-        source = self._index.source(video)
-        rotation = int(self._index.rotation[video])
-        num_frames = int(self._index.num_frames[video])
-        size = self._spec.resize_height, self._spec.resize_width
-        return ReadTask(source, frames, table, size, rotation, num_frames, views)
+            keyframes = Keyframes(
+                keyframes.frames[near], keyframes.pts[near], keyframes.offsets[near]
+            )
+        return ReadTask(
+            source=self._index.source(video),
+            frames=frames,
+            keyframes=keyframes,
+            size=(self._spec.resize_height, self._spec.resize_width),
+            rotation=int(self._index.rotation[video]),
+            num_frames=int(self._index.num_frames[video]),
+            views=views,
+        )
+
+    def wait(self, ticket: int) -> TaskFailure | None:
+        """Wait until a target is filled and forget the ticket; return the failure, if any."""
+        failure: TaskFailure | None = self._pool.result(ticket)
+        self._pool.release(ticket)
+        return failure
 
     def submit_examination(self, video: int) -> int:
-        """Queue the question whether DALI can be given a file, and return a ticket."""
+        """Queue the question whether DALI can be given a file; return a ticket."""
         num_frames = int(self._index.num_frames[video])
         return self._pool.submit(ExamineTask(self._index.source(video), num_frames))
 
@@ -182,7 +155,8 @@ class FrameReader:
         """Wait for the answer and forget the ticket.
 
         Returns:
-            What mends DALI's colours, see `colour_matrix`; or why PyAV must decode the file.
+            The [3, 3] matrix that corrects DALI's colours, see `colour_matrix`; or the reason why
+            PyAV must decode the file.
         """
         answer: Examined | TaskFailure = self._pool.result(ticket)
         self._pool.release(ticket)
@@ -192,20 +166,6 @@ class FrameReader:
             return answer.misnumbered
         matrix = colour_matrix(answer.colour_space)
         return "DALI does not know the colour matrix that it states" if matrix is None else matrix
-
-    def result(self, ticket: int) -> NDArray[Any] | TaskFailure | None:
-        """Wait for a ticket.
-
-        Returns:
-            Frames [F, h, w, 3] or views [V, T, H, W, 3], valid until `release`; None for views that
-            were made in memory of the caller's; or the reason of the failure.
-        """
-        made: NDArray[Any] | TaskFailure | None = self._pool.result(ticket)
-        return made
-
-    def release(self, ticket: int) -> None:
-        """Give the frames' memory back; a ticket that was not waited for is dropped."""
-        self._pool.release(ticket)
 
     def close(self) -> None:
         """Stop the workers."""

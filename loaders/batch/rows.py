@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.loaders.plan import ClipPlan
-from fastdual.loaders.pool.channel import SharedMemory
+from fastdual.loaders.pool.memory import SharedRows, Target
 
 Ints = NDArray[np.int64]
 Encoded = NDArray[np.uint8]
@@ -31,66 +28,43 @@ class Span:
 
 @dataclass(eq=False)
 class Assembled:
-    """A batch being filled: `clips` is [B, V, T, H, W, C]; `plans` join to the plan as shown.
+    """A batch that is being filled.
 
-    `memory` is what the clips lie in, where workers can write to it.
+    Attributes:
+        span: Its place in the data.
+        clips: [B, V, T, H, W, C].
+        shared: The same memory where workers can write to it; None where they cannot.
+        plans: They join to the plan of what is shown.
     """
 
     span: Span
     clips: Tensor
-    memory: SharedMemory | None = None
+    shared: SharedRows | None = None
     plans: list[ClipPlan] = field(default_factory=list)
 
     @property
     def plan(self) -> ClipPlan:
         return ClipPlan.concatenate(self.plans)
 
-    @property
-    def row_bytes(self) -> int:
-        return self.clips.nbytes // len(self.clips)
-
-
-class BatchMemory:
-    """Hands out memory for batches, and hands it out again when nobody holds it any more.
-
-    The system clears fresh memory page by page, which takes as long as filling it does; and workers
-    need not map again what they know. Whoever holds more batches than are kept gets plain memory.
-    """
-
-    MOST_KEPT = 8  # those that wait, that are under way and that the reader holds are fewer
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[SharedMemory, weakref.ref[Any]]] = []
-
-    def take(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], SharedMemory | None]:
-        """Return an array with anything in it, and the memory if it is shared.
-
-        A tensor made of the array, and whatever is made of that, counts as a holder.
-        """
-        nbytes = 4 * math.prod(shape)
-        free = [memory for memory, holder in self._kept if holder() is None]
-        fitting = next((memory for memory in free if memory.nbytes == nbytes), None)
-        self._kept = [pair for pair in self._kept if pair[1]() is not None or pair[0] is fitting]
-        if fitting is None and (len(self._kept) == self.MOST_KEPT or not nbytes):
-            return np.empty(shape, np.float32), None
-        memory = fitting or SharedMemory(nbytes)
-        values = memory.floats()
-        self._kept = [pair for pair in self._kept if pair[0] is not memory]
-        self._kept.append((memory, weakref.ref(values)))  # every view of them holds `values`
-        return values.reshape(shape), memory
-
 
 @dataclass(eq=False)
 class Row:
-    """One video under way; exactly one of `ticket` (PyAV) and `encoded` (for DALI) is set."""
+    """One video under way: PyAV works on its `ticket`, or `encoded` is fed to DALI.
 
-    batch: Assembled
+    Attributes:
+        number: Its row of the batch.
+        plan: Of this video alone.
+        wanted, order: As `unique_frames` returns them.
+        out: What PyAV's worker fills.
+    """
+
     number: int
     plan: ClipPlan
     wanted: Ints
     order: Ints
     ticket: int | None = None
     encoded: Future[Encoded] | None = None
+    out: Target | None = None
 
     @property
     def video(self) -> int:
@@ -99,6 +73,13 @@ class Row:
 
 @dataclass(eq=False)
 class Chunk:
+    """Some rows of a batch, which are decoded and augmented together.
+
+    Attributes:
+        shared: A row for the result of each worker, where that does not go into the batch itself.
+    """
+
     batch: Assembled
     first_row: int
     rows: list[Row]
+    shared: SharedRows | None = None

@@ -1,11 +1,16 @@
 """Decoding some frames of an H.264 video without those that are neither wanted nor referred to.
 
 Which frame a packet holds is known before it is decoded: where every packet yields one frame, frame
-i is the one with the i-th smallest timestamp. A packet whose frame is not wanted is then given to
-the decoder with the order to skip it if no other frame refers to it, or not at all if a keyframe
-comes before the next wanted frame; the others come out bit for bit as they would. Everything
-assumed is checked against what comes out, and where it does not hold `SeekError` sends the reader
-the sure way.
+i is the one with the i-th smallest timestamp. Frames 2 and 9 are wanted:
+
+    frame   0  1  2  3  4  5  6  7  8  9
+    type    I  b  P  b  P  b  P  b  I  P     no frame refers to a b
+    work    d  x  d  -  -  -  -  -  d  d     d decoded, x skipped by the decoder, - not given to it
+
+A packet whose frame is not wanted is given to the decoder with the order to skip it if no other
+frame refers to it, and not at all if a keyframe comes before the next wanted frame; the others come
+out bit for bit as they would. Everything assumed is checked against what comes out, and where it
+does not hold, `SeekError` sends the reader the sure way: decoding all from the start.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from fastdual.loaders.decode.keyframes import Keyframes
@@ -23,8 +27,8 @@ from fastdual.loaders.decode.video import (
     OpenVideo,
     SeekError,
     VideoError,
+    decode_packet,
     demux,
-    explain,
 )
 
 _MAX_FRAMES = 3000  # all packets are held in memory; of a longer video seeking skips more
@@ -60,44 +64,53 @@ def pick_skipping(
     """
     packets = list(demux(video))
     number_of = _number_frames(packets, num_frames)
-    starts = _find_keyframes(packets, number_of, keyframes)
+    starts = [(0, 0), *_find_keyframes(packets, number_of, keyframes)]
     context = video.stream.codec_context
-    wanted_numbers = set(wanted.tolist())
     # Without B-frames no frame waits in the decoder for another, so a jump costs nothing.
     min_jump = MIN_SEEK_FRAMES if context.has_b_frames else 1
-    place, first, next_frame = 0, 0, 0
-    frames: Iterator[Any] = iter(())
+    wanted_numbers = set(wanted.tolist())
+    frames = _decode_on(context, packets, number_of, wanted_numbers, (0, 0))
+    next_frame = 0
     for target in wanted.tolist():
-        start = max((s for s in starts if s[0] <= target), default=(0, 0))
+        start = max(start for start in starts if start[0] <= target)
         if start[0] >= next_frame + min_jump:
             context.flush_buffers()
-            (first, place), frames = start, iter(())
-            next_frame = first
-        while True:
-            frame = next(frames, None)
-            if frame is None:
-                if place == len(packets):
-                    raise SeekError(f"frame {target} did not come")
-                packet, place = packets[place], place + 1
-                is_wanted = not packet.size or number_of[packet.pts] in wanted_numbers
-                context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
-                frames = iter(_decode(packet, place))
-                continue
-            number = number_of.get(frame.pts, -1)
-            if 0 <= number < first:
-                continue  # a leading picture: it refers to what was jumped over
-            if frame.is_corrupt:
-                raise VideoError(f"frame {number} is damaged")
+            frames = _decode_on(context, packets, number_of, wanted_numbers, start)
+            next_frame = start[0]
+        for number, frame in frames:
             if not next_frame <= number <= target:
                 raise SeekError("frames come in another order than their timestamps")
             next_frame = number + 1
             if number == target:
                 yield frame
                 break
+        else:
+            raise SeekError(f"frame {target} did not come")
+
+
+def _decode_on(
+    context: Any,
+    packets: list[Any],
+    number_of: dict[int, int],
+    wanted: set[int],
+    start: tuple[int, int],
+) -> Iterator[tuple[int, Any]]:
+    """Yield (number, frame) of what the decoder does not skip, from (frame, place of packet) on."""
+    first, begin = start
+    for place, packet in enumerate(packets[begin:], begin):
+        is_wanted = not packet.size or number_of[packet.pts] in wanted
+        context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+        for frame in decode_packet(packet, f"packet {place}"):
+            number = number_of.get(frame.pts, -1)
+            if 0 <= number < first:
+                continue  # a leading picture: it refers to what was jumped over
+            if frame.is_corrupt:
+                raise VideoError(f"frame {number} is damaged")
+            yield number, frame
 
 
 def _number_frames(packets: list[Any], num_frames: int) -> dict[int, int]:
-    """Frame number by timestamp, where every packet holds just one frame; raises SeekError."""
+    """Return the frame number by timestamp, or raise SeekError: a packet is not just one frame."""
     times = [packet.pts for packet in packets if packet.size]
     discarded = any(packet.is_discard for packet in packets)
     if discarded or None in times or len(set(times)) != len(times) or len(times) != num_frames:
@@ -108,7 +121,7 @@ def _number_frames(packets: list[Any], num_frames: int) -> dict[int, int]:
 def _find_keyframes(
     packets: list[Any], number_of: dict[int, int], keyframes: Keyframes | None
 ) -> list[tuple[int, int]]:
-    """(frame number, place among the packets) of the keyframes in the table that are found."""
+    """Return (frame number, place among the packets) of the keyframes in the table."""
     if keyframes is None:
         return []
     offsets = dict(zip(keyframes.offsets.tolist(), keyframes.frames.tolist(), strict=True))
@@ -119,11 +132,3 @@ def _find_keyframes(
         and packet.pos in offsets
         and number_of[packet.pts] == offsets[packet.pos]
     ]
-
-
-def _decode(packet: Any, place: int) -> list[Any]:
-    try:
-        frames: list[Any] = packet.decode()
-    except (FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise VideoError(f"packet {place - 1} cannot be decoded: {explain(error)}") from error
-    return frames

@@ -157,19 +157,28 @@ def decode_all(video: OpenVideo, packets: Iterator[Any] | None = None) -> Iterat
     """
     count = 0
     for packet in demux(video) if packets is None else packets:
-        try:
-            frames = packet.decode()
-        except (FFmpegError, OSError, ValueError, MemoryError) as error:
-            raise VideoError(f"frame {count} cannot be decoded: {explain(error)}") from error
-        for frame in frames:
+        for frame in decode_packet(packet, f"frame {count}"):
             if frame.is_corrupt:
                 raise VideoError(f"frame {count} is damaged")
             yield frame
             count += 1
 
 
+def decode_packet(packet: Any, name: str) -> list[Any]:
+    """Return the frames that come out for a packet; `name` is what a message calls it.
+
+    Raises:
+        VideoError: It cannot be decoded.
+    """
+    try:
+        frames: list[Any] = packet.decode()
+    except (FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise VideoError(f"{name} cannot be decoded: {explain(error)}") from error
+    return frames
+
+
 def explain(error: Exception) -> str:
-    """What libav says of an error, as the end of a sentence."""
+    """Return what libav says of an error, as the end of a sentence."""
     return str(getattr(error, "strerror", None) or error).rstrip(".").lower()
 
 

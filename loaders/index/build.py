@@ -19,7 +19,7 @@ from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.sources import Kind, Listing, list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 PROBE_TASK = "fastdual.loaders.index.probe:probe_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones

@@ -20,7 +20,7 @@ from fastdual.loaders.index.file import check_files, load_index
 from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 _SHOWN_REASONS = 20
 

@@ -1,4 +1,4 @@
-"""Which videos a data set has, with their labels, groups and splits: one builder a layout.
+"""Which videos a data set has, with their labels, groups and splits: one reader per layout.
 
 Nothing is opened here but lists. Paths that come out of a list are text from somebody else: they
 must stay inside the root.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
@@ -72,21 +72,24 @@ def list_videos(
     if not folder.is_dir():
         raise InputError(f"--root {folder} is not a folder")
     folder = folder.absolute()
-    kind = _detect(lists) if kind == "auto" else kind
-    build = _BUILDERS[kind]
+    kind = _kind_of(lists, kind)
+    entries = _merge(lists, _READERS[kind](folder, lists))
+    if not entries:
+        raise InputError(_why_empty(folder, lists))
+    names = {entry.label for entry in entries if entry.label is not None}
+    class_names = _ucf101_classes(lists) if kind == "ucf101" else sorted(names)
+    return Listing(folder, entries, tuple(class_names))
+
+
+def _kind_of(lists: Path, kind: Kind) -> Kind:
+    """Return the layout of the lists; raise InputError where it cannot be the one that is named."""
+    if kind == "auto":
+        return _detect(lists)
     wants_file = kind in ("csv", "kinetics")
     if wants_file == lists.is_dir():
         wanted, got = ("a CSV file", "a folder") if wants_file else ("a folder", "a file")
         raise InputError(f"kind {kind} reads {wanted}, but {lists} is {got}")
-    listing = build(folder, lists)
-    if not listing.entries and lists.is_file():
-        raise InputError(f"{lists} lists no video: it needs columns path,label,group,split")
-    if not listing.entries:
-        raise InputError(
-            f"no video in {folder}: looked for files ending in {' '.join(sorted(VIDEO_SUFFIXES))}"
-        )
-    listing.entries.sort(key=lambda entry: entry.path)
-    return listing
+    return kind
 
 
 def _detect(lists: Path) -> Kind:
@@ -98,12 +101,31 @@ def _detect(lists: Path) -> Kind:
     return "kinetics" if "youtube_id" in columns else "csv"
 
 
+def _merge(lists: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries by path; one listed again may add a split, but no other label or group."""
+    merged: dict[str, Entry] = {}
+    for entry in entries:
+        known = merged.setdefault(entry.path, entry)
+        if (known.label, known.group) != (entry.label, entry.group):
+            raise InputError(
+                f"{lists} lists {entry.path} twice, once as {known.label!r} (group "
+                f"{known.group!r}) and once as {entry.label!r} (group {entry.group!r})"
+            )
+        known.splits |= entry.splits
+    return sorted(merged.values(), key=lambda entry: entry.path)
+
+
+def _why_empty(folder: Path, lists: Path) -> str:
+    if lists.is_file():
+        return f"{lists} lists no video: it needs columns path,label,group,split"
+    return f"no video in {folder}: looked for files ending in {' '.join(sorted(VIDEO_SUFFIXES))}"
+
+
 # ---- folders
 
 
-def _from_folder(root: Path, _: Path) -> Listing:
+def _read_folder(root: Path, _: Path) -> Iterator[Entry]:
     """CLASS/video, or SPLIT/CLASS/video where the top folders are train, val, test."""
-    entries = []
     paths = list(walk_videos(root))
     top = {PurePosixPath(path).parts[0] for path in paths}
     has_splits = bool(top) and top <= _SPLIT_FOLDERS
@@ -111,16 +133,11 @@ def _from_folder(root: Path, _: Path) -> Listing:
         folders = PurePosixPath(path).parts[:-1]
         splits = {folders[0]} if has_splits else set()
         folders = folders[1:] if has_splits else folders
-        entries.append(Entry(path, folders[0] if folders else None, splits=splits))
-    return Listing(root, entries, _names_of(entries))
+        yield Entry(path, folders[0] if folders else None, splits=splits)
 
 
-def _from_flat_folder(root: Path, _: Path) -> Listing:
-    return Listing(root, [Entry(path) for path in walk_videos(root)], ())
-
-
-def _names_of(entries: list[Entry]) -> tuple[str, ...]:
-    return tuple(sorted({entry.label for entry in entries if entry.label is not None}))
+def _read_flat_folder(root: Path, _: Path) -> Iterator[Entry]:
+    return (Entry(path) for path in walk_videos(root))
 
 
 # ---- CSV files
@@ -137,9 +154,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         raise InputError(f"{path} cannot be read as a CSV file: {error}") from error
 
 
-def _from_csv(root: Path, path: Path) -> Listing:
+def _read_csv(root: Path, path: Path) -> Iterator[Entry]:
     """Columns path, label, group, split; all but path may be missing or empty."""
-    entries = _Merger(path)
     for number, row in enumerate(_rows(path), start=2):
         if "path" not in row:
             raise InputError(f"{path} has no column 'path' (columns: {', '.join(row) or 'none'})")
@@ -147,15 +163,12 @@ def _from_csv(root: Path, path: Path) -> Listing:
             relative = safe_relative(row["path"], root)
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error}") from None
-        split = {row["split"]} if row.get("split") else set()
-        entries.add(Entry(relative, row.get("label") or None, row.get("group", ""), split))
-    return Listing(root, entries.all(), _names_of(entries.all()))
+        yield Entry(relative, row.get("label") or None, row.get("group", ""), _split_in(row))
 
 
-def _from_kinetics(root: Path, path: Path) -> Listing:
+def _read_kinetics(root: Path, path: Path) -> Iterator[Entry]:
     """Columns label, youtube_id, time_start, time_end, split; files may lie in any subfolder."""
     by_stem = {PurePosixPath(video).stem: video for video in walk_videos(root)}
-    entries = _Merger(path)
     for number, row in enumerate(_rows(path), start=2):
         video = row.get("youtube_id", "")
         if not re.fullmatch(r"[\w-]+", video):
@@ -168,38 +181,23 @@ def _from_kinetics(root: Path, path: Path) -> Listing:
                 raise InputError(f"{path}, line {number}: times must be numbers") from None
             stems.insert(0, f"{video}_{start:06d}_{end:06d}")
         found = next((by_stem[stem] for stem in stems if stem in by_stem), f"{stems[0]}.mp4")
-        split = {row["split"]} if row.get("split") else set()
-        entries.add(Entry(found, row.get("label") or None, video, split))
-    return Listing(root, entries.all(), _names_of(entries.all()))
+        yield Entry(found, row.get("label") or None, video, _split_in(row))
 
 
-class _Merger:
-    """Collects entries; a video listed again may add a split but must keep its label and group."""
-
-    def __init__(self, source: Path) -> None:
-        self._source = source
-        self._entries: dict[str, Entry] = {}
-
-    def add(self, entry: Entry) -> None:
-        known = self._entries.setdefault(entry.path, entry)
-        if (known.label, known.group) != (entry.label, entry.group):
-            raise InputError(
-                f"{self._source} lists {entry.path} twice, once as {known.label!r} (group "
-                f"{known.group!r}) and once as {entry.label!r} (group {entry.group!r})"
-            )
-        known.splits |= entry.splits
-
-    def all(self) -> list[Entry]:
-        return list(self._entries.values())
+def _split_in(row: dict[str, str]) -> set[str]:
+    return {row["split"]} if row.get("split") else set()
 
 
 # ---- official split files
 
 
-def _from_ucf101(root: Path, lists: Path) -> Listing:
+def _ucf101_classes(lists: Path) -> list[str]:
+    return [line.split(maxsplit=1)[1] for line in _lines(lists / "classInd.txt")]
+
+
+def _read_ucf101(root: Path, lists: Path) -> Iterator[Entry]:
     """classInd.txt, trainlist01.txt, testlist01.txt ...: splits "ucf101-1/train" and so on."""
-    class_names = [line.split(maxsplit=1)[1] for line in _lines(lists / "classInd.txt")]
-    entries = _Merger(lists)
+    class_names = _ucf101_classes(lists)
     present = {PurePosixPath(path).name: path for path in walk_videos(root)}
     for path in sorted(lists.glob("*list0?.txt")):
         match = re.fullmatch(r"(train|test)list0(\d)\.txt", path.name)
@@ -211,14 +209,11 @@ def _from_ucf101(root: Path, lists: Path) -> Listing:
             if parts is None or listed.parts[0] not in class_names:
                 raise InputError(f"{path}: {line!r} is not a line of a UCF101 list")
             found = present.get(listed.name, str(listed))
-            split = f"ucf101-{match[2]}/{match[1]}"
-            entries.add(Entry(found, listed.parts[0], parts[2], {split}))
-    return Listing(root, entries.all(), tuple(class_names))
+            yield Entry(found, listed.parts[0], parts[2], {f"ucf101-{match[2]}/{match[1]}"})
 
 
-def _from_hmdb51(root: Path, lists: Path) -> Listing:
+def _read_hmdb51(root: Path, lists: Path) -> Iterator[Entry]:
     """CLASS_test_splitN.txt with 1 = train, 2 = test, 0 = neither: splits "hmdb51-1/train" ..."""
-    entries = _Merger(lists)
     present = {PurePosixPath(path).name: path for path in walk_videos(root)}
     for path in sorted(lists.glob("*_test_split?.txt")):
         label, _, number = path.stem.rpartition("_test_split")
@@ -226,10 +221,8 @@ def _from_hmdb51(root: Path, lists: Path) -> Listing:
             name, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2") or "/" in name or not name:
                 raise InputError(f"{path}: {line!r} is not a line of an HMDB51 list")
-            found = present.get(name, f"{label}/{name}")
-            side = {"1": {f"hmdb51-{number}/train"}, "2": {f"hmdb51-{number}/test"}}
-            entries.add(Entry(found, label, "", side.get(use, set())))
-    return Listing(root, entries.all(), _names_of(entries.all()))
+            splits = {"1": {f"hmdb51-{number}/train"}, "2": {f"hmdb51-{number}/test"}}
+            yield Entry(present.get(name, f"{label}/{name}"), label, "", splits.get(use, set()))
 
 
 def _lines(path: Path) -> list[str]:
@@ -240,13 +233,13 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-_BUILDERS: dict[Kind, Callable[[Path, Path], Listing]] = {
-    "folder": _from_folder,
-    "flat": _from_flat_folder,
-    "csv": _from_csv,
-    "kinetics": _from_kinetics,
-    "ucf101": _from_ucf101,
-    "hmdb51": _from_hmdb51,
+_READERS: dict[Kind, Callable[[Path, Path], Iterator[Entry]]] = {
+    "folder": _read_folder,
+    "flat": _read_flat_folder,
+    "csv": _read_csv,
+    "kinetics": _read_kinetics,
+    "ucf101": _read_ucf101,
+    "hmdb51": _read_hmdb51,
 }
 
 

@@ -24,10 +24,10 @@ from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
-from fastdual.loaders.pack.contents import Row, as_packed, assemble
+from fastdual.loaders.pack.contents import as_packed, assemble
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import Transcoding
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
@@ -142,7 +142,7 @@ def _fill(
     progress: Progress | None,
 ) -> dict[int, str]:
     """Pack what is not in the spool yet; returns the reason for each video that failed."""
-    known = {record.path for record in spool.records}
+    known = {record.path for record, _ in spool.videos}
     wanted = [video for video in videos if index.paths[video] not in known]
     failed: dict[int, str] = {}
     limit = max(ALWAYS_TOLERATED, int(FAILURE_LIMIT * len(videos)))
@@ -200,14 +200,15 @@ def _finish(
     failed: dict[int, str],
 ) -> None:
     """Turn the spools into packs; the manifest of several shards comes last."""
-    if not spool.records:
+    if not spool.videos:
         video, reason = next(iter(failed.items()))
         raise FailureError(f"no video could be packed (the first, {index.path(video)}: {reason})")
     numbers = {path: video for video, path in enumerate(index.paths)}
-    rows: list[Row] = []
-    for record, place in zip(spool.records, spool.places, strict=True):
-        video = numbers[record.path]
-        rows.append((video, as_packed(index.video(video), record), place))
+    rows = [
+        (video, as_packed(index.video(video), record), place)
+        for record, place in spool.videos
+        for video in [numbers[record.path]]
+    ]
     rows.sort(key=lambda row: row[0])
     settings = _settings(options)
     shards = []

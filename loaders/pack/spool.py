@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
+from fastdual.loaders.files import parse_line
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,6 @@ class Record:
     facts: dict[str, Any] | None
 
 
-class Layout:
-    """Puts videos one after the other into shards: a new one where the limit would be passed."""
-
-    def __init__(self, shard_bytes: int | None) -> None:
-        self._limit = shard_bytes
-        self.lengths = [0]
-
-    def place(self, length: int) -> tuple[int, int]:
-        """Return (shard number, offset) for the next video."""
-        if self._limit is not None and 0 < self.lengths[-1] > self._limit - length:
-            self.lengths.append(0)
-        offset = self.lengths[-1]
-        self.lengths[-1] += length
-        return len(self.lengths) - 1, offset
-
-
 class Spool:
     """The journal and the spool files of one pack; a context manager that locks them.
 
@@ -60,6 +44,10 @@ class Spool:
         identity: What decides the bytes; a journal of another identity is thrown away.
         start: Where the data begin in a file.
         shard_bytes: Limit of a shard; None for one file.
+
+    Attributes:
+        shard_lengths: Bytes of data in each shard so far.
+        videos: What is packed so far, in its order, and (shard number, offset from `start`).
 
     Raises:
         InputError: Another process is packing to the same output, or there are shards of another.
@@ -70,11 +58,10 @@ class Spool:
     ) -> None:
         self._output, self._identity, self._start = output, identity, start
         self._shard_bytes = shard_bytes
-        self._layout = Layout(shard_bytes)
         self._journal_path = output.with_name(f"{output.name}.partial.jsonl")
         self._data = -1
-        self.records: list[Record] = []
-        self.places: list[tuple[int, int]] = []
+        self.shard_lengths = [0]
+        self.videos: list[tuple[Record, tuple[int, int]]] = []
 
     def __enter__(self) -> Self:
         self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -103,20 +90,10 @@ class Spool:
                     stack.pop_all()  # it stays open
                     return journal
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._data >= 0:
             os.close(self._data)
         self._journal.close()
-
-    @property
-    def shard_lengths(self) -> list[int]:
-        """Bytes of data in each shard so far."""
-        return list(self._layout.lengths)
 
     def shard_file(self, shard: int) -> Path:
         """What the file of a shard will be called; without a limit it is the pack itself."""
@@ -132,14 +109,23 @@ class Spool:
     def append(self, path: str, contents: bytes, facts: dict[str, Any] | None) -> None:
         """Add a video: first its bytes, then its line in the journal. Raises OSError."""
         record = Record(path, len(contents), hashlib.sha256(contents).hexdigest(), facts)
-        shard = len(self._layout.lengths) - 1
-        place = self._layout.place(record.length)
-        if self._data < 0 or place[0] != shard:
-            self._open_data(place[0])
-        _write_at(self._data, contents, self._start + place[1])
+        shard, offset = self._next_place(record.length)
+        if self._data < 0 or shard == len(self.shard_lengths):
+            self._open_data(shard)
+        _write_at(self._data, contents, self._start + offset)
         self._write_line(vars(record))
-        self.records.append(record)
-        self.places.append(place)
+        self._add(record, (shard, offset))
+
+    def _next_place(self, length: int) -> tuple[int, int]:
+        """Where the next video goes: behind the last, in a new shard if it would pass the limit."""
+        shard, end = len(self.shard_lengths) - 1, self.shard_lengths[-1]
+        is_full = self._shard_bytes is not None and 0 < end > self._shard_bytes - length
+        return (shard + 1, 0) if is_full else (shard, end)
+
+    def _add(self, record: Record, place: tuple[int, int]) -> None:
+        shard, offset = place
+        self.shard_lengths[shard:] = [offset + record.length]
+        self.videos.append((record, place))
 
     def discard(self) -> None:
         """Remove the journal of a pack that is finished."""
@@ -163,12 +149,18 @@ class Spool:
         self._journal.seek(0)
         first, *lines = self._journal.readall().split(b"\n")
         length = 0
-        if lines and _parse(first) == self._identity:
+        if lines and parse_line(first) == self._identity:
             length = len(first) + 1
             for line in lines[:-1]:
-                record = _to_record(_parse(line))
-                if record is None or not self._take(record):
+                record = _to_record(parse_line(line))
+                if record is None:
                     break
+                shard, offset = self._next_place(record.length)
+                # A finished shard was synced: no need to read it.
+                is_finished = self.shard_file(shard).exists()
+                if not is_finished and not self._is_spooled(record, shard, offset):
+                    break
+                self._add(record, (shard, offset))
                 length += len(line) + 1
         elif self._shard_bytes is not None and self.shard_file(0).exists():
             raise InputError(f"{self.shard_file(0)} exists: delete it, or choose another name")
@@ -176,19 +168,6 @@ class Spool:
         if length == 0:
             self._write_line(self._identity)
         self._forget_the_rest()
-
-    def _take(self, record: Record) -> bool:
-        """Take a video of the journal over if its bytes are there."""
-        layout = Layout(self._shard_bytes)
-        layout.lengths = list(self._layout.lengths)
-        shard, offset = layout.place(record.length)
-        # A finished shard was synced: no need to read it.
-        if not self.shard_file(shard).exists() and not self._is_spooled(record, shard, offset):
-            return False
-        self._layout = layout
-        self.records.append(record)
-        self.places.append((shard, offset))
-        return True
 
     def _is_spooled(self, record: Record, shard: int, offset: int) -> bool:
         spool, begin = self.spool_file(shard), self._start + offset
@@ -202,12 +181,12 @@ class Spool:
 
     def _forget_the_rest(self) -> None:
         """Cut the spools off after what was taken over."""
-        last = len(self._layout.lengths) - 1
+        last = len(self.shard_lengths) - 1
         finished, spool = self.shard_file(last), self.spool_file(last)
         if finished.exists():  # it may get more videos: it is a spool again
             os.replace(finished, spool)
         if spool.exists():
-            os.truncate(spool, self._start + self._layout.lengths[-1])
+            os.truncate(spool, self._start + self.shard_lengths[-1])
         later = last + 1
         while self._shard_bytes is not None and (
             self.shard_file(later).exists() or self.spool_file(later).exists()
@@ -224,16 +203,9 @@ def _is_file_at(file: FileIO, path: Path) -> bool:
         return False
 
 
-def _parse(line: bytes) -> Any:
+def _to_record(line: dict[str, Any] | None) -> Record | None:
     try:
-        return json.loads(line)
-    except ValueError:
-        return None  # the last line of a pack that was killed may be torn
-
-
-def _to_record(line: Any) -> Record | None:
-    try:
-        record = Record(**line)
+        record = Record(**(line or {}))
         is_length = isinstance(record.length, int) and record.length > 0
         sound = is_length and len(bytes.fromhex(record.sha256)) == 32
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A worker process as the pool sees it, and a task on its way through the pool."""
+"""A worker process as the pool sees it: its start, the jobs it was sent, its end."""
 
 from __future__ import annotations
 
@@ -13,57 +13,59 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastdual.loaders.pool.channel import (
-    BufferReader,
-    Channel,
-    ChannelClosed,
-    Place,
-    SharedMemory,
-    Shown,
-)
+from fastdual.loaders.pool.channel import Channel, ChannelClosed
+from fastdual.loaders.pool.jobs import Job
+from fastdual.loaders.pool.memory import Shown
 
 START_SECONDS = 120.0  # a worker imports PyAV and numpy, on a busy machine from a cold disk
 
 
 @dataclass(eq=False)
-class Job:
-    ticket: int
-    task: bytes
-    memory: SharedMemory | None = None
-    offset: int = 0
-    tries: int = 0
-    done: bool = False
-    abandoned: bool = False
-    result: Any = None
-    lender: Worker | None = None
-    buffer: int = -1
-    lent: int | None = None  # the worker's buffer that was offered for the result
-
-
-@dataclass(eq=False)
 class Worker:
+    """A worker process and the jobs that it was sent: the first runs, the others wait.
+
+    Attributes:
+        deadline: When the first job, or the start, has taken too long, on the monotonic clock.
+        ready: Whether the worker has started.
+    """
+
     process: subprocess.Popen[bytes]
     channel: Channel
     deadline: float
     ready: bool = False
-    jobs: deque[Job] = field(default_factory=deque)  # the first runs, the others wait in the socket
-    reader: BufferReader = field(default_factory=BufferReader)
+    jobs: deque[Job] = field(default_factory=deque)
     shown: Shown = field(default_factory=Shown)
+
+    def send(self, job: Job, seconds: float) -> None:
+        """Send a job, which may run for so long."""
+        self.jobs.append(job)
+        if len(self.jobs) == 1:
+            self.begin(seconds)
+        place, descriptor = None, None
+        if job.out is not None:
+            place = job.out.place
+            descriptor = job.out.memory.descriptor if self.shown.show(job.out.memory) else None
+        try:
+            message = (job.task, place, self.shown.take_gone())
+            self.channel.send(message, descriptor=descriptor)
+        except ChannelClosed:
+            self.process.kill()  # or dead already; the pool's thread sees its end
 
     def begin(self, seconds: float) -> None:
         """Note that the first job runs from now on, and may take so long."""
         self.jobs[0].tries += 1
         self.deadline = time.monotonic() + seconds
 
-    def place(self, job: Job) -> tuple[Place | None, int | None]:
-        """Where a job's result goes, and the descriptor that the worker does not have yet."""
-        if job.memory is None:
-            return None, None
-        place = Place(job.memory.number, job.memory.nbytes, job.offset)
-        return place, job.memory.descriptor if self.shown.show(job.memory) else None
+    def end(self) -> str:
+        """Kill the process if it lives, and return how it ended."""
+        if self.process.poll() is None:
+            self.process.kill()  # of no effect on one that is dying of its own signal
+        self.channel.close()
+        return _describe_exit(self.process.wait())
 
 
 def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:
+    """Start a worker process; its first message says whether it could import the function."""
     ours, theirs = socket.socketpair()
     # A worker that is stopped in the middle of a message must not stop us for ever.
     ours.settimeout(START_SECONDS)
@@ -89,7 +91,7 @@ def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:
     return worker
 
 
-def describe_exit(status: int) -> str:
+def _describe_exit(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     try:

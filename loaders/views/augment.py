@@ -26,8 +26,8 @@ from fastdual.loaders.plan import ClipPlan, ClipSpec
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (tuple(255 * value for value in of) for of in (IMAGENET_MEAN, IMAGENET_STD))
 _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from bench.parts.processes import process_tree
+from fastdual.loaders.batch.assemble import MOST_SHARED_BATCHES
 from fastdual.loaders.batch.decoder import available_cpus
-from fastdual.loaders.batch.rows import Assembled, BatchMemory, Chunk, Row
+from fastdual.loaders.batch.rows import Assembled, Chunk, Row
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.pool.handle import Job, Worker
+from fastdual.loaders.pool.handle import Worker
+from fastdual.loaders.pool.jobs import Job
 from tests.loaders.clips import encode
 
 SPEC = ClipSpec(frames_per_clip=4, frame_stride=2, resize_height=40, resize_width=57, crop_size=32)
@@ -72,9 +74,8 @@ def test_batches_and_killed_workers_leave_nothing_behind(index: VideoIndex) -> N
     assert seen["Row"] <= rows
     assert seen["Job"] <= rows + WORKERS
     assert seen["Assembled"] <= rows // BATCH + PREFETCH + 4
-    # Batches lie in at most so many; a worker keeps four that are free for what is no batch.
-    assert seen["shared maps"] <= BatchMemory.MOST_KEPT + rows + 4 * WORKERS
-    assert seen["Worker"] <= rows + WORKERS  # a dead one is known until its results were used
+    assert seen["shared maps"] <= MOST_SHARED_BATCHES + 2  # and of the loader before
+    assert seen["Worker"] <= 2 * WORKERS
     assert seen["descriptors"] - before["descriptors"] <= 2 * seen["shared maps"] + 8 * WORKERS
     assert seen["threads"] - before["threads"] <= 8
     # Each worker and, for a moment, the dead one that it stands in for.

@@ -25,7 +25,9 @@ from fastdual.loaders.index import VideoIndex, build_index, load_index, save_ind
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
+from fastdual.loaders.pool.channel import Channel
 from tests.loaders.clips import encode, read_frames
+from tests.loaders.processes import children
 from tests.loaders.views.augment_reference import reference_views
 
 NUM_VIDEOS = 13
@@ -344,11 +346,6 @@ def test_a_quarantine_list_that_cannot_be_written_is_an_error(
 # ---- the background
 
 
-def children() -> set[int]:
-    task = Path(f"/proc/{os.getpid()}/task")
-    return {int(p) for t in task.iterdir() for p in (t / "children").read_text().split()}
-
-
 def test_closing_ends_thread_and_workers(index: VideoIndex):
     before, threads = children(), threading.active_count()
     loader = ClipLoader(index, SPEC, batch_size=4, num_workers=2)
@@ -373,27 +370,27 @@ def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
     assert children() == before
 
 
-def test_a_loader_may_be_collected_in_a_thread_of_its_own(index: VideoIndex) -> None:
+def test_a_loader_may_be_collected_in_a_thread_of_its_own(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The garbage collector runs wherever memory is asked for."""
-    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
-    next(iter(loader))
-    producer = loader._producer
-    assert producer is not None and producer._assembler is not None
-    pool = producer._assembler._reader._pool
-    deliver = pool._deliver
+    threads, before = set(threading.enumerate()), children()
+    held = [ClipLoader(index, SPEC, batch_size=4, num_workers=1)]
+    next(iter(held[0]))
+    receive, collected_in = Channel.receive, set()
 
-    def collect(*arguments: Any) -> None:
-        producer.stop()
-        deliver(*arguments)
+    def collect(channel: Channel) -> Any:
+        if held:
+            held.clear()
+            collected_in.add(threading.current_thread().name)
+        return receive(channel)
 
-    pool._deliver = collect  # type: ignore[method-assign]
-    with pytest.raises(FailureError, match="closed while it was read"):
-        for _ in range(100):
-            next(iter(loader))
-    for thread in (producer._thread, pool._thread):
-        thread.join(20)
-        assert not thread.is_alive()
-    loader.close()
+    monkeypatch.setattr(Channel, "receive", collect)
+    deadline = time.monotonic() + 30
+    while set(threading.enumerate()) - threads or children() - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert collected_in == {"fastdual-pool"}
 
 
 def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:

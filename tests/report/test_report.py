@@ -12,7 +12,8 @@ from matplotlib.image import imread
 
 from fastdual.errors import FailureError, InputError
 from fastdual.report.draw import draw_feature_map, draw_training_curves
-from fastdual.report.plots import feature_map, save_figure, segment_similarity, training_curves
+from fastdual.report.feature_map import feature_map
+from fastdual.report.plots import draw_map, save_figure, segment_similarity, training_curves
 from fastdual.report.projection import project
 from fastdual.report.runs import RunCurves, distinct_names, read_curves
 from tests.evaluate.test_features import feature_set
@@ -133,14 +134,15 @@ def test_few_videos_get_no_tsne_and_two_no_map() -> None:
 
 def test_identical_features_are_drawn_as_one_point(tmp_path: Path) -> None:
     features = replace(feature_set(12), features=np.ones((12, 5), np.float32))
-    (components,) = project(features.features)
+    drawn = feature_map(features)
+    (components,) = drawn.projections
     assert np.abs(components.points).max() == 0
-    save_figure(feature_map(features, [components], title="x"), tmp_path / "x.png")
+    save_figure(draw_map(drawn, title="x"), tmp_path / "x.png")
 
 
 def test_map_names_classes_and_splits(tmp_path: Path) -> None:
     features = replace(feature_set(30), settings={"backbone": "tiny"})
-    figure = feature_map(features, project(features.features), title="run: 30 videos")
+    figure = draw_map(feature_map(features), title="run: 30 videos")
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert entries == ["run", "wave", "split train", "split ucf101-1/test"]
     drawn = sum(len(c.get_offsets()) for c in figure.axes[0].collections)  # type: ignore[arg-type]
@@ -152,7 +154,7 @@ def test_many_classes_and_unlabelled_videos_fit(tmp_path: Path) -> None:
     names = tuple(f"a class with quite a long name, number {i}" for i in range(101))
     labels = np.arange(120, dtype=np.int32) % 102 - 1
     features = replace(feature_set(120), labels=labels, class_names=names)
-    figure = feature_map(features, project(features.features), title="x")
+    figure = draw_map(feature_map(features), title="x")
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "and 77 more classes" in entries
     save_figure(figure, tmp_path / "x.png")

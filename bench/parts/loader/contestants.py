@@ -19,7 +19,7 @@ from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 Ints = NDArray[np.int64]
 Kind = Literal["ours", "theirs", "limit", "control"]
@@ -145,11 +145,10 @@ def plans(job: Job, index: VideoIndex) -> Iterator[tuple[int, Ints, AugmentTask]
 def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
     """Yield the frames that the loader wants."""
     for video, wanted, views in plans(job, index):
-        table = index.keyframes(video)
         yield ReadTask(
             index.source(video),
             wanted,
-            None if table is None else (table.frames, table.pts, table.offsets),
+            index.keyframes(video),
             (views.spec.resize_height, views.spec.resize_width),
             int(index.rotation[video]),
             int(index.num_frames[video]),

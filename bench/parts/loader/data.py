@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastdual.loaders.decode.encoded import read_encoded
 from fastdual.loaders.index import VideoIndex, build_index, open_index
 from fastdual.loaders.pack import PackOptions, Transcoding, pack
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 _HEIGHT, _WIDTH, _RATE, _SECONDS = 256, 340, 30, 10
 _DIFFERENT = 6  # videos of a written set; the others are copies

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.batch.reader import AugmentTask, ReadTask, decode_planes
+from fastdual.loaders.batch.reader import AugmentTask, ReadTask
+from fastdual.loaders.batch.worker import decode_planes
 from fastdual.loaders.views.augment import augment
 
 _MOST_FRAMES = 64

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bench.parts.train.case import Case
 from fastdual.config.sections import PretrainConfig
 from fastdual.loaders.loader import ClipBatch
+from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 from fastdual.model.dual import DualModel, create_model
-from fastdual.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 from fastdual.training.execution import Execution, choose_execution
 from fastdual.training.loop import StepOutput, Training, take_step
 from fastdual.training.pretrain import Pretraining

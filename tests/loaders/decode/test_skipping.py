@@ -5,9 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdual.loaders.batch.reader import ReadTask, read_task
+from fastdual.loaders.batch.reader import ReadTask
+from fastdual.loaders.batch.worker import run_task
 from fastdual.loaders.decode import skipping
-from fastdual.loaders.decode.video import SeekError, VideoError, decode_all, open_video
+from fastdual.loaders.decode.video import (
+    SeekError,
+    VideoError,
+    decode_all,
+    decode_packet,
+    open_video,
+)
 from fastdual.loaders.index import build_index
 from fastdual.loaders.index.probe import probe_file
 from tests.loaders.clips import encode, read_frames, read_number
@@ -42,14 +49,13 @@ def test_wanted_frames_are_those_of_a_full_decode(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each frame that comes out of the decoder."""
     seen: list[int] = []
-    original = skipping._decode
 
-    def count(packet: object, place: int) -> list[object]:
-        frames = original(packet, place)
+    def count(packet: object, name: str) -> list[object]:
+        frames = decode_packet(packet, name)
         seen.extend(1 for _ in frames)
         return frames
 
-    monkeypatch.setattr(skipping, "_decode", count)
+    monkeypatch.setattr(skipping, "decode_packet", count)
     return seen
 
 
@@ -106,7 +112,9 @@ def test_a_file_that_was_altered_after_indexing_is_refused(tmp_path: Path) -> No
     contents, wanted = path.read_bytes(), np.array([1, 4, 9])
     task = ReadTask(index.source(0), wanted, None, (48, 64), 0, 12)
     expected = read_frames(path, wanted, size=(48, 64))
-    assert np.array_equal(read_task(task), expected)
+    out = np.empty_like(expected)
+    run_task(task, out)
+    assert np.array_equal(out, expected)
     random, other_pictures = np.random.default_rng(5), 0
     for _ in range(40):
         damaged = bytearray(contents)
@@ -118,10 +126,11 @@ def test_a_file_that_was_altered_after_indexing_is_refused(tmp_path: Path) -> No
         except VideoError:
             pass
         with pytest.raises(VideoError, match="was changed after it was indexed"):
-            read_task(task)
+            run_task(task, out)
     assert other_pictures >= 1  # which decode without a complaint
     path.write_bytes(contents)
-    assert np.array_equal(read_task(task), expected)
+    run_task(task, out)
+    assert np.array_equal(out, expected)
 
 
 def test_every_file_of_the_zoo(shared_data: Path, tmp_path: Path) -> None:

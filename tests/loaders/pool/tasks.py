@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fastdual.loaders.index.probe import probe_file
+from tests.loaders.processes import anonymous_mib
 
 
-def run(task: tuple[str, Any]) -> Any:
+def run(task: tuple[str, Any], out: NDArray[Any] | None = None) -> Any:
     """Do what the first word says."""
     verb, value = task
     if verb == "square":
@@ -28,9 +29,10 @@ def run(task: tuple[str, Any]) -> Any:
         os.kill(os.getpid(), value)
     if verb == "exit":
         os._exit(value)
-    if verb == "array":
-        number, count = value
-        return np.full((count, 3), number % 256, np.uint8)
+    if verb == "fill":
+        assert out is not None
+        out[...] = value
+        return None
     if verb == "gaps":
         return _leave_gaps(value)
     if verb == "lambda":
@@ -53,8 +55,7 @@ def _leave_gaps(mib: int) -> float:
     libc.malloc(1 << 16)  # it stays at the top of the heap
     for block in blocks:
         libc.free(block)
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss_Anon:")).split()[1]) / 1024
+    return anonymous_mib(os.getpid())
 
 
 def crash_once(folder: str, name: str) -> str:

@@ -1,22 +1,22 @@
 """The worker pool: nothing is lost, whatever happens to a worker."""
 
-import gc
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from fastdual.errors import FailureError
-from fastdual.loaders.pool.channel import ChannelClosed, SharedMemory
-from fastdual.loaders.pool.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool.channel import Channel, ChannelClosed
+from fastdual.loaders.pool.memory import SharedMemory, SharedRows
+from tests.loaders.processes import alive, wait_until_dead
 
 RUN = "tests.loaders.pool.tasks:run"
 
@@ -30,21 +30,6 @@ def send_ahead(request: pytest.FixtureRequest) -> bool:
 def pool(send_ahead: bool) -> Iterator[ProcessPool]:
     with ProcessPool(RUN, num_workers=2, timeout_seconds=20, send_ahead=send_ahead) as pool:
         yield pool
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def wait_until_dead(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still alive: {pids}"
-        time.sleep(0.02)
 
 
 def test_imap_yields_in_the_order_of_the_tasks(pool: ProcessPool) -> None:
@@ -112,17 +97,20 @@ def test_a_worker_has_its_next_task_before_it_is_done(pool: ProcessPool, send_ah
 
 
 @pytest.mark.timeout(60)
-def test_a_worker_that_is_dead_when_it_is_sent_a_task_is_noticed() -> None:
+def test_a_worker_that_is_dead_when_it_is_sent_a_task_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with ProcessPool(RUN, num_workers=1, timeout_seconds=20) as pool:
         pool.result(pool.submit(("square", 1)))
-        (worker,) = pool._workers
+        send = Channel.send
 
-        def send(*message: object, descriptor: int | None = None) -> None:
-            worker.process.kill()
-            worker.process.wait()
+        def send_to_a_dead_one(*arguments: Any, **options: Any) -> None:
+            monkeypatch.setattr(Channel, "send", send)
+            (pid,) = pool.worker_pids()
+            os.kill(pid, signal.SIGKILL)
             raise ChannelClosed("broken pipe")
 
-        worker.channel.send = send  # type: ignore[method-assign]
+        monkeypatch.setattr(Channel, "send", send_to_a_dead_one)
         assert pool.result(pool.submit(("square", 7))) == 49
 
 
@@ -172,126 +160,30 @@ def test_killing_random_workers_loses_nothing(pool: ProcessPool) -> None:
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 kills += 1
 
-    def tasks_until_three_died() -> Iterator[tuple[str, object]]:
-        nonlocal given
-        while given < 200 or (kills < 3 and given < 20_000):
-            yield (("sleep", 0.02), ("array", (given, 100_000)))[given % 2]
-            given += 1
-
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
+    shared = SharedRows(memory := SharedMemory(6 * 300_000), memory.array((6, 300_000), "|u1"))
+    pending: deque[tuple[int, int]] = deque()
     given = count = 0
-    for (verb, value), result in pool.imap(tasks_until_three_died(), window=6):
-        assert not isinstance(result, TaskFailure), result
-        if verb == "array":
-            assert result.shape == (100_000, 3) and (result == value[0] % 256).all()
+    while given < 200 or (kills < 3 and given < 20_000) or pending:
+        if len(pending) < 6 and (given < 200 or kills < 3):
+            if given % 2:
+                ticket = pool.submit(("fill", given % 256), out=shared.row(given % 6))
+            else:
+                ticket = pool.submit(("sleep", 0.02))
+            pending.append((given, ticket))
+            given += 1
+            continue
+        number, ticket = pending.popleft()
+        assert not isinstance(pool.result(ticket), TaskFailure)
+        pool.release(ticket)
+        if number % 2:
+            assert (shared.values[number % 6] == number % 256).all()
         count += 1
     stop.set()
     killer.join()
     assert count == given
     assert kills >= 3
-
-
-def test_arrays_keep_their_values_until_released(pool: ProcessPool) -> None:
-    sizes = [0, 1, 400_000, 5, 2_000_000, 350_000, 350_001]
-    tickets = [pool.submit(("array", (n, size))) for n, size in enumerate(sizes)]
-    views = [pool.result(ticket) for ticket in tickets]
-    for number, (view, size) in enumerate(zip(views, sizes, strict=True)):
-        assert np.array_equal(view, np.full((size, 3), number, np.uint8))
-
-
-def mapped_buffers() -> int:
-    """Shared buffers that this process maps, without those that wait for the collector."""
-    gc.collect()
-    return Path("/proc/self/maps").read_text().count("memfd:fastdual")
-
-
-def test_released_buffers_are_used_again() -> None:
-    others = mapped_buffers()  # of loaders that earlier tests left open
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=20) as pool:
-        for number in range(40):
-            ticket = pool.submit(("array", (number, 700_000)))
-            assert (pool.result(ticket) == number).all()
-            pool.release(ticket)
-        maps = Path(f"/proc/{pool.worker_pids()[0]}/maps").read_text()
-        assert maps.count("memfd:fastdual") <= 2
-        assert mapped_buffers() - others <= 2
-
-
-def test_buffers_of_a_burst_are_given_back() -> None:
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=20) as pool:
-        tickets = [pool.submit(("array", (n, 400_000))) for n in range(30)]
-        for ticket in tickets:
-            pool.result(ticket)
-            pool.release(ticket)
-        tickets = [pool.submit(("array", (n, 400_000))) for n in range(30)]
-        for ticket in tickets:
-            pool.result(ticket)
-        for ticket in tickets:
-            pool.release(ticket)
-        pool.result(pool.submit(("square", 1)))
-        maps = Path(f"/proc/{pool.worker_pids()[0]}/maps").read_text()
-        assert maps.count("memfd:fastdual") <= 5
-
-
-def test_an_array_of_a_dead_worker_stays_readable() -> None:
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=20) as pool:
-        view = pool.result(pool.submit(("array", (9, 500_000))))
-        os.kill(pool.worker_pids()[0], signal.SIGKILL)
-        assert pool.result(pool.submit(("square", 4))) == 16
-        assert (view == 9).all()
-
-
-def memories_of(pid: int) -> int:
-    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    return sum("memfd:fastdual" in line for line in maps)
-
-
-def test_a_worker_lets_go_of_memory_that_is_gone() -> None:
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
-        kept = SharedMemory(1 << 20)
-        for number in range(40):
-            memory = SharedMemory(1 << 20)
-            for target in (kept, memory):
-                ticket = pool.submit(("array", (number, 5)), memory=target, offset=1024)
-                assert pool.result(ticket) is None
-                pool.release(ticket)
-                made = target.floats().view(np.uint8)[1024 : 1024 + 15]
-                assert (made == number).all()
-            del target, memory, made
-            (pid,) = pool.worker_pids()
-            assert memories_of(pid) <= 3  # the one kept, the last, the one before
-
-
-def test_memory_can_be_sent_until_the_interpreter_has_ended() -> None:
-    """Loaders are closed at exit, and until then their workers are given memory to write to."""
-    code = (
-        "import os, weakref\n"
-        "from fastdual.loaders.pool.channel import ChannelClosed, SharedMemory\n"
-        "class Loader: pass\n"
-        "loader, held = Loader(), []\n"
-        "weakref.finalize(loader, lambda: print(os.fstat(held[0].descriptor).st_size))\n"
-        "held.append(SharedMemory(4096))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("4096\n", "")
-
-
-def test_a_worker_gives_free_memory_back_to_the_system() -> None:
-    """Small blocks between ones that stay: free, but in the heap until it is trimmed."""
-    with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
-        pool.result(pool.submit(("square", 1)))
-        (pid,) = pool.worker_pids()
-        assert pool.result(pool.submit(("gaps", 64))) > 64  # freed, and still held
-        for _ in pool.imap([("square", number) for number in range(300)], window=4):
-            pass
-        assert anonymous_mib(pid) < 40
-
-
-def anonymous_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("Pss_Anon:")]
-    return int(line.split()[1]) / 1024
 
 
 def test_a_released_pending_task_is_dropped() -> None:
@@ -317,47 +209,6 @@ def test_closing_kills_the_workers_and_frees_a_waiting_caller() -> None:
     pool.close()
     with pytest.raises(ValueError, match="closed"):
         pool.submit(("square", 1))
-
-
-def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    script = (
-        "import sys; from fastdual.loaders.pool.pool import ProcessPool\n"
-        f"pool = ProcessPool({RUN!r}, num_workers=2, timeout_seconds=600)\n"
-        "tickets = [pool.submit(('square', 1)) for _ in range(4)]\n"
-        "[pool.result(ticket) for ticket in tickets]\n"
-        "[pool.submit(('sleep', 600)) for _ in range(2)]\n"
-        "print(*pool.worker_pids(), flush=True); sys.stdin.read()"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-    )
-    assert parent.stdout is not None and parent.stdin is not None
-    pids = [int(word) for word in parent.stdout.readline().split()]
-    assert pids and all(alive(pid) for pid in pids)
-    parent.kill()
-    parent.wait()
-    wait_until_dead(pids)
-    parent.stdin.close()
-    parent.stdout.close()
-
-
-def test_a_function_that_cannot_be_imported_is_one_clear_error() -> None:
-    with (
-        ProcessPool("fastdual.no_such_module:f", num_workers=2, timeout_seconds=5) as pool,
-        pytest.raises(FailureError, match="could not import fastdual.no_such_module:f"),
-    ):
-        pool.result(pool.submit(1))
-
-
-def test_what_decoders_print_does_not_reach_the_terminal(
-    pool: ProcessPool, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert pool.result(pool.submit(("noise", 1))) == 1
-    captured = capfd.readouterr()
-    assert captured.err == "" and captured.out == ""
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -1,24 +1,15 @@
 """The augmentation in numpy against the float64 reference, and against the graph of the GPU."""
 
-import gc
-import os
-import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from fastdual.loaders.batch.reader import FrameReader, unique_frames
-from fastdual.loaders.batch.rows import BatchMemory
-from fastdual.loaders.index import build_index
+from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.views.augment import Blur, augment, gaussian
-from tests.loaders.clips import encode
 from tests.loaders.views.augment_reference import blur, reference_views
 from tests.loaders.views.test_graph import (
-    NUM_FRAMES,
     SPECS,
     TOLERANCE,
     build,
@@ -91,54 +82,3 @@ def test_the_blur_mirrors_at_the_border_of_any_size(size: int, sigma: float) -> 
     if size > len(gaussian(sigma)) // 2:  # numpy's "reflect" is mirrored once, ours as the graph's
         assert np.abs(planes.transpose(1, 2, 3, 0) - blur(values, sigma)).max() < 1e-5
     assert np.abs(planes).max() <= largest + 1e-6
-
-
-def test_memory_of_a_batch_is_used_again_only_when_nobody_holds_it() -> None:
-    memory = BatchMemory()
-
-    def take(*shape: int) -> torch.Tensor:
-        return torch.from_numpy(memory.take(shape)[0])
-
-    first, second = take(4, 1000), take(4, 1000)
-    place = first.data_ptr()
-    assert second.data_ptr() != place
-    row = first[2].view(10, 100).numpy()
-    del first
-    gc.collect()
-    assert take(4, 1000).data_ptr() != place  # `row` is a part of it
-    del row
-    assert take(4, 1000).data_ptr() == place
-    assert take(3, 1000).shape == (3, 1000) and take(0, 1000).shape == (0, 1000)
-    held = [take(1, 10) for _ in range(20)]
-    assert len({batch.data_ptr() for batch in held}) == 20
-    assert memory.take((2, 10))[1] is None  # too many are held: plain memory
-    held.clear()
-    assert memory.take((2, 10))[1] is not None
-
-
-def test_views_are_made_where_they_are_wanted(tmp_path: Path) -> None:
-    """Rows of two batches, each at its place, also after a worker was killed."""
-    spec = SPECS["pretrain"]
-    encode(tmp_path / "videos" / "a.mp4", NUM_FRAMES)
-    index = build_index(tmp_path / "videos", tmp_path / "x.h5", num_workers=1)
-    plan = plan_for(spec, [0] * 6)
-    plan.crop_x[:, 0] = np.arange(6)
-    wanted, order = unique_frames(plan)
-    shape = (3, spec.num_views, spec.frames_per_clip, spec.crop_size, spec.crop_size, 3)
-    memory = BatchMemory()
-    batches = [memory.take(shape) for _ in range(2)]
-    reader = FrameReader(index, spec, num_workers=1, timeout_seconds=60)
-    for row in range(6):
-        array, shared = batches[row % 2]
-        arguments = plan[row : row + 1], wanted[row], order[row : row + 1]
-        offset = row // 2 * array[0].nbytes
-        ticket = reader.submit_views(*arguments, memory=shared, offset=offset)
-        assert reader.result(ticket) is None
-        reader.release(ticket)
-        ticket = reader.submit_views(*arguments)
-        assert np.array_equal(reader.result(ticket), array[row // 2])
-        reader.release(ticket)
-        if row == 2:
-            os.kill(reader._pool.worker_pids()[0], signal.SIGKILL)
-    reader.close()
-    assert len({array[row].tobytes() for array, _ in batches for row in range(3)}) == 6

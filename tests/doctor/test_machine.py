@@ -1,0 +1,41 @@
+"""The diagnosis as text, and what is missing."""
+
+import sys
+
+import pytest
+
+from fastdual.doctor.check import Check
+from fastdual.doctor.machine import Diagnosis, check_video_packages, diagnose
+
+
+def test_text_names_every_check_on_a_line_of_its_own() -> None:
+    check = Check("decode x", "unavailable", "not here", required=True)
+    diagnosis = Diagnosis({"torch": "2"}, {"CPU": "1 core"}, [check], {"decode": "pyav: why"})
+    assert diagnosis.to_text().splitlines() == [
+        "versions",
+        "  torch        2",
+        "machine",
+        "  CPU          1 core",
+        "checks",
+        "  decode x             FAILED unavailable: not here",
+        "used",
+        "  decode       pyav: why",
+    ]
+    assert diagnosis.failures == [check]
+
+
+def test_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    check = check_video_packages()
+    assert check.failed
+    assert check.detail.startswith("av (")
+    assert 'pip install "fastdual[video]"' in check.detail
+
+
+@pytest.mark.gpu
+def test_gpu_is_fit() -> None:
+    diagnosis = diagnose()
+    assert not diagnosis.failures
+    status = {check.name: check.status for check in diagnosis.checks}
+    for name in ("loss contrastive", "loss shuffle-rank", "bf16 conv3d", "decode nvdec"):
+        assert status[name] == "ok"

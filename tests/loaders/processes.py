@@ -1,0 +1,38 @@
+"""What the tests ask of worker processes: which there are, and what they hold."""
+
+import os
+import time
+from pathlib import Path
+
+
+def children() -> set[int]:
+    """Process ids of this process's children."""
+    task = Path(f"/proc/{os.getpid()}/task")
+    return {int(p) for t in task.iterdir() for p in (t / "children").read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until_dead(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"still alive: {pids}"
+        time.sleep(0.02)
+
+
+def shared_maps(pid: int) -> int:
+    """Shared memories that a process maps."""
+    return Path(f"/proc/{pid}/maps").read_text().count("memfd:fastdual")
+
+
+def anonymous_mib(pid: int) -> float:
+    """Memory of a process's own that it holds."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("Pss_Anon:")]
+    return int(line.split()[1]) / 1024
