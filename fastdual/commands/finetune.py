@@ -99,7 +99,7 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
 
 def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
     """Train and test in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
     from fastdual.evaluate.ten_clips import finetune_and_test
     from fastdual.loaders.index import open_index
 

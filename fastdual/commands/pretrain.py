@@ -101,7 +101,7 @@ def _check_backbone(config: Any) -> None:
 
 def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
     from fastdual.training.pretrain import pretrain
 

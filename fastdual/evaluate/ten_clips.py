@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import Resolved
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
 from fastdual.evaluate.features import LeftOut

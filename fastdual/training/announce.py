@@ -5,7 +5,7 @@ from typing import Any
 
 from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.sections import PretrainConfig, TrainingConfig
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.training.execution import Execution
 from fastdual.training.task import Start
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import Resolved
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.encoder import VideoEncoder

@@ -9,7 +9,7 @@ from torch import nn
 
 from fastdual.config.recipe import Resolved
 from fastdual.config.sections import PretrainConfig
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import InputError
 from fastdual.kernels.backend import runs_triton
 from fastdual.loaders.index import VideoIndex

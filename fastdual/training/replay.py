@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.backbones.custom import check_named
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch

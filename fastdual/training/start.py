@@ -15,7 +15,8 @@ from torch import nn
 from fastdual.config.recipe import to_toml
 from fastdual.config.sections import RunConfig, TrainingConfig
 from fastdual.distributed.signals import StopRequest
-from fastdual.distributed.team import Team, World, joined
+from fastdual.distributed.team import Team, joined
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.index import VideoIndex

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from fastdual.config.sections import TrainingConfig
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.training.collapse import CollapseWatch

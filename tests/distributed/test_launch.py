@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from fastdual.commands.pretrain import command as pretrain_command
 from fastdual.commands.shared.launching import arguments_of
-from fastdual.distributed.launch import _root_cause
+from fastdual.distributed.launch import root_cause
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.order import EpochOrder
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
@@ -196,7 +196,7 @@ def test_a_signal_that_memory_does_not_explain_is_named_alone(tmp_path: Path) ->
         (signal.SIGKILL, " (the kernel does so when memory"),
     ):
         failure = ProcessFailure(local_rank=1, pid=7, exitcode=-number, error_file="")
-        error = _root_cause({1: failure}, tmp_path)
+        error = root_cause({1: failure}, tmp_path)
         assert str(error).startswith(f"rank 1 was ended by {number.name}{why}")
 
 

@@ -18,7 +18,8 @@ import torch.multiprocessing as mp
 from torch import distributed as dist
 
 from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.distributed.team import LostProcessError, Team, World, first_node, joined, read_world
+from fastdual.distributed.team import LostProcessError, Team, joined
+from fastdual.distributed.world import World, first_node, read_world
 from fastdual.errors import InputError
 from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastdual.config.recipe import read_recipe
 from fastdual.config.sections import resolve
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipBatch

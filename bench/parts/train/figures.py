@@ -17,7 +17,7 @@ from bench.parts.results import Row
 from bench.parts.train.case import Size
 from bench.parts.train.contestants import Contestant
 from fastdual.backbones import create_backbone
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.run.folder import RunFolder

@@ -77,7 +77,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
         root: folder that the videos lie under.
     """
     from fastdual.distributed.launch import LaunchPlan, launch
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
     from fastdual.loaders.order import check_world
     from fastdual.training.execution import check_gpus
