@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions

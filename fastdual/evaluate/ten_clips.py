@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdual.config.finetune import FinetuneConfig
+from fastdual.config import FinetuneConfig
 from fastdual.config.recipe import Resolved
 from fastdual.distributed.world import World
 from fastdual.evaluate.classify import Classification

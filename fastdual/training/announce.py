@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fastdual.config.finetune import FinetuneConfig
+from fastdual.config import FinetuneConfig
 from fastdual.config.sections import PretrainConfig, TrainingConfig
 from fastdual.distributed.world import World
 from fastdual.training.execution import Execution

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from fastdual.config.finetune import FinetuneConfig
+from fastdual.config import FinetuneConfig
 from fastdual.config.recipe import Resolved
 from fastdual.distributed.world import World
 from fastdual.errors import InputError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.functional import contrastive_loss_with_metrics, shuffle_rank_loss_with_metrics
 from fastdual.kernels.dispatch import Backend
 from fastdual.kernels.objective import Part

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from fastdual.config import PretrainConfig
 from fastdual.config.recipe import Resolved
-from fastdual.config.sections import PretrainConfig
 from fastdual.distributed.world import World
 from fastdual.errors import InputError
 from fastdual.kernels.backend import runs_triton

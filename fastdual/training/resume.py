@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from fastdual._version import __version__
+from fastdual.config import FinetuneConfig
 from fastdual.config.finetune import FIXED_KEYS as FINETUNE_FIXED_KEYS
-from fastdual.config.finetune import FinetuneConfig
 from fastdual.config.recipe import Layer, Resolved, build, read_recipe, read_toml
 from fastdual.config.sections import (
     FIXED_KEYS,

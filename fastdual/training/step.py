@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.loaders.loader import ClipBatch
 from fastdual.training.chunks import ChunkedEmbeddings, embed_without_graph
 from fastdual.training.execution import Execution

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastdual.commands.pretrain import command
 from fastdual.commands.shared.launching import LAUNCH_OPTIONS
+from fastdual.config import resolve
 from fastdual.config.recipe import read_toml
-from fastdual.config.sections import resolve
 from fastdual.run.checkpoint import find_checkpoint
 from fastdual.weights.load import load_network
 from tests.runs import (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastdual.config.finetune import FinetuneConfig
+from fastdual.config import FinetuneConfig
 from fastdual.config.recipe import read_recipe
 from fastdual.run.folder import RunFolder
 from fastdual.training.resume import resolve_finetune

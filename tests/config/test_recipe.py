@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastdual.config import PretrainConfig, resolve
 from fastdual.config.recipe import parse_toml, read_recipe, recipe_names, to_toml
-from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.errors import InputError
 
 DEFAULTS = PretrainConfig()

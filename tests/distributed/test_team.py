@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed as dist
 
-from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.config import PretrainConfig, resolve
 from fastdual.distributed.team import LostProcessError, Team, joined
 from fastdual.distributed.world import World, read_world
 from fastdual.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdual.config.finetune import FinetuneConfig
+from fastdual.config import FinetuneConfig
 from fastdual.evaluate.embed import EmbedOptions, embed_clips
 from fastdual.evaluate.ten_clips import classify_by_clips
 from fastdual.loaders.index import VideoIndex, build_index

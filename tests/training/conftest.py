@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.config import PretrainConfig, resolve
 from fastdual.distributed.world import World
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.model.dual import create_model

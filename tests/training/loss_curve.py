@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdual.config import resolve
 from fastdual.config.recipe import read_recipe
-from fastdual.config.sections import resolve
 from fastdual.distributed.world import World
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import create_model

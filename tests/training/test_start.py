@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastdual.config import PretrainConfig, resolve
 from fastdual.config.recipe import to_toml
-from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.loaders.index import load_index
 from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint

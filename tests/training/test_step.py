@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.config import PretrainConfig, resolve
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import draw_plan
 from fastdual.model.dual import create_model

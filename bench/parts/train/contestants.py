@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.train.case import Case
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 from fastdual.model.dual import DualModel, create_model
