@@ -3,23 +3,25 @@
     python -m bench.gpu_check [--out FOLDER]
 
 Compiles every kernel ahead of time for sm_80, sm_90 and sm_100, which needs no GPU and takes
-minutes on few cores, seconds where Triton's cache has them. With a GPU, runs the tests marked `gpu`
-and the benchmarks, under limits that add up to less than ten minutes, and writes their results and
-summary.json to FOLDER. Without one it says so after the compilation and exits 0.
+minutes on few cores, seconds if Triton's cache has them. With a GPU it then runs the tests marked
+`gpu` and the benchmarks, under limits that add up to less than ten minutes, and writes results and
+summary.json to FOLDER. Without a GPU it says so after the compilation and exits 0.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
-from bench.parts.results import describe_machine
+from bench.parts.results import Row, describe_machine, write_json
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,6 @@ class Check:
     arguments: tuple[str, ...]
     limit_seconds: int
     needs_gpu: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a check ended."""
-
-    name: str
-    passed: bool
-    seconds: float
-    note: str
 
 
 CHECKS = (
@@ -55,8 +47,8 @@ CHECKS = (
 )  # fmt: skip
 
 
-def run_check(check: Check, out: Path) -> Outcome:
-    """Run one command with its output in OUT/NAME.log; a failure ends nothing else."""
+def run_check(check: Check, out: Path) -> Row:
+    """Run one command with its output in OUT/NAME.log; return how it ended."""
     command = [sys.executable, *(part.format(out=out) for part in check.arguments)]
     environment = {**os.environ, "FASTDUAL_REQUIRE_GPU": "1"} if check.needs_gpu else None
     start = time.monotonic()
@@ -68,11 +60,12 @@ def run_check(check: Check, out: Path) -> Outcome:
             note = "" if code == 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
             note = f"not done after {check.limit_seconds} s"
-    return Outcome(check.name, not note, round(time.monotonic() - start, 1), note)
+    seconds = round(time.monotonic() - start, 1)
+    return {"name": check.name, "passed": not note, "seconds": seconds, "note": note}
 
 
 def main() -> int:
-    """Run the checks of this machine; the exit code says whether all passed."""
+    """Run the checks that this machine can run; return 0 if all passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/gpu-check"))
     out = parser.parse_args().out
@@ -85,15 +78,15 @@ def main() -> int:
         print(f"{check.name} ...", flush=True)
         outcome = run_check(check, out)
         outcomes.append(outcome)
-        verdict = "ok" if outcome.passed else f"FAILED: {outcome.note}; {out / check.name}.log"
-        print(f"{check.name}: {verdict} ({outcome.seconds} s)", flush=True)
+        note = outcome["note"]
+        verdict = f"FAILED: {note}; {out / check.name}.log" if note else "ok"
+        print(f"{check.name}: {verdict} ({outcome['seconds']} s)", flush=True)
     machine = describe_machine(torch.device("cuda" if has_gpu else "cpu"))
-    summary = {"machine": machine, "checks": [asdict(outcome) for outcome in outcomes]}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json({"machine": machine, "checks": outcomes}, out / "summary.json")
     if not has_gpu:
         left = ", ".join(check.name for check in CHECKS if check.needs_gpu)
         print(f"no CUDA device here: only the compilation was checked; left for one: {left}")
-    return 0 if all(outcome.passed for outcome in outcomes) else 1
+    return int(not all(outcome["passed"] for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What every kernel costs on sm_80, sm_90 and sm_100, compiled here without a GPU.
 
-`python -m bench.kernels` writes bench/results/kernels_aot.csv: registers, spills, shared memory
-and thread blocks a multiprocessor of every kernel in every tile. The tiles were chosen by this
-table. Rows of the committed table stay where neither the kernel's source, nor its launch, nor
-Triton has changed; --fresh compiles them all.
+    python -m bench.kernels [--fresh] [--jobs N] [--out FOLDER]
+
+Writes bench/results/kernels_aot.csv: registers, spills, shared memory and thread blocks per
+multiprocessor of every kernel in every tile. The tiles were chosen by this table. A row of the
+committed table stays if the kernel's source, its launch and Triton are the same; --fresh compiles
+all of them.
 """
 
 import argparse
@@ -13,45 +15,37 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.parts.results import RESULTS, Row
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-if TYPE_CHECKING:
-    from bench.parts.kernels.compile import Launch
+import triton
+
+from bench.parts.kernels.cases import table_cases
+from bench.parts.kernels.compile import Launch, compile_launch
+from bench.parts.results import RESULTS, Row, to_csv
+from fastdual.loaders import files
 
 ARCHITECTURES = (80, 90, 100)
 TABLE = RESULTS / "kernels_aot.csv"
-# What a row says of a compiled kernel, and under which version of Triton: all that stays of it.
-COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor", "triton")
+COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor")
 
 Key = tuple[str, str]  # a launch's digest, and the architecture
 
 
 def compile_case(number: int) -> list[Row]:
-    """Rows of the case of that number, one an architecture; runs in a process of its own."""
-    import triton
-
-    from bench.parts.kernels import cases as aot_cases
-    from bench.parts.kernels import compile as aot
-
-    case, launch = list(aot_cases.table_cases())[number]
+    """Return the rows of the case of that number, one per architecture. Runs in a worker."""
+    case, launch = list(table_cases())[number]
     rows = []
     for architecture in ARCHITECTURES:
-        usage = aot.compile_launch(launch, architecture)
-        costs = (
-            usage.registers,
-            usage.local_bytes,
-            usage.shared_bytes,
-            usage.blocks_per_multiprocessor,
-            triton.__version__,
-        )
-        rows.append(describe(case, launch, architecture, dict(zip(COSTS, costs, strict=True))))
+        usage = compile_launch(launch, architecture)
+        costs = {name: getattr(usage, name) for name in COSTS} | {"triton": triton.__version__}
+        rows.append(describe(case, launch, architecture, costs))
     return rows
 
 
-def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
-    """The row of one launch on one architecture."""
+def describe(case: str, launch: Launch, architecture: int, costs: Row) -> Row:
+    """Return the row of one launch on one architecture."""
     return {
         "kernel": launch.name,
         "case": case,
@@ -66,24 +60,21 @@ def describe(case: str, launch: "Launch", architecture: int, costs: Row) -> Row:
 
 
 def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
-    """What a table knows of launches compiled by this version of Triton."""
+    """Return what a table knows about launches compiled by this version of Triton."""
     return {
-        (row["digest"], row["architecture"]): {name: row[name] for name in COSTS}
+        (row["digest"], row["architecture"]): {name: row[name] for name in (*COSTS, "triton")}
         for row in table
         if row["triton"] == triton_version and "digest" in row
     }
 
 
 def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
-    """Rows of all cases in their order; what is not known is compiled."""
-    from bench.parts.kernels import cases as aot_cases
-
-    cases = list(aot_cases.table_cases())
-    wanted = [f"sm_{architecture}" for architecture in ARCHITECTURES]
+    """Return the rows of all cases in order; what is not known is compiled by so many jobs."""
+    cases = list(table_cases())
     missing = [
         number
         for number, (_, launch) in enumerate(cases)
-        if any((launch.digest, name) not in known for name in wanted)
+        if any((launch.digest, f"sm_{name}") not in known for name in ARCHITECTURES)
     ]
     compiled: dict[int, list[Row]] = {}
     with ProcessPoolExecutor(jobs) as pool:
@@ -101,24 +92,19 @@ def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
 
 
 def main() -> None:
+    """Compile, write the table, and name the cases that spill."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of kernels_aot.csv")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time")
-    parser.add_argument("--fresh", action="store_true", help="compile what the table knows, too")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of compilers")
+    parser.add_argument("--fresh", action="store_true", help="compile also what the table knows")
     arguments = parser.parse_args()
-    import triton
-
     known: dict[Key, Row] = {}
     if TABLE.exists() and not arguments.fresh:
         with TABLE.open(newline="") as file:
             known = known_costs(csv.DictReader(file), triton.__version__)
     rows = table_rows(known, arguments.jobs)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / TABLE.name
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write(path, to_csv(rows), "the table")
     spilling = sorted({row["case"] for row in rows if int(row["spilled_bytes"])})
     print(f"{len(rows)} rows in {path}; cases that spill: {', '.join(spilling) or 'none'}")
 

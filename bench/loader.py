@@ -227,13 +227,13 @@ def run_all(parsed: argparse.Namespace, folder: Path) -> list[Row]:
         num_workers=parsed.workers,
     )
     job = Job(
-        REFERENCE,
-        str(folder),
-        min(parsed.batch_size, len(prepared.index)),
-        parsed.warmup,
-        parsed.batches,
-        parsed.workers,
-        parsed.seconds,
+        contestant=REFERENCE,
+        folder=str(folder),
+        batch_size=min(parsed.batch_size, len(prepared.index)),
+        num_workers=parsed.workers,
+        warmup=parsed.warmup,
+        batches=parsed.batches,
+        seconds=parsed.seconds,
     )
     environment = lend_ffmpeg(folder / "ffmpeg")
     facts = admit(contestants, job, environment)

@@ -1,32 +1,36 @@
-"""Does the method do what its paper says? The three objectives, trained alike, measured alike.
+"""Does the method do what its paper says? The three objectives, trained and measured alike.
 
     python -m bench.method [--data NAME=PATH ...] [--seeds 3] [--steps 320] [--recipe tiny]
     python -m bench.method ... --contestants clip --set loss.clip_temperature=0.07
 
-Trains `clip`, `clip+rank` and `clip+rank+coherence` on the split `train` of each data set, with
-equal budget and the same seeds, and measures them on `test`: retrieval, linear probe, variance
-within and between videos, rank accuracy. An untrained network and two ways to look at pixels stand
-beside them. NAME=PATH is a folder, a CSV, an index or a pack; `demo` alone is the demo set.
+Trains `clip`, `clip+rank` and `clip+rank+coherence` on the split `train` of each data set, with the
+same budget and seeds, and measures them on `test`: retrieval, linear probe, variance within and
+between videos, rank accuracy. An untrained network and two baselines, which see only pixels, are
+measured too. NAME=PATH is a folder, a CSV, an index or a pack; `demo` alone is the demo set.
 
-The second command measures some of them only. What differs in the settings of its losses alone is
-put into the table of the others, so that plain contrast may have a temperature of its own.
+The second command measures only some contestants. If only settings of their losses differ, they go
+into the table of the others, so that plain contrast may have a temperature of its own.
 
-Each row is written as it is measured, and rows that are there are not measured again: stop it and
-start it as you like. Writes OUT.json, OUT.csv, OUT.png, and OUT.txt with the conclusion.
+Each row is written once it is measured, and existing rows are not measured again, so the command
+may be stopped and repeated. Writes OUT.json, OUT.csv, OUT.png, and OUT.txt with the conclusion.
 """
 
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
 from bench.parts.method.run import (
+    BASELINES,
     CONTESTANTS,
-    NO_MERIT,
     OBJECTIVES,
     Budget,
     chances,
@@ -35,24 +39,24 @@ from bench.parts.method.run import (
 )
 from bench.parts.method.summary import conclude, draw, one_line
 from bench.parts.method.tables import is_way
-from bench.parts.results import RESULTS, Row, describe_machine, write_rows
+from bench.parts.results import RESULTS, Row, describe_machine, read_rows, write_rows
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+from fastdual.loaders import files
 from fastdual.loaders.index import VideoIndex, open_index
 
-# Of two rows that agree in these, one is enough.
+# Rows that agree in these columns are the same row.
 _KEY = ("data", "fingerprint", "contestant", "seed", "budget", "clips_per_video")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing, then write the picture and the conclusion."""
+    """Measure the missing rows, then write the picture and the conclusion."""
     options = _parse(arguments)
     sets = [_open(text, options.work) for text in options.data or ["demo"]]
     budget = Budget(recipe=options.recipe, steps=options.steps, settings=tuple(options.settings))
-    rows = json.loads(_json(options.out).read_text()) if _json(options.out).exists() else []
+    rows = read_rows(options.out.with_suffix(".json"))
     for name, index in sets:
-        allowed = options.allow_overlap
-        refuse_overlaps(index_overlaps(index, "train", "test"), allowed=allowed)
+        refuse_overlaps(index_overlaps(index, "train", "test"), allowed=options.allow_overlap)
         for contestant, seed in _schedule(options.contestants, options.seeds):
             plan = _plan(name, index, contestant, seed, budget, options.clips_per_video)
             if any(all(row[key] == plan[key] for key in _KEY) for row in rows):
@@ -62,22 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_rows(rows, options.out)
             print(one_line(row), flush=True)
     text = conclude(rows)
-    options.out.with_suffix(".txt").write_text(text + "\n")
+    files.write(options.out.with_suffix(".txt"), text + "\n", "the conclusion")
     draw(rows, options.out.with_suffix(".png"))
     print(text)
 
 
 def _schedule(contestants: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """Contestants and seeds; a seed of all objectives before the next, so that any stop is fair."""
-    cheap = [(contestant, 0) for contestant in NO_MERIT if contestant in contestants]
-    others = [name for name in CONTESTANTS if name in contestants and name not in NO_MERIT]
+    """Return contestants and seeds, seed by seed, so that the command may be stopped anywhere."""
+    cheap = [(contestant, 0) for contestant in BASELINES if contestant in contestants]
+    others = [name for name in CONTESTANTS if name in contestants and name not in BASELINES]
     return cheap + [(contestant, seed) for seed in range(seeds) for contestant in others]
 
 
 def _plan(
     name: str, index: VideoIndex, contestant: str, seed: int, budget: Budget, clips: int
 ) -> Row:
-    """The first columns of a row: what is measured, and by which the row is known again."""
+    """Return the first columns of a row: what is measured, and what identifies the row."""
     train, test = (len(index.split(split)) for split in ("train", "test"))
     config = budget.resolve(objective=OBJECTIVES[-1], seed=0, num_videos=train).config
     kept = {key: value for key, value in config.to_dict().items() if not is_way(key)}
@@ -99,15 +103,15 @@ def _plan(
 def _measure(plan: Row, index: VideoIndex, budget: Budget, options: argparse.Namespace) -> Row:
     start = time.perf_counter()
     contestant, seed = plan["contestant"], plan["seed"]
-    known = hashlib.sha256(f"{plan['fingerprint']} {plan['budget']}".encode()).hexdigest()[:8]
-    run = options.work / "runs" / f"{plan['data']}-{contestant.replace('+', '-')}-{seed}-{known}"
+    digest = hashlib.sha256(f"{plan['fingerprint']} {plan['budget']}".encode()).hexdigest()[:8]
+    run = options.work / "runs" / f"{plan['data']}-{contestant.replace('+', '-')}-{seed}-{digest}"
     network, steps = make_network(contestant, seed, index, budget, run)
     trained = time.perf_counter()
     measures = evaluate(network, index, clips_per_video=plan["clips_per_video"])
     guesses = chances(index, network.config)
     return {
         **plan,
-        "backbone": "" if contestant in NO_MERIT else network.config.model.backbone,
+        "backbone": "" if contestant in BASELINES else network.config.model.backbone,
         "steps": steps,
         "batch_size": network.config.data.batch_size,
         **measures,
@@ -131,10 +135,6 @@ def _open(text: str, work: Path) -> tuple[str, VideoIndex]:
     return "demo", open_index(folder / "videos.csv")
 
 
-def _json(out: Path) -> Path:
-    return out.with_suffix(".json")
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", action="append", metavar="NAME=PATH", help="default: demo")
@@ -142,7 +142,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, metavar="NAME"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=320, help="of each training run")
+    parser.add_argument("--steps", type=int, default=320, help="per training run")
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--clips-per-video", type=int, default=10, help="for the features")

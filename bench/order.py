@@ -1,23 +1,25 @@
-"""Drawing for very many videos: an epoch's order, and the plan of a batch, in CPU time and memory.
+"""CPU time and memory to draw the order of an epoch, and the plan of a batch, of very many videos.
 
     python -m bench.order [--videos 10000000] [--samples 512] [--out PATH]
 
-CPU time and not the clock, least of some turns, so that other work on the machine matters little.
-Exits 1 if the order takes 2 s or 200 MB, or the plan 20 ms.
+The least CPU time of several turns, so that other work on the machine matters little. Exits 1 if
+the order takes 2 s or 200 MB, or the plan 20 ms.
 """
 
 import argparse
-import json
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import numpy as np
 import torch
 
-from bench.parts.results import RESULTS, describe_machine
+from bench.parts.results import RESULTS, describe_machine, write_json
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
 
@@ -26,7 +28,7 @@ _TURNS = 5
 
 
 def cpu_seconds(draw: Callable[[int], object], turns: int) -> float:
-    """Least CPU time of a call; each is for another epoch, so that none finds its result kept."""
+    """Return the least CPU time of a call; each draws another epoch, so no result is reused."""
     durations = []
     for epoch in range(turns):
         started = time.process_time()
@@ -36,7 +38,7 @@ def cpu_seconds(draw: Callable[[int], object], turns: int) -> float:
 
 
 def peak_mb(draw: Callable[[int], object]) -> float:
-    """Memory at the highest, from one epoch to the next."""
+    """Return the peak of memory from one epoch to the next, in MB."""
     tracemalloc.start()
     draw(0)
     draw(1)
@@ -46,7 +48,7 @@ def peak_mb(draw: Callable[[int], object]) -> float:
 
 
 def measure(videos: int, samples: int) -> dict[str, float]:
-    """Seconds and MB of an epoch's order, milliseconds of a plan."""
+    """Return seconds and MB of an epoch's order, and milliseconds of a plan."""
     spec, num_frames, numbers = ClipSpec(), np.full(samples, 300), np.arange(samples)
 
     def order() -> EpochOrder:
@@ -64,7 +66,7 @@ def measure(videos: int, samples: int) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write JSON, print; 1 where a limit is passed."""
+    """Measure, write JSON, print; return 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.order", description=__doc__)
     parser.add_argument("--videos", type=int, default=10_000_000)
     parser.add_argument("--samples", type=int, default=512)
@@ -73,18 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     found = measure(parsed.videos, parsed.samples)
     facts = {"videos": parsed.videos, "samples": parsed.samples, **found}
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = describe_machine(torch.device("cpu"))
-    parsed.out.write_text(json.dumps({**facts, **machine}, indent=1) + "\n")
+    write_json({**facts, **describe_machine(torch.device("cpu"))}, parsed.out)
     print(
         f"the order of {parsed.videos:,} videos: {found['order_seconds']:.2f} s of CPU time, "
         f"{found['order_mb']:.0f} MB; "
         f"a plan of {parsed.samples:,} samples: {found['plan_ms']:.1f} ms"
     )
-    passed = [name for name, limit in LIMITS.items() if found[name] >= limit]
-    for name in passed:
+    exceeded = [name for name, limit in LIMITS.items() if found[name] >= limit]
+    for name in exceeded:
         print(f"PROBLEM: {name} is {found[name]}, the limit {LIMITS[name]}")
-    return int(bool(passed))
+    return int(bool(exceeded))
 
 
 if __name__ == "__main__":

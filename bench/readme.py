@@ -1,32 +1,36 @@
-"""The README's tables: how fast the parts are and what the method reaches, from committed results.
+"""The README's tables, from committed results: how fast the parts are and what the method reaches.
 
     python -m bench.readme [--check]
 
-Writes between the marks in README.md; with --check it exits 1 where they differ.
+Writes between the marks in README.md; with --check it exits 1 if they differ.
 """
 
 import argparse
-import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.parts.markdown import between_marks
 from bench.parts.method.summary import MEASURES, compare, describe, markdown
 from bench.parts.method.tables import FULL, PLAIN, tables
 from bench.parts.readme.speed import speed
-from bench.parts.results import RESULTS, Row
+from bench.parts.results import RESULTS, Row, read_rows
+from fastdual.loaders import files
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")
 
 
 def method(rows: Sequence[Row]) -> str:
-    """Of each data set the table of the longest training, and a sentence on each of the others."""
+    """Return the table of the longest training per data set, and sentences on the other ones."""
     measures = [measure for measure in MEASURES if measure[0] in _SHOWN]
     parts: list[str] = []
     shown: set[str] = set()
     for table in tables(rows):
-        verdicts = [compare(table, FULL, rival, "r1") for rival in table.labels_of(PLAIN)]
+        verdicts = [compare(table, FULL, other, "r1") for other in table.labels_of(PLAIN)]
         if table.data in shown:
             parts += [f"{table.name}: {verdict}" for verdict in verdicts if verdict]
         else:
@@ -38,12 +42,12 @@ def method(rows: Sequence[Row]) -> str:
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "speed": speed,
-    "method": lambda results: method(json.loads((results / "method.json").read_text())),
+    "method": lambda results: method(read_rows(results / "method.json")),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Bring the README up to date, or say that it is not."""
+    """Update the README, or fail if it is not current."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.check and wanted != readme:
         raise SystemExit("README.md is not what python -m bench.readme makes; run it")
     if not options.check:
-        README.write_text(wanted)
+        files.write(README, wanted, "the README")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,16 @@
     python -m bench.soak --minutes 30 [--out PATH]
     python -m bench.soak --batches 10000 --tiny --no-kills
 
-One video in twenty is damaged after it was indexed, and every two seconds or so a worker process
-gets a SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
-substitution say; each damaged file must be named once and no good one at all; no batch may take
-longer than two minutes; memory must not grow. Exits 1 if anything of that fails.
-
-What of memory is judged is said in bench/parts/soak/report.py.
+One video in twenty is damaged after indexing, and about every two seconds a worker process gets a
+SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
+substitution give; each damaged file must be named once, and no good file; no batch may take longer
+than two minutes; memory must not grow (bench/parts/soak/report.py says how it is judged). Exits 1
+if anything of that fails.
 """
 
 import argparse
 import contextlib
 import faulthandler
-import json
 import logging
 import os
 import random
@@ -25,18 +23,21 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
 
 from bench.parts.loader.data import write_videos
-from bench.parts.results import RESULTS, describe_machine
+from bench.parts.results import RESULTS, describe_machine, write_json
 from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
+from fastdual.loaders import files
 from fastdual.loaders.index import VideoIndex, build_index
-from fastdual.loaders.loader import ClipLoader
+from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec
 
@@ -50,8 +51,8 @@ TINY = ClipSpec(frames_per_clip=4, resize_height=40, resize_width=57, crop_size=
 class Killer(threading.Thread):
     """Kills a random worker of this process again and again.
 
-    Between two kills there is a pause and at least one batch: on a machine so slow that workers
-    take longer to start than they are left alive, nothing would ever be loaded.
+    Between two kills there is a pause and at least one batch: otherwise a machine whose workers
+    need longer to start than until the next kill would never load anything.
     """
 
     def __init__(self, seed: int) -> None:
@@ -76,19 +77,22 @@ class Killer(threading.Thread):
         self.join()
 
 
-class Warnings(logging.Handler):
-    """Counts the warnings that the loader gives."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+@contextlib.contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """Collect the warnings that the loader gives."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("fastdual.loaders")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
 def write_data(folder: Path, *, tiny: bool = False) -> tuple[VideoIndex, set[int]]:
-    """80 videos, indexed while whole; then one in twenty is damaged. Returns the bad ones too."""
+    """Write 80 videos, index them, damage one in twenty; return the index and the damaged ones."""
     videos = folder / "videos"
     write_videos(videos, NUM_DIFFERENT, seconds=1 if tiny else 2, scale=8 if tiny else 1)
     originals = sorted(videos.iterdir())
@@ -102,7 +106,7 @@ def write_data(folder: Path, *, tiny: bool = False) -> tuple[VideoIndex, set[int
 
 
 def _damage(path: Path, kind: int) -> None:
-    """So that no frame of it can be decoded, in one of four ways."""
+    """Damage a file in one of four ways, so that no frame of it can be decoded."""
     contents = path.read_bytes()
     if kind % 4 == 3:
         path.unlink()
@@ -112,7 +116,7 @@ def _damage(path: Path, kind: int) -> None:
 
 
 def expected_videos(order: EpochOrder, epoch: int, step: int, bad: set[int]) -> list[int]:
-    """The videos of a batch by the written rule: the next good one stands in for a bad one."""
+    """Return the videos of a batch: the next good substitute replaces a bad one."""
     first, _ = order.span(step)
     videos = []
     for offset, video in enumerate(order.batch(epoch, step).tolist()):
@@ -133,76 +137,84 @@ def soak(
     seed: int = 0,
     num_workers: int = 2,
 ) -> Report:
-    """Load for so long, or so many batches, and report.
+    """Load for so many minutes or batches, at least for an epoch, and report.
 
-    The process ends with a traceback if a batch hangs.
+    A batch that hangs ends the process with a traceback.
+
+    Args:
+        folder: Where the videos are written.
+        minutes: Shortest time; None for none.
+        batches: Lowest number of batches; None for none.
+        tiny: Whether pictures are small.
+        kills: Whether workers are killed.
+        seed: Of the order, the plan and the kills.
+        num_workers: Worker processes of the loader.
     """
     index, bad = write_data(folder, tiny=tiny)
     order = EpochOrder(index.split(None), global_batch_size=_BATCH, seed=seed)
-    report, listed, heard = Report(), folder / "quarantine.jsonl", Warnings()
-    logger = logging.getLogger("fastdual.loaders")
-    logger.addHandler(heard)
-    killer = Killer(seed)
-    samples = Samples()
-    started = time.monotonic()
-    loader = ClipLoader(
-        index,
-        TINY if tiny else ClipSpec(),
-        batch_size=_BATCH,
-        seed=seed,
-        decode="pyav",
-        num_workers=num_workers,
-        quarantine_path=listed,
-    )
-
-    def goes_on() -> bool:
-        is_short = time.monotonic() - started < 60 * (minutes or 0.0)
-        return is_short or report.batches < (batches or 0) or loader.epoch == 0
-
-    with loader:
+    report, samples, killer = Report(), Samples(), Killer(seed)
+    listed, started = folder / "quarantine.jsonl", time.monotonic()
+    with (
+        heard_warnings() as messages,
+        ClipLoader(
+            index,
+            TINY if tiny else ClipSpec(),
+            batch_size=_BATCH,
+            seed=seed,
+            decode="pyav",
+            num_workers=num_workers,
+            quarantine_path=listed,
+        ) as loader,
+    ):
         if kills:
             killer.start()
-        while goes_on():
+        while (
+            time.monotonic() - started < 60 * (minutes or 0.0)
+            or report.batches < (batches or 0)
+            or loader.epoch == 0
+        ):
             faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
             epoch, step = loader.epoch, loader.step
             batch = next(iter(loader))
             killer.batch_came.set()
-            shown, expected = batch.video_ids.tolist(), expected_videos(order, epoch, step, bad)
-            if shown != expected:
-                report.problems.append(
-                    f"epoch {epoch}, step {step} shows {shown} instead of {expected}"
-                )
-            if not bool(torch.isfinite(batch.clips).all()):
-                report.problems.append(f"epoch {epoch}, step {step} is not finite")
-            report.batches += 1
+            expected = expected_videos(order, epoch, step, bad)
+            _judge_batch(report, batch, expected, f"epoch {epoch}, step {step}")
             samples.add(time.monotonic() - started, report.batches)
         if kills:
             killer.stop()
     faulthandler.cancel_dump_traceback_later()
-    logger.removeHandler(heard)
     report.seconds, report.kills = round(time.monotonic() - started, 1), killer.kills
     judge_memory(report, samples, batch.clips.nbytes / 2**20)
-    _judge_quarantine(report, listed, heard, {index.paths[video] for video in bad})
+    judge_quarantine(report, listed, messages, {index.paths[video] for video in bad})
     return report
 
 
-def _judge_quarantine(report: Report, listed: Path, heard: Warnings, bad: set[str]) -> None:
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    report.quarantined = sorted(json.loads(line)["path"] for line in lines)
+def _judge_batch(report: Report, batch: ClipBatch, expected: list[int], where: str) -> None:
+    report.batches += 1
+    shown = batch.video_ids.tolist()
+    if shown != expected:
+        report.problems.append(f"{where} shows {shown} instead of {expected}")
+    if not bool(torch.isfinite(batch.clips).all()):
+        report.problems.append(f"{where} is not finite")
+
+
+def judge_quarantine(report: Report, listed: Path, messages: list[str], bad: set[str]) -> None:
+    """Add a problem unless the file of the quarantine and the warnings name each bad video once."""
+    report.quarantined = sorted(line["path"] for line in files.read_lines(listed))
     if report.quarantined != sorted(bad):
         report.problems.append(f"quarantined {report.quarantined}, damaged were {sorted(bad)}")
-    named = Counter(name for message in heard.messages for name in bad if name in message)
+    named = Counter(name for message in messages for name in bad if name in message)
     if named != Counter(bad):
         report.problems.append(f"warnings name {dict(named)}, each of {sorted(bad)} must be once")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak, write the report as JSON, print it; 1 where something went wrong."""
+    """Soak, write the report as JSON, print it; return 1 if something went wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float)
     length.add_argument("--batches", type=int, help="in place of --minutes")
-    parser.add_argument("--tiny", action="store_true", help="small pictures, many a second")
+    parser.add_argument("--tiny", action="store_true", help="small pictures, many per second")
     parser.add_argument("--no-kills", action="store_true", help="leave the workers alone")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -221,15 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=parsed.seed,
             num_workers=parsed.workers,
         )
-    facts: dict[str, Any] = {**vars(report), **describe_machine(torch.device("cpu"))}
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
-    parsed.out.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json({**vars(report), **describe_machine(torch.device("cpu"))}, parsed.out)
     print(
         f"{report.batches} batches in {report.seconds:.0f} s, {report.kills} workers killed, "
         f"{len(report.quarantined)} videos quarantined; memory at most {report.peak_mib} MiB, "
-        f"after warm-up {report.slope_mib_per_minute:+} MiB a minute, "
-        f"{report.slope_kib_per_batch:+} KiB a batch; the workers' at most "
-        f"{report.workers_peak_mib} MiB, {report.workers_slope_kib_per_batch:+} KiB a batch"
+        f"after warm-up {report.slope_mib_per_minute:+} MiB per minute, "
+        f"{report.slope_kib_per_batch:+} KiB per batch; the workers' at most "
+        f"{report.workers_peak_mib} MiB, {report.workers_slope_kib_per_batch:+} KiB per batch"
         f"{'' if report.memory_judged else ' (too short a run to judge memory)'}"
     )
     for problem in report.problems:

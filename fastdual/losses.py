@@ -2,29 +2,31 @@
 
 Arguments that mean the same everywhere:
 
-backend: "auto" runs the fused Triton kernels on a CUDA device and streams over tiles of the logits
-    with torch operations elsewhere; neither stores the logit matrix, memory is O((N + M) D).
-    "fused" insists on the kernels. "eager" is the plain formula over the whole matrix: to compare
-    with, and the only one that can be differentiated twice.
-gather: what the rows of this process are contrasted with under torch.distributed. None: its own
-    rows. "all": those of all processes. "ring": the same, and the same numbers, but held one
-    process's rows at a time. Gradients reach the rows of every process, so that
-    DistributedDataParallel's average is the gradient of the whole batch.
-temperature: softmax divisor; a float, or a 0-d nn.Parameter, which the module then learns.
+backend: "auto" runs the fused Triton kernels on a CUDA device, and streams over tiles of the logits
+    with torch operations elsewhere. Neither stores the matrix of logits: memory is O((N + M) D).
+    "fused" insists on the kernels. "eager" is the plain formula over the whole matrix, to compare
+    with, and the only backend that can be differentiated twice.
+gather: What the rows of this process are contrasted with under torch.distributed. None: its own
+    rows. "all": the rows of all processes. "ring": the same rows with the same numbers, held one
+    process's rows at a time. Gradients reach the rows of every process, so that the average of
+    DistributedDataParallel is the gradient of the whole batch.
+temperature: Softmax divisor; a float, or a 0-d nn.Parameter, which the module then learns.
 
-fastdual.functional has the same without state. Shape letters: N rows, M candidates, B videos of
-this process, V views, S segments, D embedding size.
+Arguments that do not fit raise a ValueError that names them. fastdual.functional has the same
+losses without state. Shape letters: N rows, M candidates, B videos of this process, V views,
+S segments, D embedding size.
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 
 from fastdual import functional
-from fastdual.kernels.checks import as_temperature
-from fastdual.kernels.contrastive.op import Positives, Precision, Reduction
+from fastdual.kernels.checks import as_rank_numbers, as_temperature
+from fastdual.kernels.contrastive.problem import Positives, Precision, Reduction
 from fastdual.kernels.dispatch import Backend, Gather
 from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult
 from fastdual.kernels.objective import Objective
-from fastdual.kernels.shuffle_rank.checks import as_rank_numbers
 
 __all__ = [
     "ClipLoss",
@@ -38,13 +40,26 @@ __all__ = [
 ]
 
 
-class ContrastiveLoss(nn.Module):
+class _Contrast(nn.Module):
+    """What all contrasts of one temperature keep."""
+
+    def __init__(self, temperature: float | nn.Parameter, backend: Backend, gather: Gather) -> None:
+        super().__init__()
+        self.temperature = as_temperature(temperature)
+        self.backend, self.gather = backend, gather
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "backend": self.backend, "gather": self.gather}
+
+
+class ContrastiveLoss(_Contrast):
     """Multi-positive contrastive softmax over ids and groups, the general form of all below.
 
     Args:
         temperature: See the module's docstring, as for backend and gather.
-        positives: "sum" of the probabilities of a row's positives (MIL-NCE), or "mean" of their
-            losses (SupCon). The same where a row has one positive.
+        positives: "sum" of the probabilities of a row's positives (MIL-NCE, arXiv:1912.06430), or
+            "mean" of their losses (SupCon, arXiv:2004.11362). They differ from two positives on.
         reduction: "mean" over the rows with a positive, "sum", or "none" for [N].
         normalize: L2-normalise the embeddings in the same pass.
         precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
@@ -62,14 +77,9 @@ class ContrastiveLoss(nn.Module):
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
-        super().__init__()
-        self.temperature = as_temperature(temperature)
-        self.positives = positives
-        self.reduction = reduction
-        self.normalize = normalize
-        self.precision = precision
-        self.backend = backend
-        self.gather = gather
+        super().__init__(temperature, backend, gather)
+        self.positives, self.reduction = positives, reduction
+        self.normalize, self.precision = normalize, precision
 
     def forward(
         self,
@@ -80,26 +90,30 @@ class ContrastiveLoss(nn.Module):
         query_groups: Tensor | None = None,
         key_groups: Tensor | None = None,
     ) -> Tensor:
-        """query [N, D], key [M, D], ids and groups [N] and [M] int64 -> 0-d, or [N] unreduced."""
+        """Return the loss, 0-d, or [N] unreduced.
+
+        Args:
+            query: [N, D] rows.
+            key: [M, D] candidates.
+            query_ids: [N] int64 or int32.
+            key_ids: [M]; positive where equal to the row's, and not negative.
+            query_groups: [N] int64 or int32, or None.
+            key_groups: [M] or None; ignored where equal to the row's, and not negative.
+        """
         return functional.contrastive_loss(
-            query,
-            key,
-            query_ids,
-            key_ids,
-            query_groups=query_groups,
-            key_groups=key_groups,
-            temperature=self.temperature,
-            positives=self.positives,
-            reduction=self.reduction,
-            normalize=self.normalize,
-            precision=self.precision,
-            backend=self.backend,
-            gather=self.gather,
-        )
+            query, key, query_ids, key_ids, query_groups=query_groups, key_groups=key_groups,
+            positives=self.positives, reduction=self.reduction, normalize=self.normalize,
+            precision=self.precision, **self._options,
+        )  # fmt: skip
 
 
-class NTXentLoss(nn.Module):
-    """SimCLR's loss (arXiv:2002.05709) of two views; called and by default set as lightly's."""
+class NTXentLoss(_Contrast):
+    """SimCLR's loss (arXiv:2002.05709) of two views, with the call and the defaults of lightly.
+
+    Args:
+        temperature: See the module's docstring, as for backend and gather.
+        normalize: L2-normalise the embeddings in the same pass.
+    """
 
     def __init__(
         self,
@@ -109,28 +123,26 @@ class NTXentLoss(nn.Module):
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
-        super().__init__()
-        self.temperature = as_temperature(temperature)
+        super().__init__(temperature, backend, gather)
         self.normalize = normalize
-        self.backend = backend
-        self.gather = gather
 
     def forward(self, first: Tensor, second: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Two views [B, D] of the same samples -> 0-d; ids [B] name samples that occur twice."""
+        """Return the loss of two views [B, D] of the same samples, 0-d.
+
+        `ids` [B] int64 names samples that occur twice; None: all are different.
+        """
         return functional.two_view_contrast(
-            first,
-            second,
-            ids,
-            temperature=self.temperature,
-            normalize=self.normalize,
-            backend=self.backend,
-            gather=self.gather,
-            metrics=False,
+            first, second, ids, normalize=self.normalize, metrics=False, **self._options
         ).loss
 
 
-class SupConLoss(nn.Module):
-    """SupCon (arXiv:2004.11362); called and by default set as pytorch-metric-learning's."""
+class SupConLoss(_Contrast):
+    """SupCon (arXiv:2004.11362), with the call and the defaults of pytorch-metric-learning.
+
+    Args:
+        temperature: See the module's docstring, as for backend and gather.
+        normalize: L2-normalise the embeddings in the same pass.
+    """
 
     def __init__(
         self,
@@ -140,31 +152,23 @@ class SupConLoss(nn.Module):
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
-        super().__init__()
-        self.temperature = as_temperature(temperature)
+        super().__init__(temperature, backend, gather)
         self.normalize = normalize
-        self.backend = backend
-        self.gather = gather
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """embeddings [N, D], labels [N] int64 -> 0-d; rows of the same label >= 0 are positives."""
-        return functional.supcon_loss(
-            embeddings,
-            labels,
-            temperature=self.temperature,
-            normalize=self.normalize,
-            backend=self.backend,
-            gather=self.gather,
-        )
+        """Return the loss of embeddings [N, D], 0-d.
+
+        Rows with the same label are positives; labels [N] int64, a negative one has no positive.
+        """
+        return functional.supcon_loss(embeddings, labels, normalize=self.normalize, **self._options)
 
 
 class ClipLoss(nn.Module):
-    """CLIP's loss (arXiv:2103.00020), image to text and text to image; called as open_clip's."""
+    """CLIP's loss (arXiv:2103.00020), image to text and text to image, called as open_clip's."""
 
     def __init__(self, *, backend: Backend = "auto", gather: Gather = None) -> None:
         super().__init__()
-        self.backend = backend
-        self.gather = gather
+        self.backend, self.gather = backend, gather
 
     def forward(
         self,
@@ -174,10 +178,13 @@ class ClipLoss(nn.Module):
         logit_bias: Tensor | None = None,
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
-        """Features [N, D] L2-normalised, logit_scale one number (1 / temperature) -> 0-d.
+        """Return the loss, 0-d.
 
-        A `logit_bias` moves all logits alike, so it changes nothing, and its gradient is 0. With
-        `output_dict`, as open_clip's trainer asks, {"contrastive_loss": the loss}.
+        Args:
+            image_features: [N, D] L2-normalised, and so are text_features.
+            logit_scale: 1 / temperature, a float or a tensor of one element.
+            logit_bias: It moves all logits alike, so it changes nothing, and its gradient is 0.
+            output_dict: Return {"contrastive_loss": the loss}, as open_clip's trainer asks.
         """
         loss = functional.clip_loss(
             image_features, text_features, logit_scale, backend=self.backend, gather=self.gather
@@ -188,11 +195,12 @@ class ClipLoss(nn.Module):
         return {"contrastive_loss": loss} if output_dict else loss
 
 
-class TemporalCoherenceLoss(nn.Module):
-    """Contrast between videos on clip segments (arXiv:2107.01194).
+class TemporalCoherenceLoss(_Contrast):
+    """Contrast between videos on the segments of clips (arXiv:2107.01194).
 
     Args:
-        form: "mean": clips are compared by their mean segment. "segments": each segment is a row,
+        temperature: See the module's docstring, as for backend and gather.
+        form: "mean": clips are compared by their mean segments. "segments": each segment is a row,
             with all segments of the video's other clips as positives and its own clip's ignored.
         positives: How several positives combine, see ContrastiveLoss.
     """
@@ -206,26 +214,18 @@ class TemporalCoherenceLoss(nn.Module):
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:
-        super().__init__()
-        self.temperature = as_temperature(temperature)
-        self.form = form
-        self.positives = positives
-        self.backend = backend
-        self.gather = gather
+        super().__init__(temperature, backend, gather)
+        self.form, self.positives = form, positives
 
     def forward(self, first: Tensor, second: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Segments [B, S, D] of two views, video ids [B] int64 or None (all different) -> 0-d."""
+        """Return the loss of the segments [B, S, D] of two views, 0-d.
+
+        `ids` [B] int64 are the videos; None: all are different.
+        """
         return functional.temporal_coherence_loss_with_metrics(
-            first,
-            second,
-            ids,
-            temperature=self.temperature,
-            form=self.form,
-            positives=self.positives,
-            backend=self.backend,
-            gather=self.gather,
-            metrics=False,
-        ).loss
+            first, second, ids, form=self.form, positives=self.positives, metrics=False,
+            **self._options,
+        ).loss  # fmt: skip
 
 
 class ShuffleRankLoss(nn.Module):
@@ -247,24 +247,21 @@ class ShuffleRankLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature, self.clip = as_rank_numbers(temperature, clip)
-        self.normalize = normalize
-        self.backend = backend
+        self.normalize, self.backend = normalize, backend
 
     def forward(self, x: Tensor, shuffled: Tensor, permutation: Tensor) -> Tensor:
-        """x [B, S, D] in order, shuffled [B, S, D]; its segment i is number permutation[b, i]."""
+        """Return the loss of segments [B, S, D] in order and shuffled, 0-d.
+
+        Shuffled segment i of sample b is segment permutation[b, i] in order; [B, S] int64.
+        """
         return functional.shuffle_rank_loss(
-            x,
-            shuffled,
-            permutation,
-            temperature=self.temperature,
-            clip=self.clip,
-            normalize=self.normalize,
-            backend=self.backend,
-        )
+            x, shuffled, permutation, temperature=self.temperature, clip=self.clip,
+            normalize=self.normalize, backend=self.backend,
+        )  # fmt: skip
 
 
 class DualVarianceLoss(nn.Module):
-    """The loss of the paper (arXiv:2107.01194) with its metrics: functional.dual_variance_loss."""
+    """The loss of the paper (arXiv:2107.01194); arguments of functional.dual_variance_loss."""
 
     def __init__(
         self,
@@ -279,8 +276,7 @@ class DualVarianceLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.backend = backend
-        self.gather = gather
+        self.backend, self.gather = backend, gather
         self.clip_temperature = as_temperature(clip_temperature, "clip_temperature")
         self.coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
         self.rank_temperature, self.rank_clip = as_rank_numbers(
@@ -290,17 +286,14 @@ class DualVarianceLoss(nn.Module):
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
     ) -> DualVarianceResult:
-        """clip [B, V, D1], segments [B, V, S, D2], permutation [B, S], video_ids [B] -> parts."""
+        """Return total, parts and metrics.
+
+        Shapes: clip [B, V, D1], segments [B, V, S, D2], permutation [B, S], video_ids [B].
+        """
         return functional.dual_variance_loss(
-            clip,
-            segments,
-            permutation,
-            video_ids,
-            objective=self.objective,
+            clip, segments, permutation, video_ids, objective=self.objective,
             clip_temperature=self.clip_temperature,
             coherence_temperature=self.coherence_temperature,
-            rank_temperature=self.rank_temperature,
-            rank_clip=self.rank_clip,
-            backend=self.backend,
-            gather=self.gather,
-        )
+            rank_temperature=self.rank_temperature, rank_clip=self.rank_clip,
+            backend=self.backend, gather=self.gather,
+        )  # fmt: skip

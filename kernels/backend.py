@@ -1,4 +1,4 @@
-"""Where a fused op runs: its Triton kernels, or the same steps with torch operations."""
+"""Where a fused op runs: in its Triton kernels, or as the same steps of torch operations."""
 
 import functools
 import importlib.util
@@ -14,14 +14,15 @@ KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @functools.cache
 def has_triton() -> bool:
-    """Whether Triton is installed; it is not imported for the answer."""
+    """Return whether Triton is installed, without importing it."""
     return importlib.util.find_spec("triton") is not None
 
 
 def runs_triton(x: Tensor) -> bool:
-    """Whether an op given `x` runs its kernels: on a CUDA device, or under TRITON_INTERPRET=1.
+    """Return whether an op given `x` runs its kernels: on a CUDA device, or if TRITON_INTERPRET=1.
 
-    The interpreter of Triton 3.9 computes bfloat16 products wrongly: bfloat16 is not interpreted.
+    bfloat16 is not interpreted, because the interpreter of Triton 3.9 computes its products
+    wrongly.
     """
     if not has_triton() or x.dtype not in KERNEL_DTYPES:
         return False
@@ -30,7 +31,10 @@ def runs_triton(x: Tensor) -> bool:
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """The ops have derivatives by torch.autograd; of a tangent torch would lose track silently."""
+    """Raise a RuntimeError under torch.func and in forward mode, where torch drops derivatives.
+
+    The ops have derivatives by torch.autograd alone; of a tangent torch would silently lose track.
+    """
     if torch.compiler.is_compiling():
         return
     given = (x for x in tensors if x is not None)
@@ -43,5 +47,5 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 def device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Kernels are launched on the current device, which need not be the tensor's."""
+    """Make the device of `x` current: kernels are launched on the current device."""
     return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]

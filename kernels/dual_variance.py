@@ -1,6 +1,6 @@
-"""The loss of the paper (arXiv:2107.01194) and its two contrasts between videos, stateless.
+"""The loss of the paper (arXiv:2107.01194) and its two contrasts between videos, without state.
 
-What `backend` and `gather` mean is said in fastdual.losses.
+fastdual.losses says what `backend` and `gather` mean.
 Shape letters: B videos of this process, V views, S segments, D embedding size.
 """
 
@@ -11,26 +11,22 @@ from torch import Tensor
 
 from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import (
+    as_rank_numbers,
     as_temperature,
     check_choice,
     check_floating,
     check_ids,
+    check_permutation,
     check_same_device,
     check_views,
 )
-from fastdual.kernels.contrastive.op import MAX_DIM, Positives
-from fastdual.kernels.contrastive.problem import Layout
-from fastdual.kernels.dispatch import (
-    Backend,
-    Gather,
-    batch_contrast,
-    shuffle_rank_loss_with_metrics,
-    widen_mixed,
-)
+from fastdual.kernels.contrastive.loss import batch_problem, run
+from fastdual.kernels.contrastive.problem import Layout, Positives, Settings
+from fastdual.kernels.dispatch import Backend, Gather, widen_mixed
 from fastdual.kernels.objective import Objective, Part
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.kernels.segment_sums.op import segment_sums
-from fastdual.kernels.shuffle_rank.checks import as_rank_numbers, check_permutation
+from fastdual.kernels.shuffle_rank.loss import shuffle_rank_loss_with_metrics
 
 CoherenceForm = Literal["mean", "segments"]
 
@@ -38,8 +34,8 @@ CoherenceForm = Literal["mean", "segments"]
 class DualVarianceResult(NamedTuple):
     """The paper's loss, its parts and metrics, all 0-d; what the objective leaves out is None.
 
-    Metrics carry no gradient: shares of this process's rows whose positive is first, or among the
-    first five, and for `rank_accuracy` of the rows whose match beats all others.
+    Metrics carry no gradient. They are shares of the rows of this process: those whose positive is
+    first, or among the first five, and for `rank_accuracy` those whose match beats all others.
     """
 
     total: Tensor
@@ -72,36 +68,33 @@ def two_view_contrast(
     gather: Gather = None,
     metrics: bool = True,
 ) -> ContrastiveResult:
-    """NT-Xent: the 2B rows of two views against each other, each row itself left out.
+    """Return NT-Xent (arXiv:2002.05709): 2B rows of two views against each other, not themselves.
 
     Args:
         first: [B, D] one view.
         second: [B, D] the other view of the same samples.
-        ids: [B] int64 sample of each row; equal ids are positives wherever they stand. None: every
-            row is a sample of its own.
-        temperature: Softmax divisor.
+        ids: [B] int64 or int32 sample of each row; equal ids are positives wherever they stand.
+            None: each row of a view is a sample of its own.
+        temperature: Softmax divisor, a float or a 0-d tensor, which gets a gradient.
         normalize: L2-normalise all rows first.
         backend: See fastdual.losses.
         gather: See fastdual.losses.
-        metrics: False leaves the metrics out.
+        metrics: False leaves the metrics out: they are then empty, [0].
+
+    Returns:
+        The mean loss, 0-d, and the metrics [2B] of the rows of the first view, then the second.
 
     Raises:
-        ValueError: If an argument does not fit.
+        ValueError: An argument does not fit.
     """
     first, second = widen_mixed(first, second)
-    check_views("[B, D]", max_dim=MAX_DIM, first=first, second=second)
+    check_views("[B, D]", first=first, second=second)
     check_same_device(first=first, ids=ids)
-    return batch_contrast(
-        torch.cat([first, second]),
-        ids,
-        # Each row is a group of its own, so that it alone is ignored.
-        Layout(id_run=1, num_ids=len(first), group_run=1),
-        temperature=temperature,
-        normalize=normalize,
-        backend=backend,
-        gather=gather,
-        metrics=metrics,
-    )
+    # Each row is a group of its own, so that it alone is ignored.
+    layout = Layout(id_run=1, num_ids=len(first), group_run=1)
+    settings = Settings(normalize=normalize, metrics=metrics)
+    rows = torch.cat([first, second])
+    return run(batch_problem(rows, ids, layout, temperature, settings), backend, gather)
 
 
 def temporal_coherence_loss_with_metrics(
@@ -116,52 +109,45 @@ def temporal_coherence_loss_with_metrics(
     gather: Gather = None,
     metrics: bool = True,
 ) -> ContrastiveResult:
-    """Contrast between videos on the segments of their clips.
+    """Return the contrast between videos on the segments of their clips (arXiv:2107.01194).
 
     Args:
         first: [B, S, D] L2-normalised segments of one view.
         second: [B, S, D] those of the other view.
-        ids: [B] int64 video of each clip; None: every clip pair is a video of its own.
-        temperature: Softmax divisor.
+        ids: [B] int64 or int32 video of each clip; None: each pair of clips is a video of its own.
+        temperature: Softmax divisor, a float or a 0-d tensor, which gets a gradient.
         form: "mean": two clips are as similar as their segments on average over all S x S pairs,
-            one row a clip. "segments": every segment is a row, positive are all segments of the
-            other clips of its video, those of its own clip are ignored.
+            one row per clip. "segments": each segment is a row, with all segments of the other
+            clips of its video as positives; those of its own clip are ignored.
         positives: How the positives of a row combine in the form "segments".
         backend: See fastdual.losses.
         gather: See fastdual.losses.
-        metrics: False leaves the metrics out.
+        metrics: False leaves the metrics out: they are then empty, [0].
+
+    Returns:
+        The mean loss, 0-d, and the metrics of all rows.
 
     Raises:
-        ValueError: If an argument does not fit.
+        ValueError: An argument does not fit.
     """
     check_choice("form", form, ("mean", "segments"))
     first, second = widen_mixed(first, second)
-    check_views("[B, S, D]", max_dim=MAX_DIM, first=first, second=second)
+    check_views("[B, S, D]", first=first, second=second)
     temperature = as_temperature(temperature)
     check_same_device(first=first, ids=ids)
     clips, num_segments, _ = first.shape
-    options: dict[str, Any] = {"backend": backend, "gather": gather, "metrics": metrics}
-    if form == "mean":
-        if backend == "eager":
-            means = first.mean(dim=1), second.mean(dim=1)
-            return two_view_contrast(*means, ids, temperature=temperature, **options)
+    run_length = num_segments if form == "segments" else 1
+    if form == "segments":
+        rows = torch.cat([first, second]).flatten(0, 1)
+    elif backend == "eager":
+        rows = torch.cat([first.mean(dim=1), second.mean(dim=1)])
+    else:
         refuse_transforms(first, second)
         # Summed first, and not normalised: (1/S^2) sum_ij x_i.y_j = (sum x).(sum y) / S^2.
-        return batch_contrast(
-            segment_sums(first, second),
-            ids,
-            Layout(id_run=1, num_ids=clips, group_run=1),
-            temperature=temperature * num_segments**2,
-            **options,
-        )
-    return batch_contrast(
-        torch.cat([first, second]).flatten(0, 1),
-        ids,
-        Layout(id_run=num_segments, num_ids=clips, group_run=num_segments),
-        temperature=temperature,
-        positives=positives,
-        **options,
-    )
+        rows, temperature = segment_sums(first, second), temperature * num_segments**2
+    layout = Layout(id_run=run_length, num_ids=clips, group_run=run_length)
+    settings = Settings(positives if form == "segments" else "sum", metrics=metrics)
+    return run(batch_problem(rows, ids, layout, temperature, settings), backend, gather)
 
 
 def dual_variance_loss(
@@ -178,24 +164,27 @@ def dual_variance_loss(
     backend: Backend = "auto",
     gather: Gather = None,
 ) -> DualVarianceResult:
-    """The loss of the paper (arXiv:2107.01194): clip contrast + shuffle-rank + temporal coherence.
+    """Return the loss of the paper (arXiv:2107.01194): clip contrast, shuffle-rank and coherence.
 
     Args:
         clip: [B, V, D1] L2-normalised clip embeddings; views 0 and 1 are used.
         segments: [B, V, S, D2] L2-normalised segment embeddings; view 3 is view 2 shuffled in time,
             in the order in which the network saw it. V is at least 4 where `objective` has rank.
-        permutation: [B, S] int64; segment i of view 3 is segment permutation[i] of view 2.
-        video_ids: [B] int64; equal ids are positives of each other.
-        objective: The parts of the total, a value of `Objective`.
-        clip_temperature: Softmax divisor of the clip contrast.
-        coherence_temperature: Softmax divisor of the temporal coherence.
+        permutation: [B, S] int64 or int32; segment i of view 3 is segment permutation[i] of view 2.
+        video_ids: [B] int64 or int32; equal ids are positives of each other.
+        objective: Which losses are added up, a value of `Objective`.
+        clip_temperature: Softmax divisor of the clip contrast, a float or a 0-d tensor.
+        coherence_temperature: Softmax divisor of the temporal coherence, likewise.
         rank_temperature: Divisor inside the softplus of the shuffle-rank loss.
         rank_clip: Largest argument of that softplus; None for no limit.
         backend: See fastdual.losses.
         gather: See fastdual.losses; the shuffle-rank loss needs none.
 
+    Returns:
+        The total with its parts and metrics, 0-d each.
+
     Raises:
-        ValueError: If an argument does not fit.
+        ValueError: An argument does not fit.
     """
     check_choice("objective", objective, Objective)
     losses = Objective(objective).parts
@@ -206,23 +195,15 @@ def dual_variance_loss(
     if Part.RANK in losses:
         check_permutation(permutation, segments[:, 0])
     contrast = two_view_contrast(
-        clip[:, 0],
-        clip[:, 1],
-        video_ids,
-        temperature=clip_temperature,
-        backend=backend,
-        gather=gather,
-    )
+        clip[:, 0], clip[:, 1], video_ids,
+        temperature=clip_temperature, backend=backend, gather=gather,
+    )  # fmt: skip
     measured = _named(Part.CLIP, contrast)
     if Part.COHERENCE in losses:
         coherence = temporal_coherence_loss_with_metrics(
-            segments[:, 0],
-            segments[:, 1],
-            video_ids,
-            temperature=coherence_temperature,
-            backend=backend,
-            gather=gather,
-        )
+            segments[:, 0], segments[:, 1], video_ids,
+            temperature=coherence_temperature, backend=backend, gather=gather,
+        )  # fmt: skip
         measured |= _named(Part.COHERENCE, coherence)
     if Part.RANK in losses:
         # Views 0 and 2 against the same shuffled view in one call: its mean over 2B samples is the
@@ -241,7 +222,7 @@ def dual_variance_loss(
 
 
 def _named(part: Part, result: ContrastiveResult) -> dict[str, Tensor]:
-    """Loss and metrics of a contrast under their names in DualVarianceResult."""
+    """Return loss and metrics of a contrast under their names in DualVarianceResult."""
     num_valid = result.valid.sum().clamp(min=1)
     return {
         part: result.loss,

@@ -1,19 +1,25 @@
-"""The losses as plain PyTorch over the whole logit matrix: the truth for the fused ones.
+"""The losses as plain PyTorch over the whole matrix of logits: the truth for the fused losses.
 
-Readable first: every function materialises what its fused twin does not, is differentiable by
-autograd alone, and works in float64 (half-precision inputs are computed in float32, as the fused
-losses do).
+They are written to be read: each function materialises what its fused twin does not, is
+differentiable by autograd alone, and works in float64 (half-precision inputs are computed in
+float32, as the fused losses do).
+
+Shape letters: N rows, M candidates, B samples, S segments, D embedding size.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdual.kernels.checks import as_temperature, check_choice, check_contrast
+from fastdual.kernels.checks import (
+    as_rank_numbers,
+    as_temperature,
+    check_choice,
+    check_contrast,
+    check_permutation,
+    check_segments,
+)
 from fastdual.kernels.results import ContrastiveResult, RankResult
-from fastdual.kernels.shuffle_rank.checks import as_rank_numbers, check_rank_tensors
-
-MAX_DIM = 1024
 
 
 def contrastive_loss(
@@ -29,19 +35,11 @@ def contrastive_loss(
     reduction: str = "mean",
     normalize: bool = False,
 ) -> Tensor:
-    """The loss alone; see `contrastive_loss_with_metrics`."""
+    """Return the loss of `contrastive_loss_with_metrics` alone."""
     return contrastive_loss_with_metrics(
-        query,
-        key,
-        query_ids,
-        key_ids,
-        query_groups=query_groups,
-        key_groups=key_groups,
-        temperature=temperature,
-        positives=positives,
-        reduction=reduction,
-        normalize=normalize,
-    ).loss
+        query, key, query_ids, key_ids, query_groups=query_groups, key_groups=key_groups,
+        temperature=temperature, positives=positives, reduction=reduction, normalize=normalize,
+    ).loss  # fmt: skip
 
 
 def contrastive_loss_with_metrics(
@@ -57,12 +55,13 @@ def contrastive_loss_with_metrics(
     reduction: str = "mean",
     normalize: bool = False,
 ) -> ContrastiveResult:
-    """Multi-positive contrastive softmax; arguments as `fastdual.kernels.contrastive_loss`."""
+    """Return the multi-positive contrastive softmax and its metrics, over all N x M logits.
+
+    Args, errors and sources are those of `fastdual.functional.contrastive_loss_with_metrics`.
+    """
     temperature = as_temperature(temperature)
-    check_contrast(
-        query, key, query_ids, key_ids, query_groups, key_groups, temperature, positives,
-        max_dim=MAX_DIM,
-    )  # fmt: skip
+    check_contrast(query, key, (query_ids, key_ids), (query_groups, key_groups), temperature)
+    check_choice("positives", positives, ("sum", "mean"))
     check_choice("reduction", reduction, ("mean", "none", "sum"))
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(dtype), key.to(dtype)
@@ -88,9 +87,9 @@ def contrastive_loss_with_metrics(
 def _row_losses(
     logits: Tensor, positive: Tensor, negative: Tensor, valid: Tensor, positives: str
 ) -> Tensor:
-    """Loss of each row [N]; 0 where a row has no positive."""
-    # A row without positives gets all its entries as stand-ins: finite, and cut off by the last
-    # line.
+    """Return the loss of each row [N], 0 where a row has no positive."""
+    # All entries of a row without positives stand in for them: the result is finite, and the last
+    # line replaces it.
     positive = positive | ~valid[:, None]
     all_lse = logits.masked_fill(~(positive | negative), -torch.inf).logsumexp(dim=1)
     if positives == "sum":
@@ -106,14 +105,31 @@ def _reduce(rows: Tensor, valid: Tensor, reduction: str) -> Tensor:
     return rows.sum() / valid.sum().clamp(min=1) if reduction == "mean" else rows.sum()
 
 
-# ------------------------------------------------------------------------------- shuffle-rank loss
-
-
 def unshuffle(shuffled: Tensor, permutation: Tensor) -> Tensor:
-    """Segments [B, S, D] back in order: out[b, permutation[b, i]] = shuffled[b, i]."""
+    """Put shuffled segments back in order: out[b, permutation[b, i]] = shuffled[b, i].
+
+    Args:
+        shuffled: [B, S, D] segments.
+        permutation: [B, S] int64.
+    """
     inverse = permutation.argsort(dim=1).unsqueeze(-1)
     # Not take_along_dim, which torch.compile would compile anew for every batch size.
     return shuffled.gather(1, inverse.expand(shuffled.shape))
+
+
+def shuffle_rank_loss(
+    x: Tensor,
+    shuffled: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float = 0.05,
+    clip: float | None = None,
+    normalize: bool = False,
+) -> Tensor:
+    """Return the loss of `shuffle_rank_loss_with_metrics` alone."""
+    return shuffle_rank_loss_with_metrics(
+        x, shuffled, permutation, temperature=temperature, clip=clip, normalize=normalize
+    ).loss
 
 
 def shuffle_rank_loss_with_metrics(
@@ -125,8 +141,12 @@ def shuffle_rank_loss_with_metrics(
     clip: float | None = None,
     normalize: bool = False,
 ) -> RankResult:
-    """Shuffle-rank loss over all 2S x 2S similarities; arguments as the fused one's."""
-    check_rank_tensors(x, shuffled, permutation, max_dim=MAX_DIM)
+    """Return the shuffle-rank loss and its accuracy, over all 2S x 2S similarities per sample.
+
+    Args, errors and source are those of `fastdual.functional.shuffle_rank_loss_with_metrics`.
+    """
+    check_segments(x, shuffled)
+    check_permutation(permutation, x)
     temperature, clip = as_rank_numbers(temperature, clip)
     batch, segments, _ = x.shape
     z = torch.cat([x, unshuffle(shuffled, permutation)], dim=1)  # [B, 2S, D]
@@ -142,21 +162,6 @@ def shuffle_rank_loss_with_metrics(
     if clip is not None:
         violation = violation.clamp(max=clip)
     accuracy = (~is_other | (match > similarity)).all(dim=-1).float().mean()
-    # Not F.softplus, which is the identity beyond 20 and so off by 2e-9 there.
+    # Not F.softplus, which is the identity beyond 20 and so is off by 2e-9 there.
     softplus = torch.logaddexp(violation, torch.zeros_like(violation)).masked_fill(~is_other, 0)
     return RankResult(softplus.sum() / (2 * batch * segments * (2 * segments - 2)), accuracy)
-
-
-def shuffle_rank_loss(
-    x: Tensor,
-    shuffled: Tensor,
-    permutation: Tensor,
-    *,
-    temperature: float = 0.05,
-    clip: float | None = None,
-    normalize: bool = False,
-) -> Tensor:
-    """The loss alone; see `shuffle_rank_loss_with_metrics`."""
-    return shuffle_rank_loss_with_metrics(
-        x, shuffled, permutation, temperature=temperature, clip=clip, normalize=normalize
-    ).loss

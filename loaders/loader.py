@@ -1,11 +1,12 @@
-"""ClipLoader: batches of augmented clips in the background, resumable from (epoch, step) alone."""
+"""ClipLoader: batches of augmented clips, made in the background, resumable from (epoch, step)."""
 
 from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeGuard
@@ -18,7 +19,6 @@ from fastdual.errors import InputError
 from fastdual.loaders.batch.assemble import Assembler
 from fastdual.loaders.batch.decoder import Requested, available_cpus, choose_decoder
 from fastdual.loaders.batch.producer import Producer
-from fastdual.loaders.batch.quarantine import Quarantine
 from fastdual.loaders.batch.rows import Assembled, Span
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
@@ -34,10 +34,10 @@ class ClipBatch:
     Attributes:
         clips: [B, V, C, T, H, W], normalised; pretraining's views are 0, 1, 2 and the shuffled one.
             The memory is channels-last: `clips.flatten(0, 1)` is channels_last_3d.
-        permutation: [B, S], or None; shuffled segment i is segment permutation[i] of view 2.
-        video_ids: [B] index numbers of the videos shown.
-        labels: [B] class numbers, -1 where there is none.
-        plan: the decisions behind the clips.
+        permutation: [B, S] int64, or None; shuffled segment i is segment permutation[i] of view 2.
+        video_ids: [B] int64 index numbers of the videos shown.
+        labels: [B] int64 class numbers, -1 where there is none.
+        plan: The decisions behind the clips.
     """
 
     clips: Tensor
@@ -64,29 +64,33 @@ class ClipBatch:
 class ClipLoader:
     """Loads augmented clips of an index's videos; iterate over it for one epoch at a time.
 
-    Iteration goes on from the state (epoch, step) to the end of that epoch and leaves the state at
-    the start of the next. Batches are made in a background thread; close the loader, or use it as
-    a context manager, to end its workers at once (they end with the process in any case).
+    Iteration starts at the state (epoch, step), ends with that epoch and leaves the state at the
+    start of the next. Batches are made in a background thread; close the loader, or use it as a
+    context manager, to end its workers at once (they end with the process in any case).
 
     Args:
-        index: the videos.
-        spec: what is sampled and how it is augmented.
-        batch_size: videos of the global batch; each rank yields its contiguous part.
-        split: named split of the index; None for all videos.
-        seed: of the order and of every augmentation.
-        rank, world_size: this process among those that share each batch.
-        device: where the clips are to be.
-        decode: decoder, see `loaders.decode`; `decode_choice` tells what was chosen and why.
+        index: The videos.
+        spec: What is sampled and how it is augmented.
+        batch_size: Videos of the global batch; each rank yields its contiguous part.
+        split: Named split of the index; None for all videos.
+        seed: Of the order and of every augmentation.
+        rank, world_size: This process among those that share each batch.
+        device: Where the clips are to be.
+        decode: Decoder, see `batch.decoder`; `decode_choice` tells which was chosen and why.
         dtype: float32, float16 or bfloat16.
-        num_workers: processes that decode with PyAV; None for one a CPU.
-        prefetch: finished batches that wait at most.
-        shuffle: permute the videos in each epoch.
-        drop_last: leave out an incomplete last batch; otherwise it is yielded short.
+        num_workers: Processes that decode with PyAV; None for one per CPU.
+        prefetch: Finished batches that wait at most.
+        shuffle: Permute the videos in each epoch.
+        drop_last: Leave out an incomplete last batch; otherwise it is yielded short.
         quarantine_path: JSON lines of the videos that fail are appended here.
-        timeout_seconds: a video that takes longer to decode has failed.
+        timeout_seconds: A video that takes longer to decode has failed.
+
+    Attributes:
+        decode_choice: The decoder and the reason for it.
+        data_wait_seconds: Time that the consumer has waited for batches.
 
     Raises:
-        InputError: an argument that does not fit, a split that does not exist.
+        InputError: An argument does not fit, or there is no such split.
     """
 
     def __init__(
@@ -109,45 +113,31 @@ class ClipLoader:
         quarantine_path: Path | None = None,
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
-        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise InputError(f"dtype is {dtype}; choose float32, float16 or bfloat16")
-        if prefetch < 1 or (num_workers is not None and num_workers < 1):
-            raise InputError(f"prefetch {prefetch} and num_workers {num_workers} must be positive")
+        _check(dtype, prefetch, num_workers)
         check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
-        full_device = _full_device(device)
-        order = EpochOrder(
-            index.split(split),
-            global_batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
+        self._index, self._device = index, _full_device(device)
+        videos = index.split(split)
+        self._order = EpochOrder(
+            videos, global_batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last
         )
-        choice = choose_decoder(decode, full_device.type)
-        self._device, self._order, self.decode_choice = full_device, order, choice
-        self._index, self._rank, self._world_size = index, rank, world_size
-        self._endless, self._prefetch = shuffle, prefetch
         self._order_of = {"seed": seed, "batch_size": batch_size, "split": split}
         self._order_of |= {"shuffle": shuffle, "drop_last": drop_last}
+        self.decode_choice = choose_decoder(decode, self._device.type)
+        self._spans_from = partial(_spans, self._order, rank, world_size, shuffle)
+        self._endless, self._prefetch = shuffle, prefetch
         self._epoch, self._step = 0, 0
         self.data_wait_seconds = 0.0
-        # The thread may hold nothing of the loader, or the loader could not be collected.
-        self._make_assembler: Callable[[], Assembler] = lambda: Assembler(
-            index,
-            spec,
-            order,
-            seed=seed,
-            device=full_device,
-            choice=choice,
-            dtype=dtype,
-            num_workers=num_workers or available_cpus(),
-            timeout_seconds=timeout_seconds,
-            quarantine=Quarantine(index, order.num_videos, quarantine_path),
-        )
+        # Of the loader itself the thread may hold nothing, or the loader could not be collected.
+        self._make_assembler = partial(
+            Assembler, index, spec, self._order, seed=seed, device=self._device,
+            choice=self.decode_choice, dtype=dtype, num_workers=num_workers or available_cpus(),
+            timeout_seconds=timeout_seconds, quarantine_path=quarantine_path,
+        )  # fmt: skip
         self._producer: Producer | None = None
         self._at_exit: weakref.finalize[..., ClipLoader] | None = None
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return self._order.batches_per_epoch
 
     @property
@@ -166,14 +156,14 @@ class ClipLoader:
             yield self._next()
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the data, plain numbers and text: (epoch, step) and what they belong to."""
+        """Return the place in the data as plain values: (epoch, step) and what they belong to."""
         return {"epoch": self._epoch, "step": self._step, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a place that `state_dict` told, on any number of ranks; nothing is read again.
+        """Go to a place that `state_dict` returned, on any number of ranks; nothing is read again.
 
         Raises:
-            InputError: the state is of other data, another seed or another batch size.
+            InputError: The state is of other data, another seed or another batch size.
         """
         for name, ours in self._identity().items():
             if state.get(name) != ours:
@@ -188,7 +178,7 @@ class ClipLoader:
         self._epoch, self._step = epoch, step
 
     def close(self) -> None:
-        """End the background work; iterating again starts it anew."""
+        """Stop the background work; iterating again starts it anew."""
         if self._producer is not None and self._at_exit is not None:
             self._producer.stop()
             self._at_exit.detach()  # it would keep the producer alive
@@ -206,18 +196,12 @@ class ClipLoader:
         self.close()
 
     def _identity(self) -> dict[str, Any]:
-        """What the place is a place in; the fingerprint takes a while for millions of videos."""
+        """What (epoch, step) belong to; the fingerprint takes a while for millions of videos."""
         return {**self._order_of, "index": self._index.fingerprint}
 
     def _next(self) -> ClipBatch:
         if self._producer is None:
-            spans = _spans(
-                self._order,
-                (self._epoch, self._step),
-                rank=self._rank,
-                world_size=self._world_size,
-                endless=self._endless,
-            )
+            spans = self._spans_from(self._epoch, self._step)
             self._producer = Producer(self._make_assembler, spans, self._device, self._prefetch)
             # When the loader is collected, and at the interpreter's exit.
             self._at_exit = weakref.finalize(self, self._producer.stop)
@@ -252,13 +236,12 @@ class ClipLoader:
 
 
 def _spans(
-    order: EpochOrder, place: tuple[int, int], *, rank: int, world_size: int, endless: bool
+    order: EpochOrder, rank: int, world_size: int, endless: bool, epoch: int, step: int
 ) -> Iterator[Span]:
-    """A rank's parts of the batches from the place (epoch, step) on.
+    """Yield a rank's parts of the batches, from (epoch, step) on.
 
-    Training goes on into the next epoch, so that its first batch is ready in time.
+    Endless spans go on into the next epoch, so that its first batch is ready in time.
     """
-    epoch, step = place
     while True:
         for number in range(step, order.batches_per_epoch):
             part = rank_span(*order.span(number), rank=rank, world_size=world_size)
@@ -266,6 +249,13 @@ def _spans(
         if not endless:
             return
         epoch, step = epoch + 1, 0
+
+
+def _check(dtype: torch.dtype, prefetch: int, num_workers: int | None) -> None:
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise InputError(f"dtype is {dtype}; choose float32, float16 or bfloat16")
+    if prefetch < 1 or (num_workers is not None and num_workers < 1):
+        raise InputError(f"prefetch {prefetch} and num_workers {num_workers} must be positive")
 
 
 def _is_count(value: Any, limit: int) -> TypeGuard[int]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
@@ -31,20 +32,7 @@ _PATH = click.Path(path_type=Path)
 )
 @embedding_options
 @random_weights_option
-def command(
-    run: Path,
-    data: Path,
-    output: Path,
-    split: str | None,
-    clips_per_video: int,
-    stride: int | None,
-    batch_size: int,
-    device: str,
-    decode: Any,
-    workers: int | None,
-    root: Path | None,
-    random_weights: bool,
-) -> None:
+def command(run: Path, data: Path, output: Path, split: str | None, **embedding: Any) -> None:
     """Write the features of the videos of DATA under the network of RUN.
 
     RUN is a run folder (its newest checkpoint is taken) or a checkpoint file; DATA is an index or a
@@ -55,26 +43,15 @@ def command(
       fastdual embed run x.h5 -o features.h5
       fastdual embed run x.h5 -o baseline.h5 --random-weights
     """
-    # torch takes seconds to import; --help does not wait for it.
-    from fastdual.evaluate.embed import EmbedOptions, embed
+    from fastdual.evaluate.embed import embed
     from fastdual.loaders.files import make_folder_of
-    from fastdual.loaders.index import open_index
-    from fastdual.training.execution import choose_device
-    from fastdual.weights.load import load_network
 
     make_folder_of(output, "the features")  # before hours are spent on them
-    where = str(choose_device(device))
-    network = load_network(run, device=where, random_weights=random_weights)
-    index = open_index(data, root=root)
-    options = EmbedOptions(
-        clips_per_video=clips_per_video,
-        frame_stride=stride,
-        batch_size=batch_size,
-        decode=decode,
-        num_workers=workers,
-    )
+    chosen = Embedding(**embedding)
+    network, index, options = chosen.network(run), chosen.videos(data), chosen.options()
+    splits = None if split is None else [split]
     with video_progress("embedding") as progress:
-        features = embed(network, index, split=split, options=options, progress=progress)
+        features = embed(network, index, splits=splits, options=options, progress=progress)
     features.save(output)
     count, width = features.features.shape
     click.echo(f"{output}: {count} videos x {width} features ({network.weights_sha256[:32]})")

@@ -38,7 +38,6 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
       fastdual export runs/k400 -o k400.safetensors
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
-    # torch takes seconds to import; --help does not wait for it.
     from fastdual.loaders.files import make_folder_of
     from fastdual.weights.export import export_safetensors, export_torchvision
     from fastdual.weights.foreign import import_backbone

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
-from fastdual.commands.shared.evaluation import RecordedCommand, missing, typed_command
+from fastdual.commands.shared.evaluation import RecordedCommand, typed_command
 from fastdual.commands.shared.launching import (
     end_stopped,
     given_flags,
@@ -128,6 +128,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
 
 
 def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
+    from fastdual.evaluate.features import plain_left_out
     from fastdual.evaluate.results import make_result, result_file, write_result
     from fastdual.report.table import summary
     from fastdual.training.start import choose_split
@@ -146,7 +147,7 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
                 "num_train": len(index.split(train)),
                 "num_test": len(result.classification.labels),
                 **result.classification.report(),
-                "left_out": {"test": missing(result.left_out)},
+                "left_out": {"test": plain_left_out(result.left_out)},
                 "overlaps": result.overlaps,
             }
         ],

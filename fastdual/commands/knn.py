@@ -32,7 +32,6 @@ def command(k: int, temperature: float, **values: Any) -> None:
       fastdual knn RUN DATA
       fastdual knn features.h5 --k 1               the accuracy is then R@1
     """
-    # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.knn import knn
 
     request, splits = Request(**values), []

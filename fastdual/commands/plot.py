@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.options import clips_option, embedding_options
 from fastdual.commands.shared.progress import video_progress
 
@@ -28,11 +29,7 @@ def command(
     output: Path | None,
     data: Path | None,
     split: str,
-    clips_per_video: int,
-    device: str,
-    decode: Any,
-    workers: int | None,
-    root: Path | None,
+    **embedding: Any,
 ) -> None:
     """Draw SOURCES: run folders, and files of features.
 
@@ -44,17 +41,12 @@ def command(
       fastdual plot runs/a runs/b features.h5 -o plots
       fastdual plot runs/a --data x.h5
     """
-    # torch and matplotlib take seconds to import; --help does not wait for them.
-    from fastdual.evaluate.embed import EmbedOptions
     from fastdual.evaluate.features import FeatureSet, is_features_file
-    from fastdual.loaders.index import open_index
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
-    from fastdual.training.execution import choose_device
-    from fastdual.weights.load import load_network
 
-    files = [source for source in sources if is_features_file(source)]
-    runs = [source for source in sources if source not in files]
+    files = [path for path in sources if is_features_file(path)]
+    runs = [path for path in sources if path not in files]
     folder = output or (sources[0].parent if sources[0] in files else sources[0]) / "plots"
     if runs:
         click.echo(draw_training_curves(runs, folder))
@@ -62,12 +54,11 @@ def command(
         click.echo(draw_feature_map(FeatureSet.load(file), folder, name=name))
     if data is None:
         return
-    index = open_index(data, root=root)
-    options = EmbedOptions(clips_per_video=clips_per_video, decode=decode, num_workers=workers)
+    chosen = Embedding(**embedding)
+    index = chosen.videos(data)
     for run, name in zip(runs, distinct_names(runs), strict=True):
-        network = load_network(run, device=str(choose_device(device)))
+        how = {"name": name, "split": split, "options": chosen.options()}
+        network = chosen.network(run)
         with video_progress("embedding") as progress:
-            drawn = draw_network(
-                network, index, folder, name=name, split=split, options=options, progress=progress
-            )
+            drawn = draw_network(network, index, folder, progress=progress, **how)
         click.echo("\n".join(map(str, drawn)))

@@ -34,7 +34,6 @@ def command(seed: int, **values: Any) -> None:
       fastdual probe RUN ucf101.h5 --split ucf101-1 --split ucf101-2 --split ucf101-3
       fastdual probe features.h5                   a file of fastdual embed
     """
-    # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.probe import probe
 
     request, splits = Request(**values), []

@@ -27,13 +27,12 @@ def command(**values: Any) -> None:
       fastdual retrieve features.h5               a file that holds both splits
       fastdual retrieve train.h5 test.h5          gallery and queries from two files
     """
-    # torch takes seconds to import; --help does not wait for it.
-    from fastdual.evaluate.score import Sides, retrieval_report, retrieval_table
+    from fastdual.evaluate.retrieval import retrieval_report, retrieval_table
     from fastdual.report.table import remarks
 
     request, splits, tables = Request(**values), [], []
-    for pair in load_pairs(request, names=("gallery", "queries")):
-        report = retrieval_report(Sides(pair.train, pair.test, pair.train_name, pair.test_name))
+    for pair in load_pairs(request, retrieval=True):
+        report = retrieval_report(pair)
         splits.append({**pair.entry(), **{key: report[key] for key in _KEPT}})
         tables.append(retrieval_table(report))
     text = "\n".join([*tables, *remarks("retrieve", splits)])

@@ -24,7 +24,6 @@ def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> 
       fastdual table runs/a runs/b baseline.json -o table.md
       fastdual table --mean runs/ft1 runs/ft2 runs/ft3
     """
-    # torch takes seconds to import; --help does not wait for it.
     from fastdual.evaluate.average import check_one_method
     from fastdual.evaluate.results import find_results
     from fastdual.loaders.files import write

@@ -8,7 +8,6 @@ import json
 import shlex
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,18 +64,22 @@ def _type(*words: str | Path) -> None:
 
 def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row]:
     """Score the untrained and the pretrained network on the held-out videos."""
-    from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
-    from fastdual.evaluate.score import retrieval_report, sides_of_files
+    from fastdual.evaluate.embed import EmbedOptions
+    from fastdual.evaluate.held_out import embed_held_out
+    from fastdual.evaluate.pairs import pairs_of_files
+    from fastdual.evaluate.pretext import measure
+    from fastdual.evaluate.retrieval import retrieval_report
     from fastdual.loaders.index import load_index
     from fastdual.weights.load import load_network
 
     index = load_index(index_file)
     retrieval, pretext = [], []
     for features, random_weights in ((before, True), (after, False)):
-        retrieval.append(retrieval_report(sides_of_files([features], None, None)))
+        (pair,) = pairs_of_files([features], [("train", "test")])
+        retrieval.append(retrieval_report(pair))
         network = load_network(run, random_weights=random_weights)
-        with closing(held_out_loader(index, network.config, split="test")) as loader:
-            pretext.append(held_out_metrics(network.model, loader))
+        held_out = embed_held_out(network, index, split="test", options=EmbedOptions())
+        pretext.append(measure(held_out))
 
     def row(measure: str, chance: float | None, values: Iterable[float | None]) -> Row:
         untrained, pretrained = values

@@ -12,8 +12,8 @@ from fastdual.backbones import create_backbone
 from fastdual.doctor.check import Outcome
 from fastdual.kernels import reference
 from fastdual.kernels.backend import has_triton, runs_triton
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.shuffle_rank import op as shuffle_rank
+from fastdual.kernels.contrastive import loss as contrastive
+from fastdual.kernels.shuffle_rank import loss as shuffle_rank
 from fastdual.loaders.plan import ClipSpec
 from fastdual.training.bf16_check import check_bf16_convolutions
 

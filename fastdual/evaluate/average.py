@@ -13,7 +13,7 @@ from fastdual.errors import InputError
 _FREE_KEYS = RESUME_KEYS | {"data.split", "test.split"}
 
 
-def mean_and_spread(splits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+def mean_and_deviation(splits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     """Mean of each metric that all splits have, and the standard deviation between the splits.
 
     The deviation of a single split is nan.

@@ -3,7 +3,7 @@
 Shapes: B videos of a batch, K clips a video, N videos, F features.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from fastdual.weights.load import Network
 
 # Clips in one forward; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
+_WANTED = "fastdual embed"  # the split of what is embedded
 
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos that could not be decoded)."""
@@ -61,29 +62,29 @@ def embed(
     network: Network,
     index: VideoIndex,
     *,
-    split: str | None = None,
+    splits: Sequence[str] | None = None,
     options: EmbedOptions = EmbedOptions(),  # noqa: B008, immutable
     progress: Progress | None = None,
 ) -> FeatureSet:
-    """Compute the features of every video of a split.
+    """Compute the features of every video of some splits, each video once.
 
     A video that cannot be decoded is left out (the loader warns and names it) and noted.
 
     Args:
-        network: its device is where the work is done.
-        index: the videos.
-        split: name of a split; None: every video.
-        options: clips and decoding.
-        progress: told after each batch.
+        network: Its device is where the work is done.
+        index: The videos.
+        splits: Names of splits; None: every video.
+        options: Clips and decoding.
+        progress: Told after each batch.
 
     Raises:
-        InputError: no such split, or features that are not finite.
-        FailureError: too many videos cannot be decoded, or a weight or statistic moved.
+        InputError: No such split, or features that are not finite.
+        FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
     """
-    wanted = index.split(split)
+    wanted = _videos_of(index, splits)
     rows: dict[int, Tensor] = {}
     shown = 0
-    for videos, clips in embed_clips(network, index, split=split, options=options):
+    for videos, clips in embed_clips(network, index, splits=splits, options=options):
         # A substitute stands in for a video that failed; it has its own row already or to come.
         rows.update(zip(videos, clips.mean(dim=1), strict=True))
         shown += len(videos)
@@ -94,18 +95,19 @@ def embed(
 
 
 def embed_clips(
-    network: Network, index: VideoIndex, *, split: str | None, options: EmbedOptions
+    network: Network, index: VideoIndex, *, splits: Sequence[str] | None, options: EmbedOptions
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers of the videos of each batch, and the features [B, K, F] of their clips, on the CPU.
+    """Yield the numbers of each batch's videos, and the features [B, K, F] of their clips.
 
-    A video may come twice, in place of one that could not be decoded. Arguments and errors as
-    `embed`; whether a weight moved is checked after the last batch.
+    A video may come twice, in place of one that could not be decoded. The features are on the CPU.
+    Arguments and errors as `embed`; whether a weight moved is checked after the last batch.
     """
+    wanted = _videos_of(index, splits)
     loader = ClipLoader(
-        index,
+        replace(index, splits={_WANTED: wanted}),
         options.spec(network.config),
-        batch_size=min(options.batch_size, len(index.split(split))),
-        split=split,
+        batch_size=min(options.batch_size, len(wanted)),
+        split=_WANTED,
         device=str(network.device),
         decode=options.decode,
         num_workers=options.num_workers,
@@ -115,6 +117,12 @@ def embed_clips(
     with loader, kept_frozen(network.model):
         for batch in loader:
             yield batch.video_ids.tolist(), _pooled(network.model, batch.clips)
+
+
+def _videos_of(index: VideoIndex, splits: Sequence[str] | None) -> NDArray[np.int64]:
+    if splits is None:
+        return index.split(None)
+    return np.unique(np.concatenate([index.split(name) for name in splits]))
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ Shapes: N videos, F features.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,11 @@ class LeftOut:
     path: str
     reason: str
     splits: tuple[str, ...]
+
+
+def plain_left_out(videos: Iterable[LeftOut]) -> list[dict[str, str]]:
+    """Return videos that were left out as a result names them."""
+    return [{"path": video.path, "reason": video.reason} for video in videos]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +118,14 @@ class FeatureSet:
             splits={},
         )
 
-    def left_out_of(self, name: str | None) -> tuple[LeftOut, ...]:
-        """What is missing in a split, or may be; None: all that is missing."""
-        return tuple(v for v in self.left_out if name is None or not v.splits or name in v.splits)
+    def part(self, name: str | None) -> "FeatureSet":
+        """Return the videos of a split, and what is or may be missing there; None: all videos.
+
+        Raises:
+            InputError: No such split.
+        """
+        missing = (v for v in self.left_out if name is None or not v.splits or name in v.splits)
+        return replace(self.take(self.split(name)), left_out=tuple(missing))
 
     def save(self, path: Path) -> None:
         """Write a features file.

@@ -53,6 +53,29 @@ class Overlap:
     test: str
 
 
+def settle_overlaps(
+    found: Sequence[Sequence[Overlap]], *, allowed: bool, listing: Path | None
+) -> list[list[dict[str, Any]]]:
+    """Write the overlaps of some pairs of splits, then refuse them unless they are allowed.
+
+    Args:
+        found: The overlaps of each pair of splits.
+        allowed: Go on in spite of overlaps.
+        listing: Where to write all of them; None: nowhere.
+
+    Returns:
+        The overlaps of each pair as plain values.
+
+    Raises:
+        InputError: There are some, and they are not allowed; names the first ones.
+        FailureError: The file cannot be written.
+    """
+    if listing is not None:
+        # Splits of one data set share videos, and so overlaps: each is written once.
+        write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
+    return [refuse_overlaps(of, allowed=allowed, listing=listing) for of in found]
+
+
 def refuse_overlaps(
     overlaps: Sequence[Overlap], *, allowed: bool, listing: Path | None = None
 ) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.retrieval import centre_and_normalise, check_sides
+from fastdual.evaluate.pairs import check_pair
+from fastdual.evaluate.retrieval import centre_and_normalise
 
 _BLOCK_QUERIES = 1024
 
@@ -26,10 +27,10 @@ def knn(train: FeatureSet, test: FeatureSet, *, k: int, temperature: float) -> C
         temperature: a vote weighs exp(cosine / temperature).
 
     Raises:
-        InputError: sides that do not fit each other (see `retrieval.check_sides`), or fewer than k
+        InputError: A pair that cannot be compared (see `check_pair`), or fewer than k
             training videos.
     """
-    labels = check_sides(train, test, names=("training videos", "test videos"))
+    labels = check_pair(train, test)
     if not 1 <= k <= len(train):
         raise InputError(f"--k {k}: there are {len(train)} training videos; choose fewer votes")
     scores = vote(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastdual.errors import InputError
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.retrieval import check_sides
+from fastdual.evaluate.pairs import check_pair
 
 PENALTIES = tuple(10.0**power for power in range(0, -7, -1))
 _MAX_FOLDS = 5
@@ -59,9 +59,9 @@ def probe(train: FeatureSet, test: FeatureSet, *, seed: int = 0) -> ProbeResult:
         seed: decides which training videos choose the penalty.
 
     Raises:
-        InputError: sides that do not fit each other (see `retrieval.check_sides`), or one class.
+        InputError: A pair that cannot be compared (see `check_pair`), or one class.
     """
-    test_labels = check_sides(train, test, names=("training videos", "test videos"))
+    test_labels = check_pair(train, test)
     if len(np.unique(train.labels)) < 2:
         raise InputError(
             "all training videos have one class; a probe needs 2: index them with their classes"

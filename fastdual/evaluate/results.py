@@ -14,7 +14,7 @@ import torch
 
 from fastdual._version import __version__
 from fastdual.errors import InputError
-from fastdual.evaluate.average import mean_and_spread
+from fastdual.evaluate.average import mean_and_deviation
 from fastdual.loaders.files import write
 
 FORMAT = "fastdual result"
@@ -59,7 +59,7 @@ def make_result(
         "data_fingerprint": data_fingerprint,
         "settings": dict(settings),
         "splits": list(splits),
-        "mean": {name: mean for name, (mean, _) in mean_and_spread(splits).items()},
+        "mean": {name: mean for name, (mean, _) in mean_and_deviation(splits).items()},
         "versions": {
             "fastdual": __version__,
             "torch": str(torch.__version__),

@@ -4,14 +4,16 @@ Shapes: Q queries, G gallery videos, F features.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.errors import InputError
+from fastdual.evaluate.classify import interval
 from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.pairs import RETRIEVAL_NAMES, Pair, check_pair
 
 PAPER_KS = (1, 5, 10, 20, 50)
 _BLOCK_QUERIES = 1024
@@ -46,7 +48,7 @@ def retrieve(gallery: FeatureSet, queries: FeatureSet) -> RetrievalResult:
     Raises:
         InputError: other networks, missing labels, a class without a gallery video, shared videos.
     """
-    query_labels = check_sides(gallery, queries, names=("gallery", "queries"))
+    query_labels = check_pair(gallery, queries, names=RETRIEVAL_NAMES)
     ranks = first_match_ranks(
         torch.from_numpy(gallery.features),
         torch.from_numpy(gallery.labels),
@@ -56,30 +58,52 @@ def retrieve(gallery: FeatureSet, queries: FeatureSet) -> RetrievalResult:
     return RetrievalResult(ranks=ranks.numpy(), labels=query_labels, num_gallery=len(gallery))
 
 
-def check_sides(
-    train: FeatureSet, test: FeatureSet, *, names: tuple[str, str]
-) -> NDArray[np.int32]:
-    """Make sure that one side may be scored against the other.
-
-    Args:
-        train: the videos that are known (gallery, training split).
-        test: the videos that are asked about.
-        names: what the two are called in errors.
-
-    Returns:
-        Labels of `test` as numbers of `train.class_names`.
+def retrieval_report(pair: Pair) -> dict[str, Any]:
+    """Score a gallery (training videos) by queries (test videos), as plain values.
 
     Raises:
-        InputError: other networks, missing labels, a class without a video in `train`, shared
-            videos.
+        InputError: A pair that cannot be compared (see `check_pair`).
     """
-    _check_same_network(train, test, names)
-    _check_labelled(train, names[0])
-    _check_labelled(test, names[1])
-    _check_disjoint(train, test, names)
-    labels = _labels_in(train.class_names, test)
-    _check_classes_present(train, test, labels, names)
-    return labels
+    result = retrieve(pair.train, pair.test)
+    return {
+        "gallery": pair.train_name,
+        "queries": pair.test_name,
+        "num_gallery": len(pair.train),
+        "num_queries": len(pair.test),
+        "num_classes": len(np.unique(pair.train.labels)),
+        "recall": {str(k): result.recall(k) for k in PAPER_KS},
+        "metrics": {
+            f"R@{k}": interval(result.ranks <= k, pair.test.groups)
+            for k in PAPER_KS
+            if k <= result.num_gallery
+        },
+        "chance": _chance(pair.train, result),
+        "checkpoint": pair.train.weights_sha256,
+    }
+
+
+def retrieval_table(report: dict[str, Any]) -> str:
+    """Return a report of `retrieval_report` as lines for people."""
+    shares = {f"R@{k}": share for k, share in report["recall"].items()}
+    cells = ["-" if share is None else f"{100 * share:.1f}" for share in shares.values()]
+    beyond = [name for name, share in shares.items() if share is None]
+    lines = [
+        f"{report['num_queries']} queries ({report['queries']}), {report['num_gallery']} gallery "
+        f"videos ({report['gallery']}), {report['num_classes']} classes; "
+        f"{report['checkpoint'][:24]}",
+        "  ".join(f"{name:>5}" for name in shares),
+        "  ".join(f"{cell:>5}" for cell in cells),
+        f"per cent; a random order would give R@1 {100 * report['chance']:.1f}",
+    ]
+    if beyond:
+        lines.append(f"{', '.join(beyond)}: more than the {report['num_gallery']} gallery videos")
+    return "\n".join(lines)
+
+
+def _chance(gallery: FeatureSet, result: RetrievalResult) -> float:
+    """Return R@1 of a random order of the gallery."""
+    share = np.bincount(gallery.labels) / len(gallery)
+    return float(share[result.labels].mean())
 
 
 def first_match_ranks(
@@ -111,63 +135,3 @@ def centre_and_normalise(features: Tensor) -> Tensor:
     """[N, F] minus its own mean over N, each row scaled to length 1 (a zero row stays zero)."""
     wide = features.double()
     return torch.nn.functional.normalize(wide - wide.mean(dim=0), dim=1)
-
-
-def _check_same_network(train: FeatureSet, test: FeatureSet, names: tuple[str, str]) -> None:
-    both = " and ".join(names)
-    if train.weights_sha256 != test.weights_sha256:
-        raise InputError(
-            f"{both} come from two networks (checkpoint {train.weights_sha256[:12]} and "
-            f"{test.weights_sha256[:12]}); embed both with one"
-        )
-    if train.settings != test.settings:
-        keys = sorted(
-            key
-            for key in train.settings.keys() | test.settings.keys()
-            if train.settings.get(key) != test.settings.get(key)
-        )
-        raise InputError(
-            f"{both} were embedded with different settings ({', '.join(keys)}); embed both alike"
-        )
-
-
-def _check_labelled(side: FeatureSet, name: str) -> None:
-    if not len(side):
-        raise InputError(f"the {name} are empty: no video in this split")
-    unlabelled = int((side.labels < 0).sum())
-    if unlabelled:
-        raise InputError(
-            f"{unlabelled} of the {len(side)} videos of the {name} have no label; index them from "
-            "class folders or a CSV with a label column"
-        )
-
-
-def _check_disjoint(train: FeatureSet, test: FeatureSet, names: tuple[str, str]) -> None:
-    if train.data_fingerprint != test.data_fingerprint:
-        return
-    shared = set(train.paths) & set(test.paths)
-    if shared:
-        raise InputError(
-            f"{len(shared)} videos are in the {names[0]} and among the {names[1]}, first "
-            f"{min(shared)}; a video would find itself: choose splits that share none"
-        )
-
-
-def _labels_in(class_names: tuple[str, ...], test: FeatureSet) -> NDArray[np.int32]:
-    """The labels of `test` as numbers of `class_names`; -1 for a class that is not among them."""
-    numbers = {name: number for number, name in enumerate(class_names)}
-    table = np.array([numbers.get(name, -1) for name in test.class_names], dtype=np.int32)
-    return table[test.labels]
-
-
-def _check_classes_present(
-    train: FeatureSet, test: FeatureSet, labels: NDArray[np.int32], names: tuple[str, str]
-) -> None:
-    absent = ~np.isin(labels, train.labels)
-    if absent.any():
-        absent_names = sorted({test.class_names[i] for i in test.labels[absent]})
-        shown = ", ".join(absent_names[:5]) + (", ..." if len(absent_names) > 5 else "")
-        raise InputError(
-            f"{int(absent.sum())} {names[1]} can find nothing: no {names[0]} video of class "
-            f"{shown}; choose splits that share their classes"
-        )

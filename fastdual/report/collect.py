@@ -13,16 +13,11 @@ import torch
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import (
-    HeldOutEmbeddings,
-    HeldOutMetrics,
-    embed_held_out,
-    measure,
-    trains_segments,
-)
+from fastdual.evaluate.held_out import HeldOutEmbeddings, embed_held_out, trains_segments
+from fastdual.evaluate.pairs import Pair
+from fastdual.evaluate.pretext import HeldOutMetrics, measure
 from fastdual.evaluate.probe import probe
-from fastdual.evaluate.retrieval import centre_and_normalise
-from fastdual.evaluate.score import Sides, retrieval_report, take_split
+from fastdual.evaluate.retrieval import centre_and_normalise, retrieval_report
 from fastdual.evaluate.variance import Variance, variance
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
@@ -40,7 +35,7 @@ class Learned:
 
     Attributes:
         features: of the videos of both splits, averaged over the clips.
-        retrieval: as `score.retrieval_report`; None with `reason`, where classes are missing.
+        retrieval: as `retrieval.retrieval_report`; None with `reason`, where classes are missing.
         reason: why there is no retrieval.
         clip_variance: of the features of single test clips; None where they are too few.
         segment_variance: of the segment embeddings of test clips; None as `held_out`, or S = 1.
@@ -106,7 +101,7 @@ def collect(
         InputError: no such split, fewer than three videos, or features that are not finite.
         FailureError: too many videos cannot be decoded.
     """
-    total = 2 * sum(len(index.split(split)) for split in splits)
+    total = 2 * len(np.union1d(*map(index.split, splits)))
     done = 0
 
     def count(videos: int) -> None:
@@ -138,10 +133,9 @@ def _learn(
     count: Callable[[int], None],
 ) -> Learned:
     rows: dict[int, torch.Tensor] = {}
-    for split in splits:
-        for videos, clips in embed_clips(network, index, split=split, options=options):
-            rows.update(zip(videos, clips, strict=True))
-            count(len(videos))
+    for videos, clips in embed_clips(network, index, splits=splits, options=options):
+        rows.update(zip(videos, clips, strict=True))
+        count(len(videos))
     means = {video: clips.mean(dim=0) for video, clips in rows.items()}
     features = feature_set(network, index, options.spec(network.config), means)
     retrieval = _retrieve(features, splits)
@@ -162,8 +156,9 @@ def _learn(
 
 def _retrieve(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
     try:
-        gallery, queries = (take_split(features, split) for split in splits)
-        return retrieval_report(Sides(gallery, queries, *splits))
+        train, test = (features.part(split) for split in splits)
+        pair = Pair(train_name=splits[0], test_name=splits[1], train=train, test=test)
+        return retrieval_report(pair)
     except InputError as error:
         return str(error)
 
@@ -191,7 +186,7 @@ def _look_up(features: FeatureSet, splits: tuple[str, str]) -> tuple[Lookup, ...
 
 def _confusion(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
     try:
-        train, test = (take_split(features, split) for split in splits)
+        train, test = (features.part(split) for split in splits)
         return probe(train, test).classification.report()
     except InputError as error:
         return str(error)

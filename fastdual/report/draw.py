@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import embed_held_out
+from fastdual.evaluate.held_out import embed_held_out
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
 from fastdual.report.feature_map import feature_map

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastdual.evaluate.average import mean_and_spread
+from fastdual.evaluate.average import mean_and_deviation
 from fastdual.evaluate.results import is_baseline, setting_labels
 from fastdual.evaluate.retrieval import PAPER_KS
 
@@ -48,7 +48,9 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
     """The mean of several splits, and what has to be known of the videos."""
     lines = []
     if len(splits) > 1:
-        cells = (f"{name} {_mean_cell(found)} %" for name, found in mean_and_spread(splits).items())
+        cells = (
+            f"{name} {_mean_cell(found)} %" for name, found in mean_and_deviation(splits).items()
+        )
         lines.append(f"{task}  mean of {len(splits)} splits ± deviation  {', '.join(cells)}")
     for split in splits:
         if split["overlaps"]:
@@ -115,7 +117,7 @@ def _mean_row(
     splits: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
 ) -> list[str]:
-    means = mean_and_spread(splits)
+    means = mean_and_deviation(splits)
     cells = [_mean_cell(means[name]) if name in means else "" for name in columns]
     count = str(sum(split["num_test"] for split in splits))
     return [*_start(source, result), f"mean of {len(splits)}", count, *cells]

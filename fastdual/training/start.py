@@ -95,9 +95,8 @@ def run(
         # Before the folder is claimed: what cannot be computed here leaves no run there.
         training = create_training(task, model, loader, execution, team)
         if execution.bf16:
-            clip = config.clip
-            shape = (clip.frames_per_clip, clip.crop_size, clip.crop_size)
-            require_bf16(model.get_submodule("backbone"), shape, execution.device)
+            backbone = model.get_submodule("backbone")
+            require_bf16(backbone, config.clip.clip_shape, execution.device)
         config_toml = to_toml(config.to_dict(), sources)
         team.from_main(lambda: claim.enter_context(folder.claimed(config_toml)))
         restored = restore(training, folder, constants, team)

@@ -1,16 +1,25 @@
-"""The inputs of one contrastive softmax, as streaming.py and contrastive_triton.py take them."""
+"""The arguments and the results of one contrastive softmax, as all of its steps pass them on."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
+Positives = Literal["sum", "mean"]
+Reduction = Literal["mean", "none", "sum"]
+Precision = Literal["ieee", "tf32"]
+# Of each word, the place in its list is the number that an op is given.
+POSITIVES: tuple[Positives, ...] = get_args(Positives)
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 
 class Layout(NamedTuple):
-    """What the rows of a batch against itself are, by their place: no tensors need to say it.
+    """Ids and groups that follow from the places of rows contrasted with themselves.
 
-    Row i is of sample s = (i // id_run) % num_ids, whose id is query_ids[s], or s itself where
-    there are no ids; its group is i // group_run.
+    Row i belongs to sample s = (i // id_run) % num_ids and to group i // group_run. The id of the
+    row is query_ids[s], or s itself where there are no ids.
     """
 
     id_run: int
@@ -18,11 +27,46 @@ class Layout(NamedTuple):
     group_run: int
 
 
-class Problem(NamedTuple):
-    """N rows against M candidates; nothing here is checked, that is done by the public functions.
+class Settings(NamedTuple):
+    """The arguments of a contrastive loss that are no tensors."""
 
-    A key of None says that the rows are their own candidates, ids and groups included: then the
-    logit matrix is symmetric and the backward needs half the products.
+    positives: Positives = "sum"
+    reduction: Reduction = "mean"
+    normalize: bool = False
+    precision: Precision = "ieee"
+    metrics: bool = True
+    is_scale: bool = False  # the temperature is inverted: logits are multiplied by it
+    learned: bool = False  # a gradient of the temperature is wanted: the forward prepares it
+    layout: Layout | None = None  # only with key None, and without groups
+
+    def encode(self) -> list[int]:
+        """Return the settings as numbers, which is the form that an op can be given."""
+        return [
+            POSITIVES.index(self.positives),
+            REDUCTIONS.index(self.reduction),
+            int(self.normalize),
+            PRECISIONS.index(self.precision),
+            int(self.metrics),
+            int(self.is_scale),
+            int(self.learned),
+            *(self.layout or ()),
+        ]
+
+    @classmethod
+    def decode(cls, numbers: Sequence[int]) -> Self:
+        """Return the settings that were encoded."""
+        positives, reduction, normalize, precision, metrics, is_scale, learned, *layout = numbers
+        return cls(
+            POSITIVES[positives], REDUCTIONS[reduction], bool(normalize), PRECISIONS[precision],
+            bool(metrics), bool(is_scale), bool(learned), Layout(*layout) if layout else None,
+        )  # fmt: skip
+
+
+class Problem(NamedTuple):
+    """N rows against M candidates, checked already.
+
+    A key of None means that the rows are their own candidates, ids and groups included. The matrix
+    of logits is then symmetric, and the backward needs half the products.
     """
 
     query: Tensor  # [N, D]
@@ -33,12 +77,7 @@ class Problem(NamedTuple):
     key_groups: Tensor | None  # [M]
     temperature: Tensor | None  # 0-d; None: temperature_value holds
     temperature_value: float
-    positives: str  # "sum" or "mean"
-    normalize: bool
-    precision: str  # "ieee" or "tf32"
-    is_scale: bool = False  # the temperature is its own inverse, that is, what logits multiply by
-    layout: Layout | None = None  # with key None and without groups only
-    learned: bool = False  # a gradient of the temperature is wanted: the forward gathers its slope
+    settings: Settings
 
     @property
     def columns(self) -> Tensor:
@@ -47,42 +86,54 @@ class Problem(NamedTuple):
 
     @property
     def column_ids(self) -> Tensor | None:
+        """The ids of the candidates [M]."""
         return self.query_ids if self.key_ids is None else self.key_ids
 
     @property
     def column_groups(self) -> Tensor | None:
+        """The groups of the candidates [M]."""
         return self.query_groups if self.key is None else self.key_groups
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of logits, losses and statistics: float64 for float64 inputs, else float32."""
+        """The dtype of logits, losses and statistics: float64 for float64 inputs, else float32."""
         return torch.promote_types(self.query.dtype, torch.float32)
 
 
 class Partials(NamedTuple):
-    """What a row has gathered from some of its candidates; see FIELDS."""
+    """What each row gathers from some of its candidates; the fields are numbered below."""
 
     fields: Tensor  # [P, F, N]: P disjoint parts of the candidates
-    query_scale: Tensor  # [N], 1 / length of each row if they are normalised here, else [0]
-    key_scale: Tensor  # [M] likewise; [0] too where the rows are their own candidates
+    query_scale: Tensor  # [N], 1 / length of each row if rows are normalised here, else [0]
+    key_scale: Tensor  # [M] likewise; also [0] where the rows are their own candidates
 
 
 class Merged(NamedTuple):
-    """The loss, and what the backward needs of a row besides the inputs."""
+    """The loss, and what the backward needs of each row besides the inputs."""
 
     loss: Tensor  # 0-d, or [N] for reduction "none"
-    num_valid: Tensor  # 0-d: rows that have a positive
+    num_valid: Tensor  # 0-d: number of rows that have a positive
     hits: Tensor  # [3, N] bool: top1, top5, valid; [3, 0] without metrics
     statistics: Tensor  # [2, N] for "sum", [4, N] for "mean"; see streaming.statistics_of
     slope: Tensor  # d loss / d log(1 / temperature), shaped as the loss; [0] if it is not learned
 
 
-# Fields of Partials. Log-sum-exps are of the negatives' and of the positives' logits; -inf: there
-# are none. Means are of the same logits, weighted by their softmax; if the temperature is learned.
+class Saved(NamedTuple):
+    """What the backward takes over from the forward: fields of Merged and of Partials."""
+
+    num_valid: Tensor
+    statistics: Tensor
+    slope: Tensor
+    query_scale: Tensor
+    key_scale: Tensor
+
+
+# Fields of Partials. Log-sum-exps are those of the negative and of the positive logits, -inf where
+# there are none. Means are of the same logits, weighted by their softmax, if the temperature is
+# learned.
 NEGATIVE_LSE, POSITIVE_LSE, POSITIVE_COUNT, POSITIVE_SUM, NEGATIVE_MEAN, POSITIVE_MEAN = range(6)
-# With metrics only: the best positive's logit, and the five best negatives' in falling order.
+# With metrics only: the logit of the best positive, and the five best negatives in falling order.
 BEST_POSITIVE, TOP_NEGATIVES, NUM_TOP = 6, 7, 5
 NUM_FIELDS, NUM_FIELDS_WITH_METRICS = 6, 12
-# Lengths below this count as this, so that a row of zeros stays finite (as torch's F.normalize
-# does).
+# Lengths below this count as this, so that a row of zeros stays finite, as in torch's F.normalize.
 NORM_FLOOR = 1e-12

@@ -1,8 +1,8 @@
-"""Backward kernels of the contrastive softmax and their launchers; needs triton.
+"""The backward kernels of the contrastive softmax and their launchers; need triton.
 
 A program owns a block of one side (rows or candidates), whose gradient it adds up in registers, and
-streams over the other side; the logits are computed again. Where rows are their own candidates both
-slopes of a pair come from the one logit, so one launch does what otherwise takes two.
+streams over the other side, computing the logits again. Where rows are their own candidates, both
+slopes of a pair come from one logit, so that one launch does what otherwise takes two.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
@@ -13,23 +13,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdual.kernels.contrastive.problem import Partials, Problem
-from fastdual.kernels.contrastive.streaming import temperature_gradient
-from fastdual.kernels.contrastive.triton_tiles import (
+from fastdual.kernels.contrastive.problem import Problem, Saved
+from fastdual.kernels.contrastive.streaming_backward import temperature_gradient
+from fastdual.kernels.contrastive.triton_shared import (
     FLOOR,
     LN_2,
-    backward_tile,
     base2_scale,
     exact_masks,
-    is_aligned,
-    is_heavy,
-    labels_of,
-    layout_of,
     load_groups,
     load_ids,
     load_tile,
     similarities,
     span_of_other_groups,
+)
+from fastdual.kernels.contrastive.triton_tiles import (
+    backward_tile,
+    is_aligned,
+    is_heavy,
+    labels_of,
+    layout_of,
     split,
 )
 
@@ -267,6 +269,7 @@ class _Side(NamedTuple):
     ids: Tensor | None
     groups: Tensor | None
     scale: Tensor
+    is_query: bool  # it has the statistics
 
 
 class _Upstream(NamedTuple):
@@ -279,47 +282,43 @@ class _Upstream(NamedTuple):
 
 def compute_gradients(
     problem: Problem,
-    partials: Partials,
-    statistics: Tensor,
-    slope: Tensor,
+    saved: Saved,
     upstream: Tensor,
-    count: Tensor | None,
     needs: tuple[bool, bool, bool],
     *,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One launch for query and one for key, or one for both; as streaming.compute_gradients.
+    """Launch once for query and once for key, or once for both; see streaming_backward.
 
-    One more launch for each side that is split into parts. The query's stores the temperature's
-    gradient besides, unless the loss is of rows: that takes some of torch's.
+    One more launch for each side that is split into parts. The launch for the query also stores the
+    gradient of the temperature, unless the loss has rows: torch computes it then.
     """
     needs_query, needs_key, needs_temperature = needs
-    own = problem.key is None
+    own, slope = problem.key is None, saved.slope
     query_ids, key_ids, query_groups, key_groups = labels_of(problem)
-    query_side = _Side(problem.query, query_ids, query_groups, partials.query_scale)
-    key_scale = partials.query_scale if own else partials.key_scale
-    key_side = _Side(problem.columns, key_ids, key_groups, key_scale)
+    query_side = _Side(problem.query, query_ids, query_groups, saved.query_scale, True)
+    key_scale = saved.query_scale if own else saved.key_scale
+    key_side = _Side(problem.columns, key_ids, key_groups, key_scale, own)
     # float16 slopes are weighted by rows before they become operands: 1 is the largest weight then.
     peak = None
     if upstream.ndim and problem.query.dtype == torch.float16:
         peak = torch.linalg.vector_norm(upstream, float("inf"))
-    weights = _Upstream(upstream.contiguous(), count, peak)
-    # A tensor each: an op may not return one twice.
-    grad_query, grad_key = (statistics.new_empty(0, dtype=dtype) for _ in range(2))
-    grad_temperature, of_temperature = statistics.new_empty(0), None
+    num_valid = saved.num_valid if problem.settings.reduction == "mean" else None
+    weights = _Upstream(upstream.contiguous(), num_valid, peak)
+    # One tensor each: an op may not return one twice.
+    grad_query, grad_key = (slope.new_empty(0, dtype=dtype) for _ in range(2))
+    grad_temperature, of_temperature = slope.new_empty(0), None
     if needs_temperature and needs_query and not upstream.ndim:
-        grad_temperature = statistics.new_empty(())
+        grad_temperature = slope.new_empty(())
         of_temperature = slope, grad_temperature
     elif needs_temperature:
         grad_temperature = temperature_gradient(problem, slope, upstream)
     if needs_query:
         grad_query = _launch(
-            problem, query_side, key_side, statistics, weights, of_temperature, dtype, (True, own)
+            problem, query_side, key_side, saved.statistics, weights, of_temperature, dtype
         )
     if needs_key and not own:
-        grad_key = _launch(
-            problem, key_side, query_side, statistics, weights, None, dtype, (False, True)
-        )
+        grad_key = _launch(problem, key_side, query_side, saved.statistics, weights, None, dtype)
     return grad_query, grad_key, grad_temperature
 
 
@@ -331,15 +330,15 @@ def _launch(
     upstream: _Upstream,
     of_temperature: tuple[Tensor, Tensor] | None,
     dtype: torch.dtype,
-    is_query: tuple[bool, bool],
 ) -> Tensor:
-    """Gradient of the own side; `is_query` tells of own and other which has the statistics.
+    """Return the gradient of the own side.
 
-    `of_temperature`: the slope, and where the temperature's gradient is to be stored.
+    `of_temperature`: the slope, and where the gradient of the temperature is to be stored.
     """
+    settings = problem.settings
     num_own, dim = own.rows.shape
     num_other = other.rows.shape[0]
-    heavy, placed = is_heavy(problem), problem.layout is not None
+    heavy, placed = is_heavy(settings), settings.layout is not None
     aligned = is_aligned(own.rows, other.rows)
     tile = backward_tile(own.rows.dtype, num_own, dim, heavy=heavy, placed=placed, aligned=aligned)
     num_blocks, num_slices = triton.cdiv(num_own, tile.own), triton.cdiv(dim, tile.dim)
@@ -350,16 +349,17 @@ def _launch(
     part_grad = part_along = None
     if parts > 1:
         part_grad = statistics.new_empty((parts, num_own, dim))
-        part_along = statistics.new_empty((parts, num_own if problem.normalize else 0))
-    shared = {"UPSTREAM_ROWS": upstream.value.ndim > 0, "NORMALIZE": problem.normalize}
+        part_along = statistics.new_empty((parts, num_own if settings.normalize else 0))
+    shared = {"UPSTREAM_ROWS": upstream.value.ndim > 0, "NORMALIZE": settings.normalize}
     _contrastive_bwd_kernel[(num_blocks, num_slices, parts)](
         own.rows, other.rows, own.ids, other.ids, own.groups, other.groups, problem.temperature,
         *upstream, statistics, own.scale, other.scale, grad, part_grad, part_along,
         *(of_temperature or (None, None)),
         problem.temperature_value, num_own, num_other, dim, others_a_part,
         *own.rows.stride(), *other.rows.stride(), **layout_of(problem),
-        OWN_IS_QUERY=is_query[0], OTHER_IS_QUERY=is_query[1], IS_SUM=problem.positives == "sum",
-        SINGLE=dim <= tile.dim, PRECISION=problem.precision,
+        OWN_IS_QUERY=own.is_query, OTHER_IS_QUERY=other.is_query,
+        IS_SUM=settings.positives == "sum",
+        SINGLE=dim <= tile.dim, PRECISION=settings.precision,
         **shared, **tile.launch_options(),
     )  # fmt: skip
     if parts > 1:
@@ -367,6 +367,6 @@ def _launch(
         _contrastive_bwd_merge_kernel[(triton.cdiv(num_own, 16), triton.cdiv(dim, block_d))](
             part_grad, part_along, own.rows, problem.temperature, *upstream, own.scale, grad,
             problem.temperature_value, num_own, dim, parts, *own.rows.stride(),
-            IS_SCALE=problem.is_scale, BLOCK_OWN=16, BLOCK_D=block_d, **shared,
+            IS_SCALE=settings.is_scale, BLOCK_OWN=16, BLOCK_D=block_d, **shared,
         )  # fmt: skip
     return grad

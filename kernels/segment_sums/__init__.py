@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Sums over the segments of two views."""

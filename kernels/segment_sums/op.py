@@ -1,10 +1,11 @@
 """Sums over the segments of two views, as one batch of rows: what temporal coherence contrasts.
 
 Two clips are as similar as their segments on average, (1 / S^2) sum_ij x_i . y_j, which is the
-product of the sums of their segments over S^2: added first, products are S^2 times fewer. A sum and
-not a mean, for its gradient is the upstream one as it is, a view that takes no launch.
+product of the sums of their segments, over S^2. Adding first takes S^2 times fewer products. It is
+a sum and not a mean because its gradient is then the upstream gradient itself, a view that takes no
+launch.
 
-Legend: B clips of a view, S segments, D embedding size.
+Legend: B clips per view, S segments, D embedding size.
 """
 
 from typing import Any
@@ -17,15 +18,22 @@ from fastdual.kernels.backend import device_of, runs_triton
 
 @torch.library.custom_op("fastdual::segment_sums", mutates_args=())
 def segment_sums(first: Tensor, second: Tensor) -> Tensor:
-    """Views [B, S, D] of one dtype -> sums [2B, D] in it, of the first view, then of the second.
+    """Return the sums over segments, added up in float32 at least.
 
-    Added up in float32 at least. On a CUDA device one launch, and none in the backward.
+    On a CUDA device this is one launch, and none in the backward.
+
+    Args:
+        first: [B, S, D] one view.
+        second: [B, S, D] the other view, of the same dtype.
+
+    Returns:
+        [2B, D] in that dtype: the sums of the first view, then those of the second.
     """
     if runs_triton(first):
-        from fastdual.kernels.segment_sums import triton as segment_sums_triton
+        from fastdual.kernels.segment_sums import triton
 
         with device_of(first):
-            return segment_sums_triton.launch(first, second)
+            return triton.forward(first, second)
     dtype = torch.promote_types(first.dtype, torch.float32)
     return torch.cat([view.sum(dim=1, dtype=dtype) for view in (first, second)]).to(first.dtype)
 

@@ -1,4 +1,4 @@
-"""The kernel of segment_sums.py and its launcher; needs triton."""
+"""The kernel of the sums over segments and its launcher; needs triton."""
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 import triton
@@ -12,7 +12,7 @@ def _segment_sums_kernel(
     first_b, first_s, first_d, second_b, second_s, second_d,
     S: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """sums[row] of one clip, in slices of D: program (clip, slice, view)."""
+    """Store sums[row] of one clip, in slices of D: program (clip, slice, view)."""
     clip = tl.program_id(0).to(tl.int64)
     view = tl.program_id(2)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -27,8 +27,8 @@ def _segment_sums_kernel(
     tl.store(sums_ptr + row * D + dims, total.to(sums_ptr.dtype.element_ty), mask=dims < D)
 
 
-def launch(first: Tensor, second: Tensor) -> Tensor:
-    """Views [B, S, D] of any strides -> [2B, D]."""
+def forward(first: Tensor, second: Tensor) -> Tensor:
+    """Return the sums [2B, D] of views [B, S, D] of any strides."""
     batch, segments, dim = first.shape
     sums = first.new_empty((2 * batch, dim))
     block = min(256, max(16, triton.next_power_of_2(dim)))

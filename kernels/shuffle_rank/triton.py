@@ -1,8 +1,8 @@
 """The Triton kernels of the shuffle-rank loss and their launchers; needs triton, imported lazily.
 
-shuffle_rank.py holds the formula, what is not materialised and the legend of shape letters; here a
-program works on ROWS rows, whole samples of 2S rows each, and uses the diagonal blocks of the
-[ROWS, ROWS] product of them all.
+loss.py holds the formula, op.py what is not materialised and the legend of shape letters. A program
+works on ROWS rows, whole samples of 2S rows each, and uses the diagonal blocks of the [ROWS, ROWS]
+product of them all.
 """
 
 # Triton, not Python, types the parameters of a kernel.
@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from fastdual.kernels.shuffle_rank.problem import Problem
 
 
 @triton.jit
@@ -193,24 +195,11 @@ def _shuffle_rank_bwd_kernel(
         tl.store(grad_shuffled_ptr + out, grad.to(element), mask=is_s[:, None] & inside)
 
 
-def block_sizes(num_segments: int, dim: int) -> dict[str, int]:
-    """ROWS holds at least one sample of 2S rows, and 16 is the least that tl.dot takes."""
-    rows = 16 if num_segments <= 8 else 32
-    block_d = max(16, min(32, triton.next_power_of_2(dim)))
-    return {"ROWS": rows, "BLOCK_D": block_d, "num_warps": rows // 8}
-
-
-def launch_fwd(
-    x: Tensor,
-    shuffled: Tensor,
-    permutation: Tensor,
-    temperature: float,
-    clip: float | None,
-    normalize: bool,
-) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy, 0-d float32 each: two launches."""
+def forward(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return loss and accuracy, 0-d float32 each: two launches."""
+    x, shuffled, permutation, temperature, clip, normalize = problem
     batch, segments, dim = x.shape
-    blocks = block_sizes(segments, dim)
+    blocks = _block_sizes(segments, dim)
     programs = triton.cdiv(batch, blocks["ROWS"] // (2 * segments))
     partial = torch.empty((2, programs), dtype=torch.float32, device=x.device)
     _shuffle_rank_fwd_kernel[(programs,)](
@@ -220,33 +209,32 @@ def launch_fwd(
     )  # fmt: skip
     loss = torch.empty((), dtype=torch.float32, device=x.device)
     accuracy = torch.empty_like(loss)
-    rows = batch * 2 * segments
     _shuffle_rank_reduce_kernel[(1,)](
-        partial, loss, accuracy, programs, float(rows * (2 * segments - 2)), float(rows),
+        partial, loss, accuracy, programs, float(problem.num_pairs), float(problem.num_rows),
         BLOCK=1024, num_warps=4,
     )  # fmt: skip
     return loss, accuracy
 
 
-def launch_bwd(
-    upstream: Tensor,
-    x: Tensor,
-    shuffled: Tensor,
-    permutation: Tensor,
-    temperature: float,
-    clip: float | None,
-    normalize: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of x and shuffled, contiguous [B, S, D] in their dtype: one launch."""
+def backward(upstream: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the gradients of x and shuffled, contiguous [B, S, D] in their dtype: one launch."""
+    x, shuffled, permutation, temperature, clip, normalize = problem
     batch, segments, dim = x.shape
-    blocks = block_sizes(segments, dim)
+    blocks = _block_sizes(segments, dim)
     programs = triton.cdiv(batch, blocks["ROWS"] // (2 * segments))
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_shuffled = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _shuffle_rank_bwd_kernel[(programs,)](
         upstream, x, shuffled, permutation, grad_x, grad_shuffled, batch, dim, temperature,
-        clip or 0.0, 1.0 / (batch * 2 * segments * (2 * segments - 2)),
+        clip or 0.0, 1.0 / problem.num_pairs,
         *x.stride(), *shuffled.stride(), *permutation.stride(),
         S=segments, HAS_CLIP=clip is not None, NORMALIZE=normalize, **blocks,
     )  # fmt: skip
     return grad_x, grad_shuffled
+
+
+def _block_sizes(num_segments: int, dim: int) -> dict[str, int]:
+    """Return the tile. ROWS holds at least one sample of 2S rows, and at least the 16 of tl.dot."""
+    rows = 16 if num_segments <= 8 else 32
+    block_d = max(16, min(32, triton.next_power_of_2(dim)))
+    return {"ROWS": rows, "BLOCK_D": block_d, "num_warps": rows // 8}

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Assembler:
         dtype: of the clips.
         num_workers: processes that decode with PyAV.
         timeout_seconds: after this a decode is given up.
-        quarantine: told of every video that fails.
+        quarantine_path: The file of the videos that fail.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class Assembler:
         dtype: torch.dtype,
         num_workers: int,
         timeout_seconds: float,
-        quarantine: Quarantine,
+        quarantine_path: Path | None,
     ) -> None:
         self._index, self._spec, self._order, self._seed = index, spec, order, seed
         self._device, self._choice, self._dtype = device, choice, dtype
-        self._quarantine = quarantine
+        self._quarantine = Quarantine(index, order.num_videos, quarantine_path)
         self._reader = FrameReader(
             index, spec, num_workers=num_workers, timeout_seconds=timeout_seconds
         )

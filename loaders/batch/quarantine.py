@@ -1,16 +1,17 @@
-"""What happens to a video that fails while the run goes on: named once, written down, counted."""
+"""Videos that fail during a run: each is named once, written down and counted."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
-from fastdual.errors import FailureError, why_not_written
+from fastdual.errors import FailureError
+from fastdual.loaders.files import append_line, make_folder_of, read_lines
 from fastdual.loaders.index.table import VideoIndex
 
 FAILURE_LIMIT = 0.01
 ALWAYS_TOLERATED = 4
+_WHAT = "the quarantine list"
 
 logger = logging.getLogger("fastdual.loaders")
 
@@ -18,14 +19,14 @@ logger = logging.getLogger("fastdual.loaders")
 class Quarantine:
     """The videos that failed in this run.
 
-    The run stops when more than `FAILURE_LIMIT` of the data's videos have failed, but never for the
+    The run stops when more than `FAILURE_LIMIT` of the data's videos have failed, but not for the
     first `ALWAYS_TOLERATED`: one bad file of twenty is no reason to stop. With a file, the videos
     that other processes of the run wrote there count too, and are not named twice.
 
     Args:
-        index: names the videos.
-        num_videos: how many videos the run draws from.
-        path: JSON lines are appended here, one a video; None keeps no file.
+        index: The videos.
+        num_videos: Number of videos that the run draws from.
+        path: JSON lines are appended here, one per video; None keeps no file.
     """
 
     def __init__(self, index: VideoIndex, num_videos: int, path: Path | None) -> None:
@@ -38,7 +39,7 @@ class Quarantine:
         """Record that a video failed.
 
         Raises:
-            FailureError: too many have, or the file cannot be written.
+            FailureError: Too many have failed, or the file cannot be written.
         """
         name = self._index.paths[video]
         if name in self._failed:
@@ -48,7 +49,10 @@ class Quarantine:
             self._failed.add(name)
             where = self._index.path(video)
             logger.warning("cannot use the video %s: %s; another takes its place", where, reason)
-            self._write({"video": int(video), "path": name, "reason": reason})
+            if self._path is not None:
+                make_folder_of(self._path, _WHAT)
+                record = {"video": int(video), "path": name, "reason": reason}
+                append_line(self._path, record, _WHAT)
         if len(self._failed) > self._limit:
             raise FailureError(
                 f"{len(self._failed)} of {self._num_videos} videos failed, more than "
@@ -57,25 +61,6 @@ class Quarantine:
             )
 
     def _written(self) -> set[str]:
-        if self._path is None or not self._path.exists():
-            return set()
-        names = set()
-        for line in self._path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-            try:
-                names.add(str(json.loads(line)["path"]))
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that another process is still writing, or a stranger's
-        return names
-
-    def _write(self, record: dict[str, int | str]) -> None:
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # One write of one line: appended whole, even where several processes share the file.
-            with self._path.open("ab", buffering=0) as file:
-                file.write(json.dumps(record).encode() + b"\n")
-        except OSError as error:
-            raise FailureError(
-                f"cannot write the quarantine list {self._path}: {why_not_written(error)}"
-            ) from error
+        """Names in the file, which other processes of the run may write too."""
+        records = [] if self._path is None else read_lines(self._path)
+        return {str(record["path"]) for record in records if "path" in record}

@@ -1,7 +1,7 @@
-"""The encoded bytes of a video that is known: a file, or a place in a pack, checked when read.
+"""The encoded bytes of an indexed video: a file, or a place in a pack, checked when read.
 
-Whatever is decoded is what was indexed: bytes that were altered since, by whomever, are an error
-and never another picture. SHA-256 takes far less time than decoding.
+Only what was indexed is decoded: bytes that were altered since are an error and never another
+picture. SHA-256 takes far less time than decoding.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastdual.errors import FailureError
 
-_REMEMBERED_FILES = 1 << 16  # of a process; a film need not be read whole for each of its clips
+_REMEMBERED_FILES = 1 << 16  # per process; a film is not read whole for each of its clips
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class IndexedFile:
 
     Attributes:
         path: The file.
-        length: Its bytes.
-        sha256: Their checksum when it was indexed.
+        length: Its size in bytes.
+        sha256: Checksum (32 bytes) when it was indexed.
     """
 
     path: Path
@@ -41,7 +39,7 @@ class IndexedFile:
         return self.length
 
     def check(self) -> None:
-        """Compare the file with its checksum, once in this process unless it is written to.
+        """Compare the file with its checksum, once per process unless it is written to.
 
         Raises:
             OSError: It cannot be read.
@@ -52,7 +50,7 @@ class IndexedFile:
             raise FailureError(_ALTERED)
 
     def read(self) -> bytes:
-        """Return the encoded bytes; raises as `check` does."""
+        """Return the encoded bytes, or raise as `check` does."""
         contents = self.path.read_bytes()
         if hashlib.sha256(contents).digest() != self.sha256:
             raise FailureError(_ALTERED)
@@ -77,8 +75,8 @@ class PackedBytes:
     Attributes:
         file: The pack, or one of its shards.
         offset: Its first byte in the file.
-        length: Its bytes.
-        sha256: Their checksum.
+        length: Its size in bytes.
+        sha256: Checksum (32 bytes) of its bytes.
         suffix: Ending of the file that was packed: libav looks at it when it guesses a format.
     """
 
@@ -92,23 +90,21 @@ class PackedBytes:
         return self.length
 
     def open(self) -> io.BytesIO:
-        """Return the encoded bytes as a file with a name; raises as `read` does."""
+        """Return the encoded bytes as a file with a name, or raise as `read` does."""
         file = _NamedBytes(self.read())
         file.name = f"video{self.suffix}"
         return file
 
     def read(self) -> bytes:
-        """Return the encoded bytes.
-
-        Any number of processes may read at a time. SHA-256 takes about as long as copying the
-        bytes, far less than decoding them, so it is checked each time.
+        """Return the encoded bytes, compared with their checksum; processes may read together.
 
         Raises:
             FailureError: They cannot be read, or are not what was packed.
         """
         try:
-            with _opened(self.file) as descriptor:
-                contents = read_at(descriptor, self.offset, self.length)
+            with open(self.file, "rb") as file:
+                file.seek(self.offset)
+                contents = file.read(self.length)
         except OSError as error:
             raise FailureError(f"the pack {self.file} cannot be read: {error.strerror}") from error
         if len(contents) < self.length:
@@ -122,30 +118,9 @@ class _NamedBytes(io.BytesIO):
     name: str
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[int]:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def read_at(descriptor: int, offset: int, length: int) -> bytes:
-    """Read `length` bytes at `offset`, fewer only where the file ends; raises OSError."""
-    contents = os.pread(descriptor, length, offset)
-    if len(contents) == length:
-        return contents
-    parts = [contents]  # Linux reads 2 GiB at most in one call
-    while len(parts[-1]) and sum(map(len, parts)) < length:
-        done = sum(map(len, parts))
-        parts.append(os.pread(descriptor, length - done, offset + done))
-    return b"".join(parts)
-
-
 Encoded = IndexedFile | PackedBytes
 
 
 def read_encoded(encoded: Encoded) -> NDArray[np.uint8]:
-    """Return the encoded bytes of a video; raises OSError or FailureError."""
+    """Return the encoded bytes of a video as uint8, or raise OSError or FailureError."""
     return np.frombuffer(encoded.read(), np.uint8)

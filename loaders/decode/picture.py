@@ -14,12 +14,12 @@ _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.F
 
 
 def clockwise_rotation(frame: Any) -> int:
-    """Degrees (0, 90, 180, 270) to turn a decoded frame clockwise so that it is upright."""
+    """Return the degrees (0, 90, 180, 270) to turn a decoded frame clockwise to be upright."""
     return int(round(-frame.rotation / 90)) % 4 * 90
 
 
-# libav's planes of "gbrp", in the order red, green, blue. To pixels side by side ("rgb24") it goes
-# the slow way: two to three times as long for the same picture (a few pixels differ by one).
+# libav's planes of "gbrp", in the order red, green, blue. Its conversion to pixels side by side
+# ("rgb24") takes two to three times as long for the same picture (a few pixels differ by one).
 _PLANES = (2, 0, 1)
 
 
@@ -40,7 +40,7 @@ class FrameWriter:
         self._scaler = VideoReformatter()
 
     def write(self, frame: Any, out: NDArray[np.uint8]) -> None:
-        """Convert one frame into `out` [3, h, w]."""
+        """Convert one frame (av.VideoFrame) into `out` [3, h, w] uint8."""
         picture = self._scaler.reformat(
             frame,
             width=self._width,
@@ -58,7 +58,7 @@ class FrameWriter:
 
 
 def interleave(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels [..., h, w, 3] of planes [..., 3, h, w]."""
+    """Return planes [..., 3, h, w] (uint8) as pixels [..., h, w, 3]."""
     pixels = np.empty((*planes.shape[:-3], *planes.shape[-2:], 3), np.uint8)
     for channel in range(3):
         pixels[..., channel] = planes[..., channel, :, :]

@@ -1,4 +1,4 @@
-"""The wanted frames of a video as pictures, decoding as few others as can be."""
+"""The wanted frames of a video as pictures, with as little decoding as possible."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,21 +31,22 @@ def read_planes(
     rotation: int = 0,
     num_frames: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Decode the wanted frames, and as few others as the keyframes allow.
+    """Decode the wanted frames of a video, and as few others as possible.
 
     Args:
         source: A file, or its bytes.
-        frames: [F] frame numbers, strictly increasing.
+        frames: [F] int64 frame numbers, strictly increasing.
         keyframes: The video's seek table; None decodes from the start.
         size: (height, width) of the upright result; None keeps the size of the first frame.
-        rotation: Clockwise turn that makes the picture upright, in degrees (from the index).
-        num_frames: Frames of the whole video, which allows to skip unwanted ones; give it only for
-            contents that are known to decode cleanly: damage in what is skipped is not noticed.
+        rotation: Clockwise turn that makes the picture upright, in degrees.
+        num_frames: Frames of the whole video, which allow unwanted ones to be skipped. Give it only
+            for contents that are known to decode cleanly: damage in what is skipped is not noticed.
 
     Returns:
-        [F, 3, h, w] RGB.
+        [F, 3, h, w] uint8 RGB.
 
     Raises:
+        ValueError: The frame numbers are not as stated.
         VideoError: The video cannot be decoded, or has fewer frames than wanted.
     """
     try:

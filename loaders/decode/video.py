@@ -1,4 +1,4 @@
-"""The one place that opens a video with PyAV: safely, strictly, and by one numbering of frames.
+"""The only place that opens a video with PyAV: safely, strictly, and with one numbering of frames.
 
 Frame i is the i-th picture that a full decode from the start yields, in output order. Every reader
 of the project keeps to that, whatever the container says about counts and times. A file that does
@@ -50,19 +50,22 @@ class OpenVideo:
 
 @contextmanager
 def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
-    """Open a video file, or its bytes, for decoding on one thread.
+    """Open a video for decoding on one thread.
 
     Args:
-        source: A file, or its bytes; of what was indexed nothing but those bytes is opened.
+        source: A file, or its bytes; what was indexed is compared with its checksum first.
         smooth: False leaves the deblocking filter out: the same frames with other pixels, a third
-            cheaper in H.264; for those who count and compare but do not look.
+            cheaper in H.264; for counting and comparing frames that nobody looks at.
+
+    Yields:
+        The open video; it is closed at the end of the block.
 
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
             file or the pack was altered since it was indexed.
     """
     if isinstance(source, Path) and source.exists() and not source.is_file():
-        raise VideoError("is not a regular file")  # a pipe would keep us waiting
+        raise VideoError("is not a regular file")  # reading a pipe might never end
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
     try:
         name = _to_input(source)
@@ -150,7 +153,11 @@ def demux(video: OpenVideo) -> Iterator[Any]:
 
 
 def decode_all(video: OpenVideo, packets: Iterator[Any] | None = None) -> Iterator[Any]:
-    """Yield every frame (av.VideoFrame) in output order; `packets` default to all of them.
+    """Yield the frames (av.VideoFrame) in output order.
+
+    Args:
+        video: An open video.
+        packets: What to decode; None for all of it.
 
     Raises:
         VideoError: A packet cannot be decoded, or a picture is damaged.
@@ -186,6 +193,11 @@ def decode_from(video: OpenVideo, pts: int, offset: int) -> Iterator[Any]:
     """Seek to a keyframe and yield the frames from its own picture on.
 
     Leading pictures of an open group, which refer to what came before, are not yielded.
+
+    Args:
+        video: An open video.
+        pts: Time of the keyframe, in the stream's time base.
+        offset: Byte position of its packet.
 
     Raises:
         SeekError: The seek did not lead to the packet at byte `offset`.

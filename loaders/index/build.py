@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.errors import InputError
 from fastdual.loaders.decode.keyframes import Keyframes
-from fastdual.loaders.files import append_line, read_lines
+from fastdual.loaders.files import append_line, make_folder_of, read_lines
 from fastdual.loaders.index.file import is_index, load_index, save_index
 from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.sources import Kind, Listing, list_videos, refuse_shared_groups
@@ -21,7 +21,7 @@ from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 
-PROBE_TASK = "fastdual.loaders.index.probe:probe_file"
+EXAMINE_TASK = "fastdual.loaders.index.probe:examine_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos quarantined)."""
@@ -92,7 +92,7 @@ def build_from_listing(
     known = _known_from_index(output, listing.root) | _known_from_journal(journal, listing.root)
     findings: dict[str, _Finding] = {}
     failed = 0
-    _make_folder(output.parent)
+    make_folder_of(output, "the index")
     for path, finding, is_new in _examine_all(listing, known, num_workers, timeout_seconds):
         findings[path] = finding
         failed += isinstance(finding, _Unusable)
@@ -115,13 +115,6 @@ def _refuse_to_overwrite(output: Path) -> None:
     refuse_folder(output, "videos.h5")
     if output.exists() and output.stat().st_size and not is_index(output):
         raise InputError(f"{output} exists and is no index: delete it, or choose another name")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailureError(f"{folder} cannot be made: {why_not_written(error)}") from error
 
 
 @functools.cache
@@ -153,7 +146,7 @@ def _examine_all(
     if not wanted:
         return
     workers = min(num_workers or os.cpu_count() or 1, len(wanted))
-    with ProcessPool(PROBE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
+    with ProcessPool(EXAMINE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = [listing.root / path for path, _, _ in wanted]
         results = pool.imap(tasks, window=4 * workers)
         for (path, size, modified), (_, result) in zip(wanted, results, strict=True):

@@ -1,14 +1,14 @@
 """HDF5 files behind a checksum, whose arrays somebody else may have written.
 
-    fastdual-index 2\n        512-byte user block: name and version,
-    sha256 5f1c...\n          SHA-256 of all that follows the block
+    fastdual-index 2          user block of 512 bytes: kind and version,
+    sha256 5f1c...            checksum of all that follows the block,
     (zeros up to byte 512)
-    \x89HDF...                the HDF5 file: arrays of plain numbers, texts as bytes and offsets
+    (HDF5)                    arrays of plain numbers; texts as bytes and offsets
 
 The checksum is compared before the HDF5 library sees a byte, so that a truncated or altered file is
-one clear error and never a crash inside that library. HDF5 offers more than needed here: a dataset
-may claim any size without having it, unfold from a few bytes, lie in another file or be a link to
-one, or hold pointers. Nothing of that is followed.
+one clear error and never a crash inside that library. HDF5 offers more than is needed here: a
+dataset may claim any size without having it, unfold from a few bytes, lie in another file or be a
+link to one, or hold pointers. None of that is followed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fastdual.loaders import files
 
 USER_BLOCK = 512
 UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
-"""What reading the contents of an HDF5 file may raise where they are not what was written."""
+"""What reading an HDF5 file raises where its contents are not what was written."""
 
 T = TypeVar("T")
 _MAX_BYTES = 1 << 36
@@ -39,7 +39,7 @@ _PLAIN_LAYOUTS = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file; its messages name the file, the cause and the remedy.
+    """A kind of HDF5 file with a user block; its messages name the file, the cause and the remedy.
 
     Attributes:
         magic: The first bytes, with a space at their end.
@@ -139,7 +139,7 @@ class Tables:
 
     Args:
         file: The open file.
-        num_bytes: What its tables take; each is read once, so that this bounds the memory.
+        num_bytes: What its arrays take; each is read once, so that this bounds the memory.
     """
 
     def __init__(self, file: Any, num_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The index of a set of videos: open one, whatever the user named; verify one; describe one."""
+"""The index of a set of videos: opened, whatever the user named; verified; described."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.index.build import PROBE_TASK, TIMEOUT_SECONDS, Progress, build_from_listing
+from fastdual.loaders.index.build import EXAMINE_TASK, TIMEOUT_SECONDS, Progress, build_from_listing
 from fastdual.loaders.index.file import check_files, load_index
 from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
@@ -36,7 +36,7 @@ def open_index(
     """Return the index of DATA: an index file or a pack, or a folder or CSV file indexed now.
 
     The index of a folder is kept in the user's cache; the next time only files that are new or
-    changed are probed. Several processes may ask at once: one builds, the others wait for it.
+    changed are examined. Several processes may ask at once: one builds, the others wait for it.
 
     Args:
         data: Index file, pack, folder of videos, or CSV file.
@@ -93,12 +93,16 @@ def verify_index(
 ) -> tuple[tuple[str, str], ...]:
     """Decode every video of an index again and compare.
 
+    Args:
+        index: That of files or of a pack.
+        num_workers, timeout_seconds, progress: See `build_index`.
+
     Returns:
         (path, what is wrong) of each video that is not as the index says; empty if all are.
     """
     workers = min(num_workers or os.cpu_count() or 1, len(index))
     wrong: list[tuple[str, str]] = []
-    with ProcessPool(PROBE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
+    with ProcessPool(EXAMINE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = (index.source(video) for video in range(len(index)))
         for video, (_, found) in enumerate(pool.imap(tasks, window=4 * workers)):
             if isinstance(found, TaskFailure):

@@ -1,16 +1,16 @@
 """The file of a pack: an HDF5 file with an index and, contiguous in one dataset, encoded videos.
 
-    0        512           start            start + length      end
-    | header | HDF5 tables | data           | HDF5 tables       |
-                           | video 0 | 1 |..|
-                             ^ start + pack/offsets[0], file_bytes[0] bytes of it
+    byte 0   512           start             start + length   end
+    | header | HDF5 tables | dataset "data"  | HDF5 tables    |
+                           | video 0 | 1 |...|
+                                     ^ start + pack/offsets[1]; it has file_bytes[1] bytes
 
-The header is that of a `Container`, with the places of the data and a SHA-256 of the tables alone:
-they are checked before the HDF5 library sees a byte, in a time that does not grow with the data.
-Each video has a SHA-256 of its own, checked when it is read. A spool (`pack.spool`) grows the data
-at their final place; `finish` puts header and tables around them.
+The header is that of a `Container`, with the place of the data and a SHA-256 of the tables alone:
+it is checked before the HDF5 library sees a byte, in a time that does not grow with the data. Each
+video has a SHA-256 of its own, checked when it is read. A spool (`pack.spool`) collects the data at
+their final place; `finish` puts the header and the tables around them.
 
-A manifest is a pack without `data`: its videos lie in shards, each a pack on its own.
+A manifest is a pack without data: its videos lie in shards, each a pack on its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,26 +41,8 @@ _CHUNK_BYTES = 1 << 24
 is_pack = _PACK.claims
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the user block states: the checksum of the tables, the place of the data, the size."""
-
-    digest: str
-    start: int
-    length: int
-    end: int
-
-    def encode(self) -> bytes:
-        """Return the user block."""
-        return (_PACK.header(self.digest) + self.places()).ljust(USER_BLOCK, b"\0")
-
-    def places(self) -> bytes:
-        """Return the part of the user block that says where the data lie."""
-        return b"data %d %d\nend %d\n" % (self.start, self.length, self.end)
-
-
-def read_header(path: Path) -> Header:
-    """Read the user block of a pack and compare it with the file's size.
+def read_shard(path: Path) -> Shard:
+    """Read the header of a pack (of a manifest: without data) and compare it with the file's size.
 
     Raises:
         InputError: It is missing, foreign, truncated, altered or of another version.
@@ -71,48 +53,62 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise InputError(f"the pack {path} cannot be read: {error.strerror}") from error
     _PACK.check_version(path, block)
-    header = _parse(block)
-    if header is None or header.encode() != block:
-        raise InputError(f"the header of the pack {path} was altered; pack again")
-    if size < header.end:
+    shard, end = _parse(path, block)
+    if size < end:
         raise InputError(
-            f"the pack {path} is truncated: {size:,} of {header.end:,} bytes are there; copy or "
-            "pack it again"
+            f"the pack {path} is truncated: {size:,} of {end:,} bytes are there; copy or pack it "
+            "again"
         )
-    if size > header.end:
+    if size > end:
         raise InputError(f"the pack {path} was altered: it is longer than its header says")
-    return header
+    return shard
 
 
-def _parse(block: bytes) -> Header | None:
+def _parse(path: Path, block: bytes) -> tuple[Shard, int]:
+    """Return what a header states: the data of the pack, and the size of the file."""
     words = block.split()
     try:
-        digest = words[3].decode("ascii")
-        header = Header(digest, int(words[5]), int(words[6]), int(words[8]))
+        start, length, end = int(words[5]), int(words[6]), int(words[8])
+        shard = Shard(path, start, length, words[3].decode("ascii"))
+        sound = USER_BLOCK <= start <= start + length <= end <= length + _MAX_TABLE_BYTES
     except (IndexError, ValueError):
-        return None
-    sound = USER_BLOCK <= header.start <= header.start + header.length <= header.end
-    tables = header.end - header.length
-    return header if sound and tables <= _MAX_TABLE_BYTES else None
+        sound = False
+    if not sound or _header(shard, end) != block:
+        raise InputError(f"the header of the pack {path} was altered; pack again")
+    return shard, end
+
+
+def _header(shard: Shard, end: int) -> bytes:
+    """Return the user block of a pack of `end` bytes."""
+    return (_PACK.header(shard.digest) + _places(shard, end)).ljust(USER_BLOCK, b"\0")
+
+
+def _places(shard: Shard, end: int) -> bytes:
+    return b"data %d %d\nend %d\n" % (shard.start, shard.length, end)
 
 
 def read(path: Path, root: Path | None) -> dict[str, Any]:
-    """Return the fields of the VideoIndex in a pack; `root` is the folder of its shards.
+    """Return the fields of the `VideoIndex` in a pack.
+
+    Args:
+        path: The pack.
+        root: The folder of its shards; None for that of the pack.
 
     Raises:
         InputError: It is missing, foreign, truncated, altered or of another version.
     """
     path = path.absolute()
-    header = read_header(path)
+    shard = read_shard(path)
     try:
         with open(path, "rb", buffering=0) as raw:
-            if _digest_tables(raw, header) != header.digest:
+            end = raw.seek(0, io.SEEK_END)
+            if _digest_tables(raw, shard, end) != shard.digest:
                 raise InputError(f"the tables of the pack {path} were altered; pack again")
             raw.seek(0)
             with h5py.File(raw, "r") as file:
-                tables = Tables(file, header.end - header.length)
+                tables = Tables(file, end - shard.length)
                 fields = read_fields(file, tables)
-                fields["packed"] = _read_places(file, tables, path, header, root)
+                fields["packed"] = _read_places(file, tables, shard, root)
     except InputError:
         raise
     except UNREADABLE as error:
@@ -121,16 +117,13 @@ def read(path: Path, root: Path | None) -> dict[str, Any]:
     return fields
 
 
-def _read_places(
-    file: Any, tables: Tables, path: Path, header: Header, root: Path | None
-) -> Packed:
-    if header.length:
-        shards = [Shard(path, header.start, header.length, header.digest)]
-    else:
+def _read_places(file: Any, tables: Tables, pack: Shard, root: Path | None) -> Packed:
+    shards = [pack]
+    if not pack.length:
         names = tables.texts("pack/shards")
         if any(Path(name).name != name or name in ("", ".", "..") for name in names):
-            raise InputError(f"a shard of the pack {path} leads out of its folder")
-        folder = path.parent if root is None else root.absolute()
+            raise InputError(f"a shard of the pack {pack.file} leads out of its folder")
+        folder = pack.file.parent if root is None else root.absolute()
         digests = tables.texts("pack/digests")
         places = tables.array("pack/places").tolist()
         shards = [
@@ -165,30 +158,27 @@ def check_shards(packed: Packed) -> None:
                 f"the shard {shard.file.name} of the pack is not in {shard.file.parent}: if the "
                 "shards were moved, name their folder with --root"
             )
-        header = read_header(shard.file)
-        stated = (shard.start, shard.length, shard.digest)
-        if (header.start, header.length, header.digest) != stated:
+        if read_shard(shard.file) != shard:
             raise InputError(
                 f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
                 "right one, or pack again"
             )
 
 
-def _digest_tables(file: BinaryIO | Any, header: Header) -> str:
-    """SHA-256 of everything in the file but the user block's checksum and the data."""
-    digest = hashlib.sha256(header.places())
-    for _, chunk in _tables_in(file, header):
+def _digest_tables(file: BinaryIO | Any, shard: Shard, end: int) -> str:
+    """Return the SHA-256 of everything in a file but the header's checksum and the data."""
+    digest = hashlib.sha256(_places(shard, end))
+    for _, chunk in _tables_in(file, shard, end):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _tables_in(file: BinaryIO | Any, header: Header) -> Iterator[tuple[int, bytes]]:
-    """Yield the parts of a file before and after its data, each with its place."""
-    data_end = header.start + header.length
-    for place, end in ((USER_BLOCK, header.start), (data_end, header.end)):
-        while place < end:
+def _tables_in(file: BinaryIO | Any, shard: Shard, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the parts of a file of `end` bytes before and after its data, each with its place."""
+    for place, stop in ((USER_BLOCK, shard.start), (shard.start + shard.length, end)):
+        while place < stop:
             file.seek(place)
-            chunk = file.read(min(_CHUNK_BYTES, end - place))
+            chunk = file.read(min(_CHUNK_BYTES, stop - place))
             if not chunk:
                 return
             yield place, chunk
@@ -199,21 +189,20 @@ def _tables_in(file: BinaryIO | Any, header: Header) -> Iterator[tuple[int, byte
 
 
 def data_start() -> int:
-    """The first byte of `data` in a pack that is written here; the HDF5 library decides it."""
+    """Return where the data of a pack begin; the HDF5 library decides it."""
     return _write_tables(io.BytesIO(), None, 1)
 
 
 def finish(spool: Path, target: Path, index: VideoIndex) -> None:
-    """Make a pack out of a file that holds its data, where the index's only shard says.
+    """Make a pack out of a file that holds its data: put the header and the tables around them.
 
-    The tables are put around the data where they are; nothing is copied but the tables. HDF5
-    writes them into memory, since that library crashes (segmentation fault) where a disk fills
-    under it. A memfd is sparse: the hole for the data takes no memory.
+    HDF5 writes the tables into memory, since that library crashes (segmentation fault) where a disk
+    fills under it. A memfd is sparse: the hole for the data takes no memory.
 
     Args:
-        spool: The file with the data; it is synced and renamed to `target`.
+        spool: The file with the data at their final place; it is synced and renamed to `target`.
         target: The pack.
-        index: Its contents.
+        index: Its contents; its only shard is `target`.
 
     Raises:
         OSError: The tables cannot be written.
@@ -223,13 +212,12 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> None:
     with open(os.memfd_create("tables"), "w+b") as tables, open(spool, "r+b") as file:
         start = _write_tables(tables, index, shard.length)
         assert start == shard.start
-        header = _sealed(tables, start, shard.length)
+        end = tables.seek(0, io.SEEK_END)
         file.truncate(start + shard.length)
-        for place, chunk in _tables_in(tables, header):
+        file.write(_sealed(tables, shard, end))
+        for place, chunk in _tables_in(tables, shard, end):
             file.seek(place)
             file.write(chunk)
-        file.seek(0)
-        file.write(header.encode())
         file.flush()
         os.fsync(file.fileno())
     os.replace(spool, target)
@@ -239,23 +227,27 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> None:
 def write_manifest(target: Path, index: VideoIndex) -> None:
     """Write a pack whose videos lie in shards.
 
+    Args:
+        target: The pack; its folder is there.
+        index: Its contents.
+
     Raises:
         OSError: It cannot be written.
     """
     tables = io.BytesIO()
     _write_tables(tables, index, 0)
-    header = _sealed(tables, USER_BLOCK, 0)
-    files.replace(target, header.encode() + tables.getbuffer()[USER_BLOCK:])
+    body = tables.getbuffer()[USER_BLOCK:]
+    header = _sealed(tables, Shard(target, USER_BLOCK, 0, ""), USER_BLOCK + len(body))
+    files.replace(target, header + body)
 
 
-def _sealed(file: BinaryIO, start: int, length: int) -> Header:
-    """Return the header of a file whose tables are written."""
-    unsealed = Header("", start, length, file.seek(0, io.SEEK_END))
-    return replace(unsealed, digest=_digest_tables(file, unsealed))
+def _sealed(file: BinaryIO, shard: Shard, end: int) -> bytes:
+    """Return the header of a file of `end` bytes whose tables are written."""
+    return _header(replace(shard, digest=_digest_tables(file, shard, end)), end)
 
 
 def _write_tables(file: BinaryIO, index: VideoIndex | None, length: int) -> int:
-    """Write a pack's HDF5 file without its data; returns where they belong."""
+    """Write a pack's HDF5 file without its data and return where they belong."""
     start = USER_BLOCK
     with h5py.File(file, "w", userblock_size=USER_BLOCK) as tables:
         if length:

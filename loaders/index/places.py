@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Shard:
-    """A file of a pack as the pack's table describes it.
+    """A file of a pack as the pack's tables describe it.
 
     Attributes:
         file: Where it lies.
         start, length: The bytes of its encoded videos.
-        digest: Checksum of its own tables: tells this shard from another of the same name.
+        digest: Checksum (hex) of its own tables: tells this shard from another of the same name.
     """
 
     file: Path
@@ -35,7 +35,7 @@ class Packed:
         shard_numbers: [N] int32.
         offsets: [N] int64, from the shard's `start`.
         source: Fingerprint of the index that was packed.
-        settings: How, as JSON.
+        settings: How it was packed, as JSON.
     """
 
     shards: tuple[Shard, ...]

@@ -1,8 +1,8 @@
 """What a video file really holds, found out by decoding all of it once.
 
-Containers lie about counts, so every frame is decoded (and none converted). Then each keyframe that
-the loader may seek to is tried: what follows the seek must be the very pictures of the full decode.
-Runs in a worker process of `loaders.pool`.
+Containers lie about counts, so every frame is decoded (and none converted). Then keyframes are
+tried: what follows a seek must be the very pictures of the full decode. This runs in a worker
+process of `loaders.pool`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,16 @@ _MAX_FPS = 10_000
 
 @dataclass
 class _Decoded:
-    """What one pass over the frames leaves behind."""
+    """What one pass over the frames leaves behind.
+
+    Attributes:
+        num_frames, size, rotation: As in `Video`.
+        pts: Per frame; None where it has none.
+        keys: Numbers of the key frames.
+        checksums: By frame number, of the frames at which a tried seek is checked.
+        packets: Byte offset of the keyframe packets, by pts.
+        num_packets: All that are not empty.
+    """
 
     num_frames: int = 0
     size: tuple[int, int] = (0, 0)
@@ -50,12 +59,18 @@ class _Decoded:
     pts: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     checksums: dict[int, int] = field(default_factory=dict)
-    packets: dict[int, int] = field(default_factory=dict)  # pts -> offset of keyframe packets
+    packets: dict[int, int] = field(default_factory=dict)
     num_packets: int = 0
 
 
-def probe_file(source: Source) -> Video:
+def examine_file(source: Source) -> Video:
     """Decode a video from start to end and describe it.
+
+    Args:
+        source: A file, a place in a pack, or a video's bytes.
+
+    Returns:
+        What its bytes tell; the path, label and group of the result are not set.
 
     Raises:
         VideoError: It is not usable; the message says why.
@@ -121,7 +136,7 @@ def _noting_keyframes(video: OpenVideo, decoded: _Decoded) -> Iterator[Any]:
 
 
 def _refuse_missing_packets(video: OpenVideo, decoded: _Decoded) -> None:
-    """An mp4 knows its packets from a table; where the data end early, libav just stops."""
+    """Refuse an mp4 whose data end early: libav just stops, but a table states the packets."""
     stated = len(video.stream.index_entries) if "mp4" in video.container.format.name else 0
     if decoded.num_packets < stated:
         raise VideoError(f"is truncated: {decoded.num_packets} of {stated} frames are there")
@@ -141,7 +156,7 @@ def _why_no_frames(source: Source) -> str:
 
 
 def _checksum(frame: Any) -> int:
-    """CRC of the visible part of all planes."""
+    """Return the CRC of the visible part of all planes."""
     value = zlib.crc32(frame.format.name.encode())
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, abs(plane.line_size))
@@ -167,7 +182,7 @@ def _duration(decoded: _Decoded, fps: tuple[int, int], time_base: Fraction | Non
 
 
 def _sound_keyframes(source: Source, decoded: _Decoded) -> Keyframes:
-    """The keyframes after the first one, if seeking to them leads to the right pictures."""
+    """Return the keyframes after the first one, none if a seek leads to other pictures."""
     places = [
         (number, pts, decoded.packets[pts])
         for number in decoded.keys

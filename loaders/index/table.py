@@ -32,21 +32,15 @@ class VideoIndex:
 
     Attributes:
         root: Absolute folder that `paths` are relative to.
-        paths: [N], sorted.
-        num_frames: [N] int64.
-        fps: [N, 2] int64 numerator, denominator; 0/1 where unknown.
-        size: [N, 2] int32 height, width of the decoded frames, before rotation.
-        rotation: [N] int16 clockwise degrees.
-        codecs: [N].
+        paths, codecs, groups: [N] texts, `paths` sorted.
+        num_frames, file_bytes, modified_ns: [N] int64.
+        fps, size: [N, 2] int64 numerator, denominator; int32 height, width.
+        rotation, labels: [N] int16, int32.
         duration_seconds: [N] float64.
-        file_bytes, modified_ns: [N] int64, the file's size and time when it was examined.
-        sha256: [N, 32] uint8 checksum of its bytes then; of a packed video, of those in the pack.
-        keyframe_offsets: [N + 1] int64: video v has keyframes `offsets[v]:offsets[v + 1]`; none
-            where only decoding from the start is sound.
+        sha256: [N, 32] uint8.
+        keyframe_offsets: [N + 1] int64: video v has keyframes `offsets[v]:offsets[v + 1]`.
         keyframe_frames, keyframe_pts, keyframe_bytes: [K] int64, see `Keyframes`.
-        labels: [N] int32 class numbers, -1 where there is none.
-        class_names: The classes.
-        groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
+        class_names: The names of the classes, by label.
         splits: Name to sorted video numbers, int64.
         quarantine: (path, reason) of the videos that cannot be used.
         quarantine_stamps: [Q, 2] int64, their sizes and times.

@@ -1,4 +1,4 @@
-"""The index of a pack: that of what was packed, with what was learned about the new bytes."""
+"""The index of a pack: that of what was packed, with what is known of the new bytes."""
 
 from __future__ import annotations
 
@@ -7,33 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.places import Packed, Shard
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video, columns_of
-from fastdual.loaders.pack.spool import Record
 
 Row = tuple[int, Video, tuple[int, int]]
-"""Number in the source, what is known of the packed video, (shard number, offset)."""
-
-
-def as_packed(video: Video, record: Record) -> Video:
-    """Return what is known of a video once it is packed.
-
-    Args:
-        video: What the source says of it.
-        record: What was packed.
-    """
-    packed = replace(video, file_bytes=record.length, sha256=bytes.fromhex(record.sha256))
-    if record.facts is None:
-        return packed
-    return replace(
-        packed,
-        size=tuple(record.facts["size"]),
-        rotation=0,
-        codec=record.facts["codec"],
-        keyframes=Keyframes.of(record.facts["keyframes"]),
-    )
+"""Number in the index that is packed, what the pack says of it, (shard number, offset)."""
 
 
 def assemble(
@@ -46,7 +25,7 @@ def assemble(
     """Return the index of a pack.
 
     Args:
-        index: What was packed.
+        index: The index that is packed.
         rows: Its videos in the order of the index, and where they lie in `shards`.
         failed: Number and reason of the videos that could not be packed; they are quarantined.
         shards: The files with the bytes.

@@ -23,8 +23,7 @@ from fastdual.loaders.index.file import load_index
 from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard
 from fastdual.loaders.index.table import VideoIndex
-from fastdual.loaders.index.video import Video
-from fastdual.loaders.pack.contents import as_packed, assemble
+from fastdual.loaders.pack.contents import assemble
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.pool import ProcessPool, TaskFailure
@@ -54,7 +53,11 @@ class PackOptions:
 
 
 def job_file(output: Path, job: tuple[int, int]) -> Path:
-    """What one job writes: OUT.job-i-of-n.h5; OUT itself if it does everything."""
+    """Return what job (i, n) writes: OUT.job-i-of-n.h5, or OUT itself if it does everything.
+
+    Raises:
+        InputError: There is no such job.
+    """
     number, count = job
     if not 1 <= number <= count:
         raise InputError(f"job {number}/{count}: name one of 1/{count} to {count}/{count}")
@@ -95,7 +98,7 @@ def pack(
         identity["settings"] = _settings(options)
         with Spool(output, identity, start, options.shard_bytes) as spool:
             failed = _fill(index, videos, spool, options, progress)
-            _finish(index, spool, output, options, start, failed)
+            _finish(index, spool, options, failed)
             spool.discard()
     except OSError as error:
         raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
@@ -103,7 +106,7 @@ def pack(
 
 
 def _settings(options: PackOptions) -> str:
-    """What decides the contents of a pack, as JSON."""
+    """Return what decides the contents of a pack, as JSON."""
     transcoding = None if options.transcoding is None else options.transcoding.settings()
     shared = {"job": options.job, "shard_bytes": options.shard_bytes}
     return json.dumps({"transcoding": transcoding, **shared}, sort_keys=True)
@@ -141,7 +144,7 @@ def _fill(
     options: PackOptions,
     progress: Progress | None,
 ) -> dict[int, str]:
-    """Pack what is not in the spool yet; returns the reason for each video that failed."""
+    """Pack what is not in the spool yet and return the reason for each video that failed."""
     known = {record.path for record, _ in spool.videos}
     wanted = [video for video in videos if index.paths[video] not in known]
     failed: dict[int, str] = {}
@@ -152,8 +155,7 @@ def _fill(
         if isinstance(result, TaskFailure):
             failed[video] = result.reason
         else:
-            contents, made = result
-            spool.append(index.paths[video], contents, _facts(made))
+            spool.append(index.paths[video], *result)
         if progress is not None:
             progress(done, len(videos), len(failed))
         if len(failed) > limit:
@@ -183,57 +185,40 @@ def _encode_all(
             yield video, result
 
 
-def _facts(made: Video | None) -> dict[str, Any] | None:
-    """Return what a line of the spool's journal says of bytes that were encoded anew."""
-    if made is None:
-        return None
-    keyframes = made.keyframes.to_lists()
-    return {"size": list(made.size), "codec": made.codec, "keyframes": keyframes}
-
-
-def _finish(
-    index: VideoIndex,
-    spool: Spool,
-    output: Path,
-    options: PackOptions,
-    start: int,
-    failed: dict[int, str],
-) -> None:
+def _finish(index: VideoIndex, spool: Spool, options: PackOptions, failed: dict[int, str]) -> None:
     """Turn the spools into packs; the manifest of several shards comes last."""
     if not spool.videos:
         video, reason = next(iter(failed.items()))
         raise FailureError(f"no video could be packed (the first, {index.path(video)}: {reason})")
     numbers = {path: video for video, path in enumerate(index.paths)}
-    rows = [
-        (video, as_packed(index.video(video), record), place)
-        for record, place in spool.videos
-        for video in [numbers[record.path]]
-    ]
-    rows.sort(key=lambda row: row[0])
+    packed = sorted((numbers[record.path], record, place) for record, place in spool.videos)
+    rows = [(video, record.of_pack(index.video(video)), place) for video, record, place in packed]
     settings = _settings(options)
     shards = []
     for number, length in enumerate(spool.shard_lengths):
         final = spool.shard_file(number)
         if not final.exists():
-            part = [(v, packed, (0, place[1])) for v, packed, place in rows if place[0] == number]
+            part = [(v, known, (0, place[1])) for v, known, place in rows if place[0] == number]
             quarantine = failed if options.shard_bytes is None else {}
-            shard = Shard(final, start, length, "")
-            packed_part = assemble(index, part, quarantine, (shard,), settings)
-            pack_file.finish(spool.spool_file(number), final, packed_part)
-        header = pack_file.read_header(final)
-        shards.append(Shard(final, header.start, header.length, header.digest))
+            shard = Shard(final, spool.start, length, "")
+            contents = assemble(index, part, quarantine, (shard,), settings)
+            pack_file.finish(spool.spool_file(number), final, contents)
+        shards.append(pack_file.read_shard(final))
     if options.shard_bytes is not None:
         manifest = assemble(index, rows, failed, tuple(shards), settings)
-        pack_file.write_manifest(output, manifest)
+        pack_file.write_manifest(spool.output, manifest)
 
 
 def hardware_warning(index: VideoIndex, transcoding: Transcoding | None) -> str | None:
-    """Say how many videos of a pack to be NVDEC would refuse, and why; None if it takes all."""
+    """Say how many videos of a pack NVDEC would refuse, and why; None if it takes them all.
+
+    Args:
+        index: What is to be packed.
+        transcoding: How; None keeps the bytes as they are.
+    """
     if transcoding is not None:
-        sizes = [
-            transcoding.output_size((int(size[0]), int(size[1])), int(rotation))
-            for size, rotation in zip(index.size, index.rotation, strict=True)
-        ]
+        videos = map(index.video, range(len(index)))
+        sizes = [transcoding.output_size(video.size, video.rotation) for video in videos]
         codecs = (transcoding.codec,) * len(index)
         index = replace(index, size=np.array(sizes, np.int32), codecs=codecs)
     reasons = [why_not_dali("nvdec", index, video) for video in range(len(index))]

@@ -1,8 +1,13 @@
 """What a pack that is being made has so far: spool files with the bytes, and a journal of them.
 
-`OUT.partial.jsonl` names one packed video a line, in the order in which they lie in `OUT.partial`
-(or in the spools of its shards). A pack that was stopped goes on after the last video that is
-wholly there; a video that failed is in no journal, so that it gets another try.
+    OUT.partial.jsonl                     OUT.partial (or a spool per shard)
+    {"source": ..., "settings": ...}      (room for the header and the first tables)
+    {"path": "a.mp4", "length": 700 ...}  700 bytes
+    {"path": "b.mp4", "length": 450 ...}  450 bytes
+    {"path": "c.m                         half of the next video: cut off when the pack goes on
+
+A pack that was stopped goes on after the last video that is wholly there. A video that failed is in
+no journal, so that it gets another try.
 """
 
 from __future__ import annotations
@@ -12,22 +17,27 @@ import hashlib
 import json
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
+from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.files import parse_line
+from fastdual.loaders.index.video import Video
 
 
 @dataclass(frozen=True)
 class Record:
-    """A packed video: its path in the index, its bytes, and what a probe of them found.
+    """A packed video, as a line of the journal states it.
 
-    `facts` is None where the bytes are the source's; otherwise its keys are `size`, `codec` and
-    `keyframes` (frames, pts, offsets).
+    Attributes:
+        path: Its path in the index.
+        length: Its bytes.
+        sha256: Their checksum, in hexadecimal.
+        facts: Their `size`, `codec` and `keyframes`; None where they are not encoded anew.
     """
 
     path: str
@@ -35,17 +45,36 @@ class Record:
     sha256: str
     facts: dict[str, Any] | None
 
+    @classmethod
+    def of(cls, path: str, contents: bytes, made: Video | None) -> Self:
+        """Return the line for some bytes; `made` is what they hold if they were encoded anew."""
+        facts = None
+        if made is not None:
+            keyframes = made.keyframes.to_lists()
+            facts = {"size": list(made.size), "codec": made.codec, "keyframes": keyframes}
+        return cls(path, len(contents), hashlib.sha256(contents).hexdigest(), facts)
+
+    def of_pack(self, video: Video) -> Video:
+        """Return what the pack says of a video, given what the index that is packed says."""
+        packed = replace(video, file_bytes=self.length, sha256=bytes.fromhex(self.sha256))
+        if self.facts is None:
+            return packed
+        keyframes = Keyframes.of(self.facts["keyframes"])
+        size, codec = tuple(self.facts["size"]), self.facts["codec"]
+        return replace(packed, size=size, rotation=0, codec=codec, keyframes=keyframes)
+
 
 class Spool:
     """The journal and the spool files of one pack; a context manager that locks them.
 
     Args:
         output: The pack to be.
-        identity: What decides the bytes; a journal of another identity is thrown away.
+        identity: What decides the bytes, as plain values; a journal of another is thrown away.
         start: Where the data begin in a file.
         shard_bytes: Limit of a shard; None for one file.
 
     Attributes:
+        output, start: The arguments.
         shard_lengths: Bytes of data in each shard so far.
         videos: What is packed so far, in its order, and (shard number, offset from `start`).
 
@@ -56,7 +85,8 @@ class Spool:
     def __init__(
         self, output: Path, identity: dict[str, Any], start: int, shard_bytes: int | None
     ) -> None:
-        self._output, self._identity, self._start = output, identity, start
+        self.output, self.start = output, start
+        self._identity = identity
         self._shard_bytes = shard_bytes
         self._journal_path = output.with_name(f"{output.name}.partial.jsonl")
         self._data = -1
@@ -64,12 +94,12 @@ class Spool:
         self.videos: list[tuple[Record, tuple[int, int]]] = []
 
     def __enter__(self) -> Self:
-        self._output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         self._journal = self._lock()
         try:
-            if self._output.exists():
+            if self.output.exists():
                 self.discard()
-                raise InputError(f"{self._output} was finished by another process just now")
+                raise InputError(f"{self.output} was finished by another process just now")
             self._recover()
         except BaseException:
             self._journal.close()
@@ -84,7 +114,7 @@ class Spool:
                 try:
                     fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    message = f"{self._output} is being packed by another process"
+                    message = f"{self.output} is being packed by another process"
                     raise InputError(message) from error
                 if _is_file_at(journal, self._journal_path):
                     stack.pop_all()  # it stays open
@@ -96,23 +126,32 @@ class Spool:
         self._journal.close()
 
     def shard_file(self, shard: int) -> Path:
-        """What the file of a shard will be called; without a limit it is the pack itself."""
+        """Return what the file of a shard will be called; without a limit it is the pack itself."""
         if self._shard_bytes is None:
-            return self._output
-        return self._output.with_name(f"{self._output.stem}-{shard:05d}{self._output.suffix}")
+            return self.output
+        return self.output.with_name(f"{self.output.stem}-{shard:05d}{self.output.suffix}")
 
     def spool_file(self, shard: int) -> Path:
-        """The unfinished file of a shard."""
+        """Return the unfinished file of a shard."""
         final = self.shard_file(shard)
         return final.with_name(f"{final.name}.partial")
 
-    def append(self, path: str, contents: bytes, facts: dict[str, Any] | None) -> None:
-        """Add a video: first its bytes, then its line in the journal. Raises OSError."""
-        record = Record(path, len(contents), hashlib.sha256(contents).hexdigest(), facts)
+    def append(self, path: str, contents: bytes, made: Video | None) -> None:
+        """Add a video: first its bytes, then its line in the journal.
+
+        Args:
+            path: Its path in the index.
+            contents: Its bytes.
+            made: What they hold, if they were encoded anew.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        record = Record.of(path, contents, made)
         shard, offset = self._next_place(record.length)
         if self._data < 0 or shard == len(self.shard_lengths):
             self._open_data(shard)
-        _write_at(self._data, contents, self._start + offset)
+        _write_at(self._data, contents, self.start + offset)
         self._write_line(vars(record))
         self._add(record, (shard, offset))
 
@@ -170,7 +209,7 @@ class Spool:
         self._forget_the_rest()
 
     def _is_spooled(self, record: Record, shard: int, offset: int) -> bool:
-        spool, begin = self.spool_file(shard), self._start + offset
+        spool, begin = self.spool_file(shard), self.start + offset
         try:
             if os.stat(spool).st_size < begin + record.length:
                 return False
@@ -186,7 +225,7 @@ class Spool:
         if finished.exists():  # it may get more videos: it is a spool again
             os.replace(finished, spool)
         if spool.exists():
-            os.truncate(spool, self._start + self.shard_lengths[-1])
+            os.truncate(spool, self.start + self.shard_lengths[-1])
         later = last + 1
         while self._shard_bytes is not None and (
             self.shard_file(later).exists() or self.spool_file(later).exists()

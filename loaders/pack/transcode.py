@@ -2,8 +2,8 @@
 
 Frame i of the result is frame i of the source as the loader would show it (`decode.picture`), at a
 constant rate whatever the times of the source, with its colours as BT.601. There are no B-frames:
-a frame costs what lies between it and the keyframe before it. One thread and bit-exact muxing: the
-same source gives the same bytes, with the same libraries on the same kind of CPU.
+reading a frame costs what lies between it and the keyframe before it. With one thread and bit-exact
+muxing, the same source gives the same bytes (same libraries, same kind of CPU).
 """
 
 from __future__ import annotations
@@ -30,18 +30,12 @@ _BT601 = 5
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    name: str
-    default_quality: int
-    quality_range: tuple[int, int]
-
-
-_ENCODERS: dict[str, _Encoder] = {
-    "h264": _Encoder("libx264", 20, (1, 51)),
-    "hevc": _Encoder("libx265", 22, (1, 51)),
-    "vp9": _Encoder("libvpx-vp9", 28, (1, 63)),
-    "mjpeg": _Encoder("mjpeg", 3, (2, 31)),
+# Name of the encoder, default quality, smallest and largest quality.
+_ENCODERS: dict[str, tuple[str, int, int, int]] = {
+    "h264": ("libx264", 20, 1, 51),
+    "hevc": ("libx265", 22, 1, 51),
+    "vp9": ("libvpx-vp9", 28, 1, 63),
+    "mjpeg": ("mjpeg", 3, 2, 31),
 }
 
 
@@ -80,18 +74,17 @@ class Transcoding:
             raise InputError(f"a picture's side must be {_MIN_SIDE} to {_MAX_SIDE}, got {sides}")
         if not 1 <= self.gop <= 1000:
             raise InputError(f"gop is {self.gop}; it must be 1 to 1000")
-        low, high = _ENCODERS[self.codec].quality_range
+        low, high = _ENCODERS[self.codec][2:]
         if self.quality is not None and not low <= self.quality <= high:
             raise InputError(f"quality of {self.codec} is {self.quality}; use {low} to {high}")
 
     @property
     def crf(self) -> int:
-        """The quality that is used."""
-        encoder = _ENCODERS[self.codec]
-        return encoder.default_quality if self.quality is None else self.quality
+        """The quality that is used: the one that is set, or the codec's default."""
+        return _ENCODERS[self.codec][1] if self.quality is None else self.quality
 
     def settings(self) -> dict[str, Any]:
-        """The values that decide the result, as JSON knows them."""
+        """Return the values that decide the result, as plain values for JSON."""
         size = None if self.size is None else list(self.size)
         return {**asdict(self), "size": size, "quality": self.crf}
 
@@ -122,7 +115,7 @@ def pack_task(
         FailureError: The video cannot be used; the message is the reason.
     """
     from fastdual.loaders.decode.video import VideoError
-    from fastdual.loaders.index.probe import probe_file
+    from fastdual.loaders.index.probe import examine_file
 
     source, video = task
     if transcoding is None:
@@ -131,7 +124,7 @@ def pack_task(
         except OSError as error:
             raise VideoError(f"cannot be read: {error.strerror}") from error
     contents = transcode(source, video, transcoding)
-    made = probe_file(contents)
+    made = examine_file(contents)
     if made.num_frames != video.num_frames:
         raise VideoError(f"the encoder made {made.num_frames} frames of {video.num_frames}")
     return contents, made
@@ -187,7 +180,7 @@ class _Writer:
             rate = _USUAL_FPS
         self._container: Any = av.open(out, "w", format="mp4")
         self._container.flags |= av.container.Flags.bitexact.value
-        name = _ENCODERS[settings.codec].name
+        name = _ENCODERS[settings.codec][0]
         stream: Any = self._container.add_stream(name, rate=rate, options=_options(settings))
         stream.height, stream.width = size
         full_range = settings.codec == "mjpeg"
@@ -237,7 +230,7 @@ class _Writer:
 
 
 def _options(settings: Transcoding) -> dict[str, str]:
-    """The encoder's options: fixed groups, no B-frames, and nothing that varies from run to run."""
+    """Return options for fixed groups, no B-frames, and nothing that varies from run to run."""
     gop, quality = str(settings.gop), str(settings.crf)
     if settings.codec == "mjpeg":
         return {"qmin": quality, "qmax": quality, "threads": "1"}
@@ -252,12 +245,5 @@ def _options(settings: Transcoding) -> dict[str, str]:
         quiet = {"open-gop": "0", "pools": "none", "frame-threads": "1", "log-level": "none"}
         joined = ":".join(f"{name}={value}" for name, value in {**fixed, **quiet}.items())
         return {**shared, "preset": "fast", "x265-params": joined}
-    speed = {"deadline": "good", "cpu-used": "4"}
-    return {
-        **shared,
-        **speed,
-        "b": "0",
-        "keyint_min": gop,
-        "auto-alt-ref": "0",
-        "lag-in-frames": "0",
-    }
+    speed = {"deadline": "good", "cpu-used": "4", "b": "0", "keyint_min": gop}
+    return {**shared, **speed, "auto-alt-ref": "0", "lag-in-frames": "0"}

@@ -6,7 +6,7 @@ import torch
 from bench import losses
 from bench.losses import MODES, Contestant, largest_error, measure
 from bench.parts.losses.cases import CASES
-from tests.kernels.contrastive.cases import TorchLaunches
+from tests.kernels.launches import TorchLaunches
 
 CPU = torch.device("cpu")
 

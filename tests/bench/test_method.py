@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import method, readme
-from bench.parts.method.run import CONTESTANTS, NO_MERIT, OBJECTIVES, UNTRAINED
+from bench.parts.method.run import BASELINES, CONTESTANTS, OBJECTIVES, UNTRAINED
 from bench.parts.method.summary import MEASURES, compare, conclude
 from bench.parts.method.tables import FULL, PLAIN, tables
 from bench.parts.results import RESULTS
@@ -33,13 +33,13 @@ def test_every_contestant_is_measured_once_and_kept(
         assert 0 <= row["r1"] <= row["r5"] <= 1
         assert row["chance_r1"] == pytest.approx(1 / 8)
         assert row["variance_ratio"] > 0
-        assert (row["rank_accuracy"] is None) == (row["contestant"] in NO_MERIT)
-        without_segments = (*NO_MERIT, PLAIN)
+        assert (row["rank_accuracy"] is None) == (row["contestant"] in BASELINES)
+        without_segments = (*BASELINES, PLAIN)
         assert (row["segment_variance_ratio"] is None) == (row["contestant"] in without_segments)
     assert len({row["budget"] for row in rows}) == 1
     assert out.with_suffix(".png").stat().st_size > 10_000
     text = out.with_suffix(".txt").read_text()
-    assert "one seed says nothing of the spread" in text
+    assert "one seed says nothing about the variation" in text
 
     # Again: nothing is left to do. Without a row: that row alone.
     out.with_suffix(".json").write_text(json.dumps(rows[1:]))
@@ -69,12 +69,12 @@ def test_objectives_of_a_seed_differ_in_nothing_else() -> None:
     assert configs[0]["schedule.epochs"] == 5  # 40 steps of 8 batches an epoch
 
 
-def test_networks_of_no_merit_see_what_they_are_named_for() -> None:
+def test_baselines_see_what_they_are_named_for() -> None:
     still = torch.rand(2, 3, 1, 24, 24).expand(-1, -1, 4, -1, -1)
-    assert NO_MERIT["frame difference"]()(still).abs().max() == 0
+    assert BASELINES["frame difference"]()(still).abs().max() == 0
     brighter = still + torch.arange(4.0).view(1, 1, 4, 1, 1)
-    assert torch.allclose(NO_MERIT["frame difference"]()(brighter), torch.tensor(1.0))
-    mean, expected = NO_MERIT["mean frame"]()(brighter), NO_MERIT["mean frame"]()(still) + 1.5
+    assert torch.allclose(BASELINES["frame difference"]()(brighter), torch.tensor(1.0))
+    mean, expected = BASELINES["mean frame"]()(brighter), BASELINES["mean frame"]()(still) + 1.5
     assert torch.allclose(mean, expected, atol=1e-6)
 
 
@@ -117,8 +117,8 @@ def _rows(full: list[float], plain: list[float], **changes: Any) -> list[dict[st
     ("full", "plain", "verdict"),
     [
         ([0.60, 0.61, 0.62], [0.50, 0.51, 0.53], "above clip (ahead in 3 of 3 seeds"),
-        ([0.60, 0.61, 0.62], [0.50, 0.51, 0.53], "it is better beyond the spread"),
-        ([0.50, 0.51, 0.53], [0.60, 0.61, 0.62], "it is worse beyond the spread"),
+        ([0.60, 0.61, 0.62], [0.50, 0.51, 0.53], "it is better beyond the variation"),
+        ([0.50, 0.51, 0.53], [0.60, 0.61, 0.62], "it is worse beyond the variation"),
         ([0.50, 0.70, 0.60], [0.55, 0.50, 0.60], "cannot tell the two apart"),
         ([0.50], [0.40], "one seed says nothing"),
     ],

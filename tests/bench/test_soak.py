@@ -68,5 +68,5 @@ def test_warming_up_and_batches_under_way_are_no_leak() -> None:
 
 def test_wrong_quarantine_is_a_problem(tmp_path: Path) -> None:
     report = soak_report.Report()
-    soak._judge_quarantine(report, tmp_path / "none", soak.Warnings(), {"a.mp4"})
+    soak.judge_quarantine(report, tmp_path / "none", [], {"a.mp4"})
     assert len(report.problems) == 2

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.kernels.contrastive import op as contrastive
+from fastdual.kernels.contrastive import loss as contrastive
 
 Tensor = torch.Tensor
 

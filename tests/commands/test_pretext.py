@@ -7,7 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.pretext import held_out_loader, held_out_metrics
+from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader
+from fastdual.evaluate.pretext import measure
 from fastdual.evaluate.results import read_result
 from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
@@ -27,7 +28,7 @@ def test_result_is_the_measurement_of_the_held_out_split(tmp_path: Path) -> None
     assert json.loads(done.stdout) == result
     network = load_network(small_checkpoint())
     with closing(held_out_loader(small_index(), network.config, split="test")) as loader:
-        metrics = held_out_metrics(network.model, loader)
+        metrics = measure(held_out_embeddings(network.model, loader))
     (split,) = result["splits"]
     assert split["num_test"] == metrics.num_videos == 8
     assert split["left_out"] == {"test": []}

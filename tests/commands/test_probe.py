@@ -13,7 +13,6 @@ from fastdual.cli import cli
 from fastdual.evaluate.embed import EmbedOptions, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.results import read_result
-from fastdual.evaluate.score import take_split
 from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
@@ -58,8 +57,8 @@ def test_files_give_what_the_run_gives(
     run_folder: Path, features: FeatureSet, tmp_path: Path
 ) -> None:
     features.save(tmp_path / "both.h5")
-    take_split(features, "train").save(tmp_path / "train.h5")
-    take_split(features, "test").save(tmp_path / "test.h5")
+    features.part("train").save(tmp_path / "train.h5")
+    features.part("test").save(tmp_path / "test.h5")
     reports = []
     for arguments in (
         [run_folder, small_index_file(), *QUICK],

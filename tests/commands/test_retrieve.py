@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from fastdual.cli import cli
 from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.pairs import pairs_of_run
 from fastdual.evaluate.results import read_result
-from fastdual.evaluate.score import sides_of_run, take_split
 from fastdual.loaders.index import save_index
 from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
@@ -35,8 +35,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 
 def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) -> None:
     features.save(tmp_path / "both.h5")
-    take_split(features, "train").save(tmp_path / "train.h5")
-    take_split(features, "test").save(tmp_path / "test.h5")
+    features.part("train").save(tmp_path / "train.h5")
+    features.part("test").save(tmp_path / "test.h5")
     splits = []
     for arguments in (
         [small_checkpoint(), small_index_file(), *QUICK],
@@ -57,11 +57,10 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
 
 def test_progress_goes_through_both_splits_to_the_end() -> None:
     told: list[tuple[int, int, int]] = []
-    sides_of_run(
+    pairs_of_run(
         load_network(small_checkpoint()),
         small_index(),
-        gallery="train",
-        queries="test",
+        [("train", "test")],
         options=EmbedOptions(clips_per_video=1, num_workers=1),
         progress=lambda *numbers: told.append(numbers),
     )
@@ -130,7 +129,7 @@ def test_every_overlap_of_every_pair_of_splits_is_written(
 def test_mistakes_are_one_line_and_exit_2(features: FeatureSet, tmp_path: Path) -> None:
     features.save(tmp_path / "both.h5")
     replace(features, labels=np.full(24, -1, np.int32)).save(tmp_path / "unlabelled.h5")
-    replace(take_split(features, "test"), weights_sha256="0" * 64).save(tmp_path / "other.h5")
+    replace(features.part("test"), weights_sha256="0" * 64).save(tmp_path / "other.h5")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "both.h5").read_bytes()[:-10])
     both, checkpoint = tmp_path / "both.h5", small_checkpoint()
     cases = {
@@ -180,7 +179,7 @@ def test_overlapping_splits_are_refused_unless_told_otherwise(
     replace(features, groups=tuple(groups)).save(tmp_path / "f.h5")
     index = small_index()
     shared = replace(index, groups=tuple(groups))
-    shared.save(tmp_path / "shared.h5")
+    save_index(shared, tmp_path / "shared.h5")
     run_arguments = [small_checkpoint(), tmp_path / "shared.h5", "--root", index.root, *QUICK]
     for arguments in ([tmp_path / "f.h5"], run_arguments):
         done = run(*arguments)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fastdual.doctor import losses
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.shuffle_rank import op as shuffle_rank
+from fastdual.kernels.contrastive import loss as contrastive
+from fastdual.kernels.shuffle_rank import loss as shuffle_rank
 from fastdual.training.bf16_check import ConvolutionReport
 
 

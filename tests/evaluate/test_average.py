@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fastdual.errors import InputError
-from fastdual.evaluate.average import check_one_method, mean_and_spread
+from fastdual.evaluate.average import check_one_method, mean_and_deviation
 from fastdual.evaluate.results import make_result, result_file
 from fastdual.report.table import markdown_table
 
@@ -41,10 +41,10 @@ def test_mean_and_deviation_are_those_of_the_splits() -> None:
         split("b/test", top1=0.4),
         split("c/test", top1=0.9),
     ]
-    found = mean_and_spread(splits)
+    found = mean_and_deviation(splits)
     assert found.keys() == {"top1"}  # not every split has a top-5
     assert found["top1"] == (pytest.approx(0.5), pytest.approx(math.sqrt(0.13)))
-    ((mean, deviation),) = mean_and_spread(splits[1:2]).values()
+    ((mean, deviation),) = mean_and_deviation(splits[1:2]).values()
     assert mean == 0.4 and math.isnan(deviation)
 
 

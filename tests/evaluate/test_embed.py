@@ -30,7 +30,7 @@ def network() -> Network:
 
 def test_feature_is_the_mean_over_clips_time_and_space(network: Network) -> None:
     index = small_index()
-    features = embed(network, index, split="test", options=OPTIONS)
+    features = embed(network, index, splits=["test"], options=OPTIONS)
     assert features.paths == tuple(index.paths[v] for v in index.split("test"))
     spec = OPTIONS.spec(network.config)
     clip = network.config.clip
@@ -64,7 +64,7 @@ def test_file_tells_all_that_retrieval_needs(network: Network) -> None:
 
 def test_one_split_keeps_the_numbers_of_its_own_rows(network: Network) -> None:
     index = small_index()
-    features = embed(network, index, split="test", options=OPTIONS)
+    features = embed(network, index, splits=["test"], options=OPTIONS)
     assert features.split("test").tolist() == list(range(8))
     assert features.split("train").tolist() == []
     assert np.array_equal(features.labels, index.labels[index.split("test")])
@@ -73,15 +73,17 @@ def test_one_split_keeps_the_numbers_of_its_own_rows(network: Network) -> None:
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_batch_size_changes_nothing_but_rounding(network: Network, batch_size: int) -> None:
     index = small_index()
-    one = embed(network, index, split="test", options=replace(OPTIONS, batch_size=8))
-    other = embed(network, index, split="test", options=replace(OPTIONS, batch_size=batch_size))
+    one = embed(network, index, splits=["test"], options=replace(OPTIONS, batch_size=8))
+    other = embed(network, index, splits=["test"], options=replace(OPTIONS, batch_size=batch_size))
     np.testing.assert_allclose(other.features, one.features, rtol=1e-4, atol=1e-5)
 
 
 def test_progress_reaches_the_end(network: Network) -> None:
     told: list[tuple[int, int, int]] = []
     options = replace(OPTIONS, batch_size=5)
-    embed(network, small_index(), split="test", options=options, progress=lambda *n: told.append(n))
+    embed(
+        network, small_index(), splits=["test"], options=options, progress=lambda *n: told.append(n)
+    )
     assert told == [(5, 8, 0), (8, 8, 0)]
 
 
@@ -116,7 +118,7 @@ def test_checkpoint_that_is_missing_or_damaged_never_becomes_random_weights(
 
 def test_missing_split_is_named_before_any_work(network: Network) -> None:
     with pytest.raises(InputError, match="no split 'val'; its splits: test, train"):
-        embed(network, small_index(), split="val", options=OPTIONS)
+        embed(network, small_index(), splits=["val"], options=OPTIONS)
 
 
 def test_diverged_network_is_an_error_and_not_a_score() -> None:
@@ -124,7 +126,7 @@ def test_diverged_network_is_an_error_and_not_a_score() -> None:
     with torch.no_grad():
         next(diverged.model.backbone.parameters()).fill_(torch.nan)
     with pytest.raises(InputError, match="features of 8 of 8 videos are not finite"):
-        embed(diverged, small_index(), split="test", options=OPTIONS)
+        embed(diverged, small_index(), splits=["test"], options=OPTIONS)
 
 
 class CountsItsClips(nn.Module):
@@ -144,7 +146,7 @@ class CountsItsClips(nn.Module):
 def test_network_that_does_not_stay_as_it_is_gives_no_features(network: Network) -> None:
     moving = VideoEncoder(CountsItsClips(), network.config, weights_sha256="moving").eval()
     with pytest.raises(FailureError, match=r"1 frozen weights or statistics moved, first .*seen"):
-        embed(replace(network, model=moving), small_index(), split="test", options=OPTIONS)
+        embed(replace(network, model=moving), small_index(), splits=["test"], options=OPTIONS)
 
 
 def test_bad_videos_are_left_out_and_too_many_end_the_work(

@@ -56,9 +56,10 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 def test_missing_videos_of_a_split_are_its_own_and_those_that_may_be() -> None:
-    missing = feature_set().left_out
-    assert feature_set().left_out_of("train") == feature_set().left_out_of(None) == missing
-    assert feature_set().left_out_of("ucf101-1/test") == missing[1:]
+    whole = feature_set()
+    assert whole.part("train").left_out == whole.part(None).left_out == whole.left_out
+    assert whole.part("ucf101-1/test").left_out == whole.left_out[1:]
+    assert whole.part("train").splits == {}
 
 
 def test_empty_set_without_classes_round_trips(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdual.evaluate.pretext import held_out_embeddings, held_out_loader, held_out_metrics
+from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader
+from fastdual.evaluate.pretext import measure
 from fastdual.model.dual import DualModel, create_model
 from tests.evaluate.small import small_config, small_index
 
@@ -65,7 +66,9 @@ def batches(num_videos: int, num_segments: int, *, shuffle: bool) -> Iterator[Vi
 @pytest.mark.parametrize("num_segments", [2, 4])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_perfect_network_scores_one(num_segments: int, shuffle: bool) -> None:
-    metrics = held_out_metrics(Heads(num_segments), batches(12, num_segments, shuffle=shuffle))  # type: ignore[arg-type]
+    metrics = measure(
+        held_out_embeddings(Heads(num_segments), batches(12, num_segments, shuffle=shuffle))
+    )  # type: ignore[arg-type]
     assert metrics.num_videos == 12
     assert metrics.rank_accuracy == 1.0
     assert metrics.shuffled_rank_accuracy == (1.0 if shuffle else None)
@@ -89,7 +92,7 @@ def test_rank_needs_the_right_permutation() -> None:
         views._replace(permutation=views.permutation.roll(1, dims=1))
         for views in batches(8, 2, shuffle=False)
     ]
-    metrics = held_out_metrics(Heads(2), wrong)  # type: ignore[arg-type]
+    metrics = measure(held_out_embeddings(Heads(2), wrong))  # type: ignore[arg-type]
     assert metrics.rank_accuracy == metrics.shuffled_rank_accuracy == 0.0
 
 
@@ -97,20 +100,20 @@ def test_collapsed_network_scores_nothing() -> None:
     flat = [
         views._replace(clips=torch.ones_like(views.clips)) for views in batches(8, 2, shuffle=True)
     ]
-    metrics = held_out_metrics(Heads(2), flat)  # type: ignore[arg-type]
+    metrics = measure(held_out_embeddings(Heads(2), flat))  # type: ignore[arg-type]
     assert metrics.rank_accuracy == metrics.clip_top1 == metrics.same_video_recall == 0.0
 
 
 def test_videos_shown_twice_count_once() -> None:
     """Substitutes of bad videos: the same video in two slots would be no fair negative."""
     once = list(batches(8, 2, shuffle=True))
-    metrics = held_out_metrics(Heads(2), [*once, once[0]])  # type: ignore[arg-type]
+    metrics = measure(held_out_embeddings(Heads(2), [*once, once[0]]))  # type: ignore[arg-type]
     assert metrics.num_videos == 8
     assert metrics.clip_top1 == 1.0
 
 
 def test_one_segment_has_no_rank() -> None:
-    metrics = held_out_metrics(Heads(1), batches(8, 1, shuffle=False))  # type: ignore[arg-type]
+    metrics = measure(held_out_embeddings(Heads(1), batches(8, 1, shuffle=False)))  # type: ignore[arg-type]
     assert metrics.rank_accuracy is None
     assert metrics.clip_top1 == 1.0
 
@@ -123,7 +126,7 @@ def test_real_videos_give_the_same_numbers_twice_and_leave_the_model_alone() -> 
     results = []
     for _ in range(2):
         with held_out_loader(index, config, split="test", num_workers=1) as loader:
-            results.append(held_out_metrics(model, loader))
+            results.append(measure(held_out_embeddings(model, loader)))
     assert results[0] == results[1]
     assert results[0].num_videos == 8
     assert model.training

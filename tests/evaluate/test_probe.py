@@ -98,7 +98,7 @@ def test_bad_input_is_named() -> None:
         "no training videos video of class class3": (three, test),
         "all training videos have one class": (one, same_class),
         "48 of the 48 videos of the test videos have no label": (train, unlabelled),
-        "come from two networks": (train, replace(test, checkpoint="0" * 64)),
+        "come from two networks": (train, replace(test, weights_sha256="0" * 64)),
         "none can be held out": (each_once, test),
         "48 videos are in the training videos and among the test videos": (train, train),
     }

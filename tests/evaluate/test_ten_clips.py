@@ -52,7 +52,7 @@ def test_score_is_the_mean_softmax_of_ten_clips() -> None:
     options = EmbedOptions(clips_per_video=10, frame_stride=config.clip.frame_stride, num_workers=1)
     means, swapped = {}, {}
     network = load_network(small_checkpoint())
-    for videos, features in embed_clips(network, index, split="test", options=options):
+    for videos, features in embed_clips(network, index, splits=["test"], options=options):
         with torch.no_grad():
             for video, clips in zip(videos, features, strict=True):
                 assert len(clips) == 10

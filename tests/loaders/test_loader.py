@@ -339,7 +339,7 @@ def test_a_quarantine_list_that_cannot_be_written_is_an_error(
 ):
     break_file(own_index, 0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FailureError, match="cannot write the quarantine list .*file"):
+    with pytest.raises(FailureError, match="file.*: the quarantine list could not be written"):
         load(own_index, 4, quarantine_path=tmp_path / "file" / "quarantine.jsonl")
 
 

@@ -34,7 +34,7 @@ def test_exported_file_stands_for_its_run_in_evaluations(tmp_path: Path) -> None
     assert f"tiny, clips {shape}, stride {clip.frame_stride}" in done.stdout
     options = EmbedOptions(clips_per_video=1, num_workers=1)
     sets = [
-        embed(load_network(source), small_index(), split="test", options=options)
+        embed(load_network(source), small_index(), splits=["test"], options=options)
         for source in (small_checkpoint(), target)
     ]
     assert np.array_equal(sets[0].features, sets[1].features)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 
 from bench.parts.kernels.compile import Launch, recorded_launches
-from fastdual.kernels.contrastive import triton_backward as contrastive_triton_bwd
-from fastdual.kernels.contrastive import triton_forward as contrastive_triton
-from fastdual.kernels.contrastive.problem import Layout, Problem
+from fastdual.kernels.contrastive import triton_backward, triton_forward, triton_merge
+from fastdual.kernels.contrastive.problem import Layout, Problem, Saved, Settings
 from fastdual.kernels.segment_sums import triton as segment_sums_triton
 from fastdual.kernels.shuffle_rank import triton as shuffle_rank_triton
+from fastdual.kernels.shuffle_rank.problem import Problem as RankProblem
 
 # Of every tile the D that fills it (beyond 256 it is taken in steps), and some that are loaded
 # element by element.
@@ -48,36 +48,34 @@ def contrastive_launches(
     if num_columns is not None:
         key = torch.empty(num_columns, dim, dtype=dtype)
         key_ids = torch.empty(num_columns, dtype=torch.int64)
-    positives = "mean" if heavy else "sum"
+    settings = Settings(normalize=heavy, metrics=heavy, learned=learned)
+    if heavy:
+        settings = settings._replace(positives="mean", reduction="none")
     temperature = None if options == "plain" else torch.empty(())
-    problem = Problem(
-        query, key, ids, key_ids, ids, key_ids, temperature, 0.07, positives, heavy, "ieee",
-        learned=learned,
-    )  # fmt: skip
+    problem = Problem(query, key, ids, key_ids, ids, key_ids, temperature, 0.07, settings)
     if placed:
         # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
         layout = Layout(id_run=2, num_ids=num_rows // 4, group_run=2)
-        problem = problem._replace(query_groups=None, is_scale=True, layout=layout)
+        settings = settings._replace(is_scale=True, layout=layout)
+        problem = problem._replace(query_groups=None, settings=settings)
     with recorded_launches() as launches:
-        partials = contrastive_triton.compute_partials(problem, metrics=heavy)
-        merged = contrastive_triton.merge_partials(
-            partials.fields, positives=positives, reduction="none" if heavy else "mean",
-            learned=learned,
-        )  # fmt: skip
-        contrastive_triton_bwd.compute_gradients(
-            problem, partials, merged.statistics, merged.slope, merged.loss,
-            None if heavy else merged.num_valid, (True, True, learned), dtype=dtype,
-        )  # fmt: skip
+        partials = triton_forward.compute_partials(problem)
+        merged = triton_merge.merge_partials(partials.fields, settings)
+        saved = Saved(merged.num_valid, merged.statistics, merged.slope, *partials[1:])
+        triton_backward.compute_gradients(
+            problem, saved, merged.loss, (True, True, learned), dtype=dtype
+        )
     return launches
 
 
 def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
     """Launches of forward and backward of the shuffle-rank loss."""
     x = torch.empty(64, num_segments, dim, dtype=dtype)
-    arguments = x, x, torch.empty(64, num_segments, dtype=torch.int64), 0.05, 5.0, True
+    permutation = torch.empty(64, num_segments, dtype=torch.int64)
+    problem = RankProblem(x, x, permutation, 0.05, 5.0, True)
     with recorded_launches() as launches:
-        shuffle_rank_triton.launch_fwd(*arguments)
-        shuffle_rank_triton.launch_bwd(torch.empty(()), *arguments)
+        shuffle_rank_triton.forward(problem)
+        shuffle_rank_triton.backward(torch.empty(()), problem)
     return launches
 
 
@@ -85,7 +83,7 @@ def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list
     """The launch of the sums over segments."""
     x = torch.empty(64, num_segments, dim, dtype=dtype)
     with recorded_launches() as launches:
-        segment_sums_triton.launch(x, x)
+        segment_sums_triton.forward(x, x)
     return launches
 
 

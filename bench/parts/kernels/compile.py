@@ -1,9 +1,8 @@
 """Compile kernels for GPUs that are not here, and read what they cost: registers, spills, memory.
 
-The launches are recorded, not written down: the launchers run on CPU tensors with kernels that only
-note how they are called, so whatever is launched in earnest is what is compiled. Needs triton and
-its ptxas, and no GPU. Not to be imported with TRITON_INTERPRET=1, which makes kernels that cannot
-be compiled.
+Launches are recorded, not written down: the launchers run on CPU tensors with kernels that only
+record how they are called, so what is compiled is what they launch on a GPU. Needs triton and its
+ptxas, but no GPU. Do not import it with TRITON_INTERPRET=1: such kernels cannot be compiled.
 """
 
 import ast
@@ -25,9 +24,9 @@ from triton.compiler import ASTSource
 from triton.language import constexpr
 from triton.runtime.jit import JITFunction
 
-# Most shared memory that a thread block may have, in bytes.
+# Limits of a thread block's shared memory, in bytes, and of a thread's registers.
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}
-MAX_REGISTERS = 255  # of a thread
+MAX_REGISTERS = 255
 
 _TYPE_NAMES = {
     torch.float32: "fp32",
@@ -58,23 +57,22 @@ class Launch(NamedTuple):
 
     @property
     def blocks(self) -> str:
-        """Block sizes, as in BLOCK_OWN=128 BLOCK_OTHER=64."""
+        """Return the block sizes, as in BLOCK_OWN=128 BLOCK_OTHER=64."""
         named = zip(self.signature, range(len(self.signature)), strict=True)
         sizes = {name: self.constants.get((at,)) for name, at in named}
         return " ".join(f"{k}={v}" for k, v in sizes.items() if k.startswith(("BLOCK", "ROWS")))
 
     @property
     def digest(self) -> str:
-        """Of all that the machine code follows from, the kernel's source included; not Triton's."""
+        """Return a digest of all that determines the machine code, except Triton itself."""
         return sha256(repr((source_of(self.kernel), *self[2:])).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def source_of(kernel: Any) -> str:
-    """Code of a kernel, then of every function and constant that it names; not Triton's own.
+    """Return the code of a kernel and of every function and constant of ours that it names.
 
-    Comments and docstrings are left out, and so is the place in the file, which Triton's own key
-    of a kernel has.
+    Comments, docstrings and line numbers are left out; Triton's own key of a kernel has the latter.
     """
     code: dict[str, str] = {}
     waiting = [(kernel.fn.__name__, kernel)]
@@ -97,18 +95,18 @@ class Usage(NamedTuple):
     """What one compiled launch needs of an architecture."""
 
     architecture: int  # 90 is sm_90
-    registers: int  # of a thread
-    local_bytes: int  # of a thread: spilled registers, mostly
-    shared_bytes: int  # of a thread block
+    registers: int  # per thread
+    spilled_bytes: int  # per thread: its local memory
+    shared_bytes: int  # per thread block
     num_warps: int
     num_stages: int
 
     @property
     def blocks_per_multiprocessor(self) -> int:
-        """Thread blocks that fit a multiprocessor at a time."""
+        """Return how many thread blocks fit a multiprocessor at the same time."""
         threads = 32 * self.num_warps
-        # 64 Ki registers, handed out to a warp in units of 256; a block takes 1 KiB of shared
-        # memory more.
+        # A warp gets registers in units of 256, out of 64 Ki; a block takes 1 KiB of shared memory
+        # for itself.
         warp_registers = -(-self.registers * 32 // 256) * 256
         by_registers = 65_536 // (warp_registers * self.num_warps)
         by_shared = (SHARED_LIMITS[self.architecture] + 1024) // (self.shared_bytes + 1024)
@@ -117,7 +115,7 @@ class Usage(NamedTuple):
 
 @contextmanager
 def recorded_launches() -> Iterator[list[Launch]]:
-    """Within it launches are noted and nothing runs: outputs keep whatever was in their memory."""
+    """Record launches instead of running them; outputs keep whatever was in their memory."""
     launches: list[Launch] = []
     run = JITFunction.run
 
@@ -143,7 +141,7 @@ def _describe(kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, 
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for at, parameter in enumerate(kernel.params):
         value = values[parameter.name]
-        # As Triton specialises: None and 1 are constants, multiples of 16 are known to be.
+        # Triton specialises so: None and 1 are constants, multiples of 16 are known as such.
         if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
             signature[parameter.name] = "constexpr"
             constants[(at,)] = value
@@ -178,7 +176,7 @@ def compile_launch(launch: Launch, architecture: int) -> Usage:
     return Usage(
         architecture=architecture,
         registers=int(table["REG"]),
-        local_bytes=int(table["STACK"]) + int(table["LOCAL"]),
+        spilled_bytes=int(table["STACK"]) + int(table["LOCAL"]),
         shared_bytes=int(compiled.metadata.shared),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
@@ -186,7 +184,7 @@ def compile_launch(launch: Launch, architecture: int) -> Usage:
 
 
 def _resource_table(cubin: bytes) -> dict[str, str]:
-    """REG, STACK, SHARED, LOCAL ... of the only kernel in a cubin."""
+    """Return REG, STACK, SHARED, LOCAL ... of the only kernel in a cubin."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")

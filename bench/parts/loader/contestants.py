@@ -4,15 +4,15 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bench.parts.loader import decoders
-from bench.parts.loader.dataset import Decode, VideoDataset, under_dataloader, under_threads
+from bench.parts.loader.dataset import SEED, VideoDataset, under_dataloader, under_threads
+from bench.parts.loader.decoders import Decode, Ints
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.batch.reader import AugmentTask, ReadTask, unique_frames
 from fastdual.loaders.index import VideoIndex, load_index
@@ -21,13 +21,10 @@ from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 
-Ints = NDArray[np.int64]
-Kind = Literal["ours", "theirs", "limit", "control"]
-
 _MOST_BATCHES = 1 << 16  # more than any contestant gets through
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What one process measures.
 
@@ -35,38 +32,38 @@ class Job:
         contestant: Its name.
         folder: Where the prepared data are, see `bench.parts.loader.data`.
         batch_size: Videos per batch.
+        num_workers: Worker processes, or threads.
         warmup: Untimed batches at least; the warm-up also takes at least a third of `seconds`.
         batches: Timed batches at least.
-        num_workers: Worker processes, or threads.
         seconds: Timed seconds at least.
-        seed: Of order and plan.
         dump: Where the first batch is stored; "" for nowhere.
     """
 
     contestant: str
     folder: str
     batch_size: int
+    num_workers: int
     warmup: int
     batches: int
-    num_workers: int
     seconds: float = 0.0
-    seed: int = 0
     dump: str = ""
-
-
-Make = Callable[[Job], Iterator[Any]]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """How a contestant makes batches, what it reads and what it needs."""
+    """How a contestant makes batches from (index, job), what it reads and what it needs."""
 
     name: str
-    kind: Kind
-    make: Make
+    kind: Literal["ours", "theirs", "limit", "control"]
+    make: Callable[[VideoIndex, Job], Iterator[Any]]
     reads: str = "videos"
     package: str = ""
     needs_gpu: bool = False
+
+    def batches(self, job: Job) -> Iterator[Any]:
+        """Return its batches, without end."""
+        name = "videos" if self.reads == "jpeg" else self.reads
+        return self.make(load_index(Path(job.folder) / f"{name}.h5"), job)
 
     def missing(self, has_gpu: bool) -> str:
         """Return why it cannot take part here; "" if it can."""
@@ -77,74 +74,56 @@ class Contestant:
         return ""
 
 
-def open_data(job: Job, reads: str) -> VideoIndex:
-    """Return the index or pack that a contestant reads."""
-    return load_index(Path(job.folder) / f"{reads}.h5")
+def ours(index: VideoIndex, job: Job, *, decode: Requested, device: str = "cpu") -> Iterator[Any]:
+    """Yield the clips of our loader."""
+    with ClipLoader(
+        index,
+        ClipSpec(),
+        batch_size=job.batch_size,
+        seed=SEED,
+        decode=decode,
+        device=device,
+        num_workers=job.num_workers,
+    ) as loader:
+        while True:
+            for batch in loader:
+                yield batch.clips
 
 
-def ours(reads: str, decode: Requested, device: str = "cpu") -> Make:
-    """Return our loader on raw or packed data."""
-
-    def make(job: Job) -> Iterator[Any]:
-        with ClipLoader(
-            open_data(job, reads),
-            ClipSpec(),
-            batch_size=job.batch_size,
-            seed=job.seed,
-            decode=decode,
-            device=device,
-            num_workers=job.num_workers,
-        ) as loader:
-            while True:
-                for batch in loader:
-                    yield batch.clips
-
-    return make
+def theirs(
+    index: VideoIndex, job: Job, *, decode: Decode, threads: bool = False, jpeg: bool = False
+) -> Iterator[Any]:
+    """Return the clips of another library's decoder, under a DataLoader or (CUDA) in threads."""
+    dataset = VideoDataset(
+        index,
+        ClipSpec(),
+        decode,
+        batch_size=job.batch_size,
+        num_batches=_MOST_BATCHES,
+        frames_folder=Path(job.folder) / "jpeg" if jpeg else None,
+    )
+    feed = under_threads if threads else under_dataloader
+    return feed(dataset, num_workers=job.num_workers)
 
 
-def theirs(decode: Decode, *, threads: bool = False, jpeg: bool = False) -> Make:
-    """Return a decoder of another library, under torch's DataLoader or (CUDA) in threads."""
-
-    def make(job: Job) -> Iterator[Any]:
-        folder = Path(job.folder) / "jpeg" if jpeg else None
-        dataset = VideoDataset(
-            open_data(job, "videos"),
-            ClipSpec(),
-            decode,
-            batch_size=job.batch_size,
-            num_batches=_MOST_BATCHES,
-            seed=job.seed,
-            frames_folder=folder,
-        )
-        feed = under_threads if threads else under_dataloader
-        return feed(dataset, num_workers=job.num_workers)
-
-    return make
-
-
-def plans(job: Job, index: VideoIndex) -> Iterator[tuple[int, Ints, AugmentTask]]:
+def plans(index: VideoIndex, job: Job) -> Iterator[tuple[int, Ints, AugmentTask]]:
     """Yield (video, wanted frames, views) as the loader does, in its order, without end."""
     spec = ClipSpec()
-    order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=job.seed)
+    order = EpochOrder(index.split(None), global_batch_size=job.batch_size, seed=SEED)
     for epoch in itertools.count():
         for step in range(order.batches_per_epoch):
             videos = order.batch(epoch, step)
-            plan = draw_plan(
-                spec,
-                seed=job.seed,
-                epoch=epoch,
-                videos=videos,
-                num_frames=index.num_frames[videos],
-            )
-            wanted, places = unique_frames(plan)
+            num_frames = index.num_frames[videos]
+            plan = draw_plan(spec, seed=SEED, epoch=epoch, videos=videos, num_frames=num_frames)
+            wanted, positions = unique_frames(plan)
             for row, video in enumerate(videos.tolist()):
                 part = slice(row, row + 1)
-                yield video, wanted[row], AugmentTask(spec, plan[part], places[part])
+                yield video, wanted[row], AugmentTask(spec, plan[part], positions[part])
 
 
-def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
+def decode_tasks(index: VideoIndex, job: Job) -> Iterator[ReadTask]:
     """Yield the frames that the loader wants."""
-    for video, wanted, views in plans(job, index):
+    for video, wanted, views in plans(index, job):
         yield ReadTask(
             index.source(video),
             wanted,
@@ -155,53 +134,56 @@ def read_tasks(job: Job, index: VideoIndex) -> Iterator[ReadTask]:
         )
 
 
-def bare(reads: str, function: str) -> Make:
-    """Return a limit: all cores do one part of the loader's work and drop its results."""
-
-    def make(job: Job) -> Iterator[Any]:
-        index = open_data(job, reads)
-        tasks: Iterator[Any] = read_tasks(job, index)
-        if function == "augment_only":
-            tasks = (views for _, _, views in plans(job, index))
-        with ProcessPool(
-            f"bench.parts.loader.limits:{function}", num_workers=job.num_workers, timeout_seconds=60
-        ) as pool:
-            results = pool.imap(tasks, window=2 * job.num_workers)
-            while True:
-                done = [result for _, result in itertools.islice(results, job.batch_size)]
-                failed = next((r for r in done if isinstance(r, TaskFailure)), None)
-                if failed is not None:
-                    raise RuntimeError(failed.reason)
-                yield torch.zeros(0)
-
-    return make
+def augment_tasks(index: VideoIndex, job: Job) -> Iterator[AugmentTask]:
+    """Yield the views that the loader wants."""
+    return (views for _, _, views in plans(index, job))
 
 
-CONTESTANTS = {
-    contestant.name: contestant
-    for contestant in (
-        Contestant("ours, pyav, raw", "ours", ours("videos", "pyav")),
-        Contestant("ours, pyav, pack", "ours", ours("pack", "pyav"), "pack"),
-        Contestant("ours, pyav, pack 128 px h264", "ours", ours("h264", "pyav"), "h264"),
-        Contestant("ours, dali-cpu, pack 128 px mjpeg", "ours", ours("mjpeg", "dali-cpu"), "mjpeg"),
-        Contestant("ours, nvdec, raw", "ours", ours("videos", "nvdec", "cuda"), needs_gpu=True),
-        Contestant("ours, nvdec, pack 128 px h264", "ours", ours("h264", "nvdec", "cuda"), "h264",
-                   needs_gpu=True),
-        Contestant("torchcodec", "theirs", theirs(decoders.torchcodec), package="torchcodec"),
-        Contestant("torchcodec, approximate", "theirs", theirs(decoders.torchcodec_approximate),
-                   package="torchcodec"),
-        Contestant("decord", "theirs", theirs(decoders.decord), package="decord"),
-        Contestant("PyAV", "theirs", theirs(decoders.pyav), package="av"),
-        Contestant("JPEG frames, PIL", "theirs", theirs(decoders.jpeg, jpeg=True), "jpeg",
-                   package="PIL"),
-        Contestant("torchcodec, NVDEC", "theirs", theirs(decoders.torchcodec_cuda, threads=True),
-                   package="torchcodec", needs_gpu=True),
-        Contestant("PyNvVideoCodec", "theirs", theirs(decoders.pynvvideocodec, threads=True),
-                   package="PyNvVideoCodec", needs_gpu=True),
-        Contestant("bare decode", "limit", bare("videos", "decode_only")),
-        Contestant("bare decode, pack 128 px h264", "limit", bare("h264", "decode_only"), "h264"),
-        Contestant("bare augmentation", "limit", bare("videos", "augment_only")),
-        Contestant("one frame late", "control", theirs(decoders.one_frame_late)),
-        Contestant("one frame early", "control", theirs(decoders.one_frame_early)),
-    )
-}  # fmt: skip
+def bare(
+    index: VideoIndex, job: Job, *, function: str, tasks: Callable[..., Iterator[Any]]
+) -> Iterator[Any]:
+    """Yield once per batch; all cores do one part of the loader's work and drop its results."""
+    with ProcessPool(
+        f"bench.parts.loader.limits:{function}", num_workers=job.num_workers, timeout_seconds=60
+    ) as pool:
+        results = pool.imap(tasks(index, job), window=2 * job.num_workers)
+        while True:
+            for _, result in itertools.islice(results, job.batch_size):
+                if isinstance(result, TaskFailure):
+                    raise RuntimeError(result.reason)
+            yield torch.zeros(0)
+
+
+_decode = partial(bare, function="decode_only", tasks=decode_tasks)
+_augment = partial(bare, function="augment_only", tasks=augment_tasks)
+_LISTED = (
+    Contestant("ours, pyav, raw", "ours", partial(ours, decode="pyav")),
+    Contestant("ours, pyav, pack", "ours", partial(ours, decode="pyav"), "pack"),
+    Contestant("ours, pyav, pack 128 px h264", "ours", partial(ours, decode="pyav"), "h264"),
+    Contestant("ours, dali-cpu, pack 128 px mjpeg", "ours", partial(ours, decode="dali-cpu"),
+               "mjpeg"),
+    Contestant("ours, nvdec, raw", "ours", partial(ours, decode="nvdec", device="cuda"),
+               needs_gpu=True),
+    Contestant("ours, nvdec, pack 128 px h264", "ours",
+               partial(ours, decode="nvdec", device="cuda"), "h264", needs_gpu=True),
+    Contestant("torchcodec", "theirs", partial(theirs, decode=decoders.torchcodec),
+               package="torchcodec"),
+    Contestant("torchcodec, approximate", "theirs",
+               partial(theirs, decode=decoders.torchcodec_approximate), package="torchcodec"),
+    Contestant("decord", "theirs", partial(theirs, decode=decoders.decord), package="decord"),
+    Contestant("PyAV", "theirs", partial(theirs, decode=decoders.pyav), package="av"),
+    Contestant("JPEG frames, PIL", "theirs", partial(theirs, decode=decoders.jpeg, jpeg=True),
+               "jpeg", package="PIL"),
+    Contestant("torchcodec, NVDEC", "theirs",
+               partial(theirs, decode=decoders.torchcodec_cuda, threads=True),
+               package="torchcodec", needs_gpu=True),
+    Contestant("PyNvVideoCodec", "theirs",
+               partial(theirs, decode=decoders.pynvvideocodec, threads=True),
+               package="PyNvVideoCodec", needs_gpu=True),
+    Contestant("bare decode", "limit", _decode),
+    Contestant("bare decode, pack 128 px h264", "limit", _decode, "h264"),
+    Contestant("bare augmentation", "limit", _augment),
+    Contestant("one frame late", "control", partial(theirs, decode=decoders.one_frame_late)),
+    Contestant("one frame early", "control", partial(theirs, decode=decoders.one_frame_early)),
+)  # fmt: skip
+CONTESTANTS = {contestant.name: contestant for contestant in _LISTED}

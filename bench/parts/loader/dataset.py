@@ -23,6 +23,7 @@ from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.views.augment import MEAN, STD
 
+SEED = 0  # of order and plan, for all contestants
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
@@ -94,14 +95,12 @@ class VideoDataset(torch.utils.data.Dataset[Tensor]):
     decode: Decode
     batch_size: int
     num_batches: int
-    seed: int = 0
     frames_folder: Path | None = None
     order: EpochOrder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.order = EpochOrder(
-            self.index.split(None), global_batch_size=self.batch_size, seed=self.seed
-        )
+        videos = self.index.split(None)
+        self.order = EpochOrder(videos, global_batch_size=self.batch_size, seed=SEED)
 
     def __len__(self) -> int:
         return self.batch_size * self.num_batches
@@ -111,13 +110,8 @@ class VideoDataset(torch.utils.data.Dataset[Tensor]):
             raise IndexError(number)
         epoch, step = divmod(number // self.batch_size, self.order.batches_per_epoch)
         videos = self.order.batch(epoch, step)[number % self.batch_size][None]
-        plan = draw_plan(
-            self.spec,
-            seed=self.seed,
-            epoch=epoch,
-            videos=videos,
-            num_frames=self.index.num_frames[videos],
-        )
+        num_frames = self.index.num_frames[videos]
+        plan = draw_plan(self.spec, seed=SEED, epoch=epoch, videos=videos, num_frames=num_frames)
         (wanted,), order = unique_frames(plan)
         path = self.index.path(int(videos[0]))
         if self.frames_folder is not None:

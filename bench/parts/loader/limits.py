@@ -25,7 +25,7 @@ def augment_only(task: AugmentTask) -> int:
     """Augment frames that are in memory already and drop the views; return their number."""
     spec = task.spec
     frames = _noise((_MOST_FRAMES, 3, spec.resize_height, spec.resize_width))
-    out = _memory((spec.num_views, task.order.shape[2], spec.crop_size, spec.crop_size, 3))
+    out = _memory((spec.num_views, *spec.clip_shape, 3))
     augment(frames, task.plan, task.order, spec, out)
     return len(out)
 

@@ -61,7 +61,7 @@ def measure(job: Job) -> dict[str, Any]:
     watch = PeakMemory()
     watch.start()
     started = time.perf_counter()
-    batches = CONTESTANTS[job.contestant].make(job)
+    batches = CONTESTANTS[job.contestant].batches(job)
     first = next(batches)
     first_seconds = time.perf_counter() - started
     if job.dump:

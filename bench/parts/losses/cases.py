@@ -21,25 +21,16 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One loss. Its size N is the number of rows of the logit matrix; of samples in shuffle-rank.
-
-    Attributes:
-        name: The name in results.
-        make_inputs: Makes inputs from (N, D, dtype, device).
-        ours: Our loss with the backend that is chosen by default.
-        truth: Our reference: any dtype, whole matrix.
-        eager: The loss as training code usually writes it.
-        others: By name, how to load the losses of other libraries.
-        forward_flops: Operations of the formula's products, forward, from (N, D); the gradients
-            need twice as many, and what is computed twice counts once.
-    """
+    """One loss. Its size N counts rows of the logit matrix, in shuffle-rank samples."""
 
     name: str
-    make_inputs: Callable[[int, int, torch.dtype, torch.device], Inputs]
+    make_inputs: Callable[[int, int, torch.dtype, torch.device], Inputs]  # (N, D, dtype, device)
     ours: Loss
-    truth: Loss
-    eager: Loss
-    others: dict[str, Callable[[], Loss]]
+    truth: Loss  # the reference: any dtype, whole matrix
+    eager: Loss  # as training code usually writes it
+    others: dict[str, Callable[[], Loss]]  # loads the losses of other libraries
+    # Operations of the formula's products in the forward, from (N, D). The gradients need twice as
+    # many; what is computed a second time does not count.
     forward_flops: Callable[[int, int], float]
 
 

@@ -42,22 +42,21 @@ def open_clip_loss() -> nn.Module:
 
 def metric_learning_supcon(*, temperature: float) -> nn.Module:
     """Load pytorch-metric-learning's SupConLoss: (embeddings [N, D], labels [N]) -> 0-d."""
-    try:
-        losses = importlib.import_module("pytorch_metric_learning.losses")
-    except ImportError as error:
-        raise ContestantMissingError(f"pytorch-metric-learning: {error}") from error
-    loss: nn.Module = losses.SupConLoss(temperature=temperature)
+    loss: nn.Module = _import("pytorch_metric_learning.losses").SupConLoss(temperature=temperature)
     return loss
 
 
 def inf_cl_loss() -> Callable[..., Tensor]:
     """Load Inf-CL's one-process loss: (image [N, D], text [N, D], scale=...) -> [N]; needs CUDA."""
-    try:
-        flash = importlib.import_module("inf_cl.flash")
-    except ImportError as error:
-        raise ContestantMissingError(f"inf_cl: {error}") from error
-    loss: Callable[..., Tensor] = flash.cal_flash_loss
+    loss: Callable[..., Tensor] = _import("inf_cl.flash").cal_flash_loss
     return loss
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ContestantMissingError(f"{name}: {error}") from error
 
 
 def _import_without_packages(

@@ -1,6 +1,6 @@
-"""What bench.method compares: the objectives, an untrained network, and two of no merit at all.
+"""The contestants of bench.method: the objectives, an untrained network, and two baselines.
 
-Each contestant becomes a `Network`, and all are measured by the same code on the same clips.
+Each becomes a `Network`, and the same code measures all of them on the same clips.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,15 +17,10 @@ from fastdual.config.recipe import Resolved, read_recipe
 from fastdual.distributed.world import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pretext import (
-    held_out_embeddings,
-    held_out_loader,
-    measure,
-    trains_segments,
-)
+from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader, trains_segments
+from fastdual.evaluate.pretext import measure
 from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import retrieve
-from fastdual.evaluate.score import take_split
 from fastdual.evaluate.variance import variance
 from fastdual.kernels.objective import Objective
 from fastdual.loaders.index import VideoIndex
@@ -36,26 +31,26 @@ from fastdual.training.pretrain import pretrain
 from fastdual.weights.load import Network, load_network
 
 UNTRAINED = "untrained"
-_GRID = 12  # side of the pictures that the networks of no merit give as features
+_GRID = 12  # side of the pictures that are the features of a baseline
 
 
 class MeanFrame(nn.Module):
-    """The clip's mean picture, 12 x 12: what can be told without seeing anything move."""
+    """The mean picture of a clip, 12 x 12: what can be told without seeing motion."""
 
     feature_dim = 3 * _GRID**2
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
+        """Return maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
         return _as_maps(clips.mean(dim=2))
 
 
 class FrameDifference(nn.Module):
-    """Where neighbouring frames differ, on average over the clip, 12 x 12."""
+    """The difference of neighbouring frames, averaged over the clip, 12 x 12."""
 
     feature_dim = 3 * _GRID**2
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
+        """Return maps [N, F, 1, 1, 1] of clips [N, 3, T, H, W]."""
         return _as_maps((clips[:, :, 1:] - clips[:, :, :-1]).abs().mean(dim=2))
 
 
@@ -65,21 +60,21 @@ def _as_maps(pictures: Tensor) -> Tensor:
 
 
 OBJECTIVES = tuple(objective.value for objective in Objective)
-NO_MERIT: dict[str, Callable[[], nn.Module]] = {
+BASELINES: dict[str, Callable[[], nn.Module]] = {
     "mean frame": MeanFrame,
     "frame difference": FrameDifference,
 }
-CONTESTANTS = (*NO_MERIT, UNTRAINED, *OBJECTIVES)
+CONTESTANTS = (*BASELINES, UNTRAINED, *OBJECTIVES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every training run gets alike.
+    """What every training run gets.
 
     Attributes:
-        recipe: name or file.
-        steps: of the optimiser, rounded to whole epochs, one at least.
-        settings: texts `key=value`, over the recipe.
+        recipe: Name or file.
+        steps: Steps of the optimiser; rounded to whole epochs, at least one.
+        settings: Texts `key=value` that override the recipe.
     """
 
     recipe: str
@@ -87,7 +82,7 @@ class Budget:
     settings: tuple[str, ...] = ()
 
     def resolve(self, *, objective: str, seed: int, num_videos: int) -> Resolved[PretrainConfig]:
-        """The config of one run; equal for equal arguments but for objective and seed."""
+        """Return the config of one run; runs differ in nothing but objective and seed."""
         layer = read_recipe(self.recipe)
         batch_size = resolve([layer], self.settings).config.data.batch_size
         epochs = max(1, round(self.steps / (num_videos // batch_size)))
@@ -98,21 +93,21 @@ class Budget:
 def make_network(
     contestant: str, seed: int, index: VideoIndex, budget: Budget, run: Path
 ) -> tuple[Network, int]:
-    """A contestant ready to be measured, and the steps that it was trained for.
+    """Return a contestant ready to be measured, and the number of its training steps.
 
     Args:
-        contestant: one of `CONTESTANTS`.
-        seed: of weights, order and clips.
-        index: with splits train and test.
-        budget: of the training.
-        run: folder of the run; one that was stopped goes on.
+        contestant: One of `CONTESTANTS`.
+        seed: Seed of weights, order and clips.
+        index: Videos with splits train and test.
+        budget: Budget of the training.
+        run: Folder of the run; a stopped run continues.
     """
     objective = contestant if contestant in OBJECTIVES else OBJECTIVES[-1]
     num_videos = len(index.split("train"))
     resolved = budget.resolve(objective=objective, seed=seed, num_videos=num_videos)
     config = resolved.config
-    if contestant in NO_MERIT:
-        encoder = VideoEncoder(NO_MERIT[contestant](), config, weights_sha256=contestant)
+    if contestant in BASELINES:
+        encoder = VideoEncoder(BASELINES[contestant](), config, weights_sha256=contestant)
         return Network(encoder.eval(), config, contestant), 0
     if contestant == UNTRAINED:
         torch.manual_seed(seed)
@@ -124,7 +119,7 @@ def make_network(
 
 
 def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Row:
-    """All measures of one network on the split test; None where it has no such value."""
+    """Return all measures of one network on the split test; None for those it does not have."""
     train, test, test_clips = _features(network, index, clips_per_video)
     found = retrieve(train, test)
     classified = probe(train, test).classification
@@ -157,22 +152,22 @@ def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Ro
 def _features(
     network: Network, index: VideoIndex, clips_per_video: int
 ) -> tuple[FeatureSet, FeatureSet, Tensor]:
-    """Features of both splits, and those of the single test clips [N, K, F]."""
+    """Return the features of both splits, and those of the single test clips [N, K, F]."""
     workers = network.config.data.num_workers
     options = EmbedOptions(clips_per_video=clips_per_video, num_workers=workers)
     sides = []
     for split in ("train", "test"):
         rows: dict[int, Tensor] = {}
-        for videos, features in embed_clips(network, index, split=split, options=options):
+        for videos, features in embed_clips(network, index, splits=[split], options=options):
             rows.update(zip(videos, features, strict=True))
         means = {video: clips.mean(dim=0) for video, clips in rows.items()}
         whole = feature_set(network, index, options.spec(network.config), means)
-        sides.append(take_split(whole, split))
+        sides.append(whole.part(split))
     return sides[0], sides[1], torch.stack(list(rows.values()))
 
 
 def chances(index: VideoIndex, config: PretrainConfig) -> Row:
-    """What guessing gives, under the names of `evaluate`; None where guessing has no such value."""
+    """Return what guessing scores, under the names of `evaluate`."""
     labels = [index.labels[index.split(split)].tolist() for split in ("train", "test")]
     share = {label: labels[0].count(label) / len(labels[0]) for label in sorted(set(labels[0]))}
     commonest = max(share, key=lambda label: share[label])

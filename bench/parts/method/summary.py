@@ -1,4 +1,4 @@
-"""What the rows of bench.method say: mean and spread, the picture, the conclusion in words."""
+"""What the rows of bench.method say: means over seeds, the picture, the conclusion in words."""
 
 import math
 from collections.abc import Sequence
@@ -32,23 +32,23 @@ _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean over the seeds and the standard deviation between them, nan for a single one."""
+class SeedMean:
+    """Mean and standard deviation over the seeds; the deviation of one seed is nan."""
 
     mean: float
     deviation: float
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread | None":
-        """None for no value."""
+    def of(cls, values: Sequence[float]) -> "SeedMean | None":
+        """Return the mean of values; None if there are none."""
         if not values:
             return None
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         return cls(float(np.mean(values)), deviation, len(values))
 
     def text(self, *, share: bool) -> str:
-        """`52.3 ± 1.4` in per cent, or a plain number."""
+        """Return `52.3 ± 1.4`, in per cent for a share, else as a plain number."""
         factor, digits = (100, 1) if share else (1, 2)
         mean = f"{factor * self.mean:.{digits}f}"
         if math.isnan(self.deviation):
@@ -57,41 +57,40 @@ class Spread:
 
 
 def one_line(row: Row) -> str:
-    """A row for people."""
+    """Return a row as text."""
     cells = []
     for measure, title, share in MEASURES:
         if row[measure] is not None:
-            cells.append(f"{title} {Spread(row[measure], math.nan, 1).text(share=share)}")
+            cells.append(f"{title} {SeedMean(row[measure], math.nan, 1).text(share=share)}")
     seconds = f"{row['train_seconds']:.0f} + {row['evaluate_seconds']:.0f} s"
     return f"{row['data']}  {row['contestant']}  seed {row['seed']}  {seconds}:  {', '.join(cells)}"
 
 
 def markdown(table: Table, measures: Sequence[tuple[str, str, bool]] = MEASURES) -> str:
-    """A row for each contestant: mean and standard deviation."""
+    """Return a table with one row per contestant: mean and standard deviation."""
     first = table.rows[0]
     guesses = [
         "-"
         if first.get(f"chance_{measure}") is None
-        else Spread(first[f"chance_{measure}"], math.nan, 1).text(share=share)
+        else SeedMean(first[f"chance_{measure}"], math.nan, 1).text(share=share)
         for measure, _, share in measures
     ]
     body = [["guessing", *guesses]]
     for label in table.labels:
-        spreads = [
-            (Spread.of([*table.values(label, measure).values()]), share)
-            for measure, _, share in measures
-        ]
-        cells = ["-" if spread is None else spread.text(share=share) for spread, share in spreads]
-        body.append([label, *cells])
+        cells = [label]
+        for measure, _, share in measures:
+            mean = SeedMean.of([*table.values(label, measure).values()])
+            cells.append("-" if mean is None else mean.text(share=share))
+        body.append(cells)
     return markdown_table(["", *(title for _, title, _ in measures)], body)
 
 
 def conclude(rows: Sequence[Row]) -> str:
-    """The tables and, in plain words, whether the full objective beats plain contrast."""
+    """Return the tables, and in words whether the full objective beats plain contrast."""
     parts = []
     for table in tables(rows):
-        rivals = [*table.labels_of(PLAIN), UNTRAINED]
-        sentences = [compare(table, FULL, rival, m) for rival in rivals for m in _JUDGED]
+        others = [*table.labels_of(PLAIN), UNTRAINED]
+        sentences = [compare(table, FULL, other, m) for other in others for m in _JUDGED]
         parts.append(f"{describe(table)}.")
         parts.append(markdown(table))
         parts.append("\n".join(sentence for sentence in sentences if sentence))
@@ -99,7 +98,7 @@ def conclude(rows: Sequence[Row]) -> str:
 
 
 def describe(table: Table) -> str:
-    """One sentence, without its full stop, on what the rows of a table were measured on."""
+    """Return a sentence, without full stop, that says on what a table was measured."""
     first = next((row for row in table.rows if row["contestant"] == FULL), table.rows[-1])
     seeds = len(table.values(first["label"], "r1"))
     settings = f" ({table.settings})" if table.settings else ""
@@ -112,10 +111,19 @@ def describe(table: Table) -> str:
 
 
 def compare(table: Table, ours: str, theirs: str, measure: str) -> str:
-    """One sentence: which of two is ahead, by how much, and whether the seeds can tell.
+    """Return a sentence that says which of two is ahead, by how much, and how surely.
 
-    The difference is taken seed by seed, for equal seeds begin from equal weights and see equal
-    clips; its interval is Student's. "" where there is nothing to compare.
+    Differences are taken seed by seed, because runs with the same seed begin with the same weights
+    and see the same clips. Their interval is Student's.
+
+    Args:
+        table: Holds both.
+        ours: Label of the first.
+        theirs: Label of the second.
+        measure: Name of a measure that is a share.
+
+    Returns:
+        The sentence; "" if no seed has both.
     """
     mine, other = (table.values(label, measure) for label in (ours, theirs))
     seeds = sorted(mine.keys() & other.keys())
@@ -128,17 +136,17 @@ def compare(table: Table, ours: str, theirs: str, measure: str) -> str:
         f"{title}: {ours} is {abs(mean):.1f} points {'above' if mean >= 0 else 'below'} {theirs}"
     )
     if len(seeds) < 2:
-        return f"{start}; one seed says nothing of the spread."
+        return f"{start}; one seed says nothing about the variation."
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(seeds))
     margin = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(seeds) - 1)) * error
     wins = sum(difference > 0 for difference in differences)
     verdict = (
-        f"it is {'better' if mean > 0 else 'worse'} beyond the spread of the seeds"
+        f"it is {'better' if mean > 0 else 'worse'} beyond the variation of the seeds"
         if abs(mean) > margin
         else "these seeds cannot tell the two apart"
     )
-    spreads = [Spread.of([v[s] for s in seeds]) for v in (mine, other)]
-    apart = " and ".join(f"{100 * s.deviation:.1f}" for s in spreads if s is not None)
+    deviations = [float(np.std([v[s] for s in seeds], ddof=1)) for v in (mine, other)]
+    apart = " and ".join(f"{100 * deviation:.1f}" for deviation in deviations)
     return (
         f"{start} (ahead in {wins} of {len(seeds)} seeds; 95 % interval {mean - margin:+.1f} to "
         f"{mean + margin:+.1f}; standard deviations {apart}): {verdict}."
@@ -146,7 +154,7 @@ def compare(table: Table, ours: str, theirs: str, measure: str) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """One row of panels a table, a panel a measure: every seed as a point, the mean as a bar."""
+    """Draw one row of panels per table, one panel per measure: seeds as points, means as bars."""
     found = tables(rows)
     figure = Figure(figsize=(2.4 * len(MEASURES), 4.4 * len(found) + 0.6), layout="constrained")
     axes = figure.subplots(len(found), len(MEASURES), squeeze=False)
@@ -164,12 +172,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_panel(ax: Axes, table: Table, measure: str) -> None:
-    for place, label in enumerate(table.labels):
+    for position, label in enumerate(table.labels):
         values = [*table.values(label, measure).values()]
         if values:
-            ax.bar(place, float(np.mean(values)), color=f"C{place}", alpha=0.35, width=0.8)
+            ax.bar(position, float(np.mean(values)), color=f"C{position}", alpha=0.35, width=0.8)
             jitter = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else [0.0]
-            ax.scatter(place + np.asarray(jitter), values, color=f"C{place}", s=14, zorder=3)
+            ax.scatter(position + np.asarray(jitter), values, color=f"C{position}", s=14, zorder=3)
     chance = table.rows[0].get(f"chance_{measure}")
     if chance is not None:
         ax.axhline(chance, color="0.4", linestyle=":", linewidth=1)

@@ -1,8 +1,8 @@
-"""Which rows of bench.method stand in one table, and what tables and rows are called.
+"""Which rows of bench.method share a table, and how tables and rows are named.
 
-A table holds what may be compared: one data set, recipe, number of steps and of clips, and equal
-settings but for those of the losses. Contestants whose losses were set otherwise than the full
-objective's stand in the same table, under a name that says how.
+A table holds rows that may be compared: one data set, recipe, number of steps and of clips, and
+equal settings except for those of the losses. A contestant whose losses have other settings than
+those of the full objective is in the same table, and its name says what differs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ _WAYS = ("run.", "data.num_workers", "data.prefetch", "data.decode")
 
 
 def is_way(key: str) -> bool:
-    """Whether a key of a config says how the work is done or logged, not what is computed."""
+    """Return whether a key of a config affects how the work is done or logged, not its result."""
     return key.startswith(_WAYS)
 
 
@@ -27,11 +27,11 @@ class Table:
     """Rows that may be compared.
 
     Attributes:
-        name: the data set and, where it stands in several tables, what tells this one apart.
-        rows: each with its name in the table under "label".
-        labels: in the order in which they are shown.
-        steps: of training.
-        settings: of the full objective's rows, for people.
+        name: The data set and, if it has several tables, what distinguishes this one.
+        rows: The rows, each with its name in the table under "label".
+        labels: The names, in the order in which they are shown.
+        steps: Training steps.
+        settings: Settings of the full objective's rows, as text.
     """
 
     name: str
@@ -42,25 +42,25 @@ class Table:
 
     @property
     def data(self) -> str:
-        """The data set."""
+        """Return the name of the data set."""
         return str(self.rows[0]["data"])
 
     def labels_of(self, contestant: str) -> list[str]:
-        """What a contestant is called here: itself, then with other settings of its losses."""
+        """Return the names of a contestant here: its own, then those with other loss settings."""
         found = {row["label"] for row in self.rows if row["contestant"] == contestant}
         return [label for label in self.labels if label in found]
 
     def values(self, label: str, measure: str) -> dict[int, float]:
-        """A measure by seed, where there is one."""
+        """Return a measure by seed, for the seeds that have it."""
         found = {row["seed"]: row[measure] for row in self.rows if row["label"] == label}
-        # Rows of older versions have it: the segments' head keeps its random weights there.
+        # Rows of older versions have a ratio, but it is that of a head with random weights.
         if measure == "segment_variance_ratio" and label in self.labels_of(PLAIN):
             return {}
         return {seed: value for seed, value in found.items() if value is not None}
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Rows by what may be compared: data sets as they come, of each the longest training first."""
+    """Return the tables: data sets in order of appearance, each with the longest training first."""
     steps: dict[Any, int] = {}
     for row in rows:
         budget = (row["data"], row["fingerprint"], row["budget"])
@@ -70,13 +70,13 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         own = steps[row["data"], row["fingerprint"], row["budget"]]
         key = (row["data"], own, _shared(row), row["clips_per_video"], row["fingerprint"])
         found.setdefault((*key, row["recipe"]), []).append(row)
-    first = {data: place for place, data in reversed([*enumerate(row["data"] for row in rows)])}
-    keys = sorted(found, key=lambda key: (first[key[0]], -key[1]))
+    sets = [row["data"] for row in rows]
+    keys = sorted(found, key=lambda key: (sets.index(key[0]), -key[1]))
     return [_table(_name(key, keys), found[key], steps=key[1]) for key in keys]
 
 
 def _name(key: tuple[Any, ...], keys: Iterable[tuple[Any, ...]]) -> str:
-    """The data set and as much of the rest as tells it from the others of that set."""
+    """Return the data set and as much of the rest as distinguishes it from its other tables."""
     describe: tuple[Callable[[Any], str], ...] = (
         lambda steps: f"{steps} steps",
         lambda shared: " ".join(f"{name}={value}" for name, value in shared),
@@ -86,10 +86,10 @@ def _name(key: tuple[Any, ...], keys: Iterable[tuple[Any, ...]]) -> str:
     )
     parts = [key[0]]
     others = [other for other in keys if other[0] == key[0] and other != key]
-    for place, text in enumerate(describe, start=1):
+    for position, text in enumerate(describe, start=1):
         if others:
-            parts.append(text(key[place]))
-            others = [other for other in others if other[place] == key[place]]
+            parts.append(text(key[position]))
+            others = [other for other in others if other[position] == key[position]]
     return ", ".join(parts)
 
 
@@ -100,20 +100,19 @@ def _table(name: str, rows: Sequence[Row], *, steps: int) -> Table:
     for row in rows:
         label = row["contestant"] + _differences(row, base)
         labelled.setdefault((label, row["seed"]), {**row, "label": label})
-    order = {contestant: place for place, contestant in enumerate(CONTESTANTS)}
-    found = {row["label"]: row for row in labelled.values()}
-    labels = sorted(found, key=lambda label: (order[found[label]["contestant"]], len(label), label))
+    found = {row["label"]: row["contestant"] for row in labelled.values()}
+    labels = sorted(found, key=lambda label: (CONTESTANTS.index(found[label]), len(label), label))
     shown = (f"{k}={v}" for k, v in _settings(base).items() if not is_way(k))
     return Table(name, tuple(labelled.values()), tuple(labels), steps, " ".join(shown))
 
 
 def _differences(row: Row, base: Row) -> str:
-    """How the losses of a row were set otherwise than those of the base, in words."""
+    """Return, in words, which loss settings of a row differ from those of the base."""
     parts = [f"{_LOSS}{part}_" for part in row["contestant"].split("+")]
     ours, theirs = _settings(row), _settings(base)
     texts = []
     for key in sorted({*ours, *theirs}):
-        # A setting of a loss that the contestant does not have changes nothing.
+        # Settings of a loss that the contestant does not have change nothing.
         if key.startswith(tuple(parts)) and _number(ours.get(key)) != _number(theirs.get(key)):
             value = ours.get(key, "of the recipe")
             texts.append(f"{key.removeprefix(_LOSS).replace('_', ' ')} {value}")
@@ -121,7 +120,7 @@ def _differences(row: Row, base: Row) -> str:
 
 
 def _shared(row: Row) -> tuple[tuple[str, str], ...]:
-    """The settings that all rows of a table have in common."""
+    """Return the settings that all rows of a table have in common."""
     settings = _settings(row)
     kept = (key for key in sorted(settings) if not is_way(key) and not key.startswith(_LOSS))
     return tuple((key, _number(settings[key])) for key in kept)
@@ -133,7 +132,7 @@ def _settings(row: Row) -> Mapping[str, str]:
 
 
 def _number(text: str | None) -> str:
-    """Equal numbers as equal texts: 3e-4 and 0.0003."""
+    """Return the same text for the same number: 3e-4 and 0.0003."""
     try:
         return repr(float(text or ""))
     except ValueError:

@@ -1,30 +1,17 @@
-"""Inputs of the contrastive tests, and a child process that interprets the kernels.
+"""Cases of the contrastive softmax: their inputs, and what a loss gives for them."""
 
-Triton decides at import whether it interprets, so `python -m tests.kernels.contrastive.cases FILE`
-under TRITON_INTERPRET=1 works all cases off and stores the outcomes for the tests.
-"""
-
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._library.custom_ops import OPDEFS
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from fastdual import losses
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.contrastive.op import contrastive_loss, contrastive_loss_with_metrics
-from fastdual.kernels.contrastive.problem import Layout
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive.loss import batch_problem, run
+from fastdual.kernels.contrastive.problem import Layout, Settings
 from fastdual.kernels.results import ContrastiveResult
-from fastdual.kernels.segment_sums.op import segment_sums
-from fastdual.kernels.shuffle_rank import checks as rank_checks
-from tests.numerics import poisoned_empty
 
 
 @dataclass(frozen=True)
@@ -110,8 +97,6 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
 
 INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
 NUM_REPEATED = 6
-# Elements between rows. The first is no int32 itself; with the second, only its product with 2 is.
-FAR_STRIDES = 2**31 + 64, 2**30 + 64
 
 
 def make_inputs(case: Case, device: str = "cpu") -> Inputs:
@@ -180,18 +165,13 @@ def fused(case: Case) -> Callable[..., Any]:
 
     def by_place(query: Tensor, *_: Tensor, **options: Any) -> ContrastiveResult:
         temperature = options["temperature"]
-        problem = contrastive.make_batch_problem(
-            query,
-            sample_ids(case, str(query.device)),
-            place,
-            1.0 / temperature if case.is_scale else temperature,
-            options["positives"],
-            options["normalize"],
-            "ieee",
+        settings = Settings(
+            options["positives"], options["reduction"], options["normalize"],
             is_scale=case.is_scale,
-        )
-        merged = contrastive.run(problem, reduction=options["reduction"], metrics=True)
-        return ContrastiveResult(merged.loss, *merged.hits.unbind())
+        )  # fmt: skip
+        ids = sample_ids(case, str(query.device))
+        temperature = 1.0 / temperature if case.is_scale else temperature
+        return run(batch_problem(query, ids, place, temperature, settings), "auto", None)
 
     return by_place
 
@@ -237,187 +217,14 @@ def evaluate(function: Callable[..., Any], case: Case, inputs: Inputs) -> Outcom
     )  # fmt: skip
 
 
+def call(module: Any, inputs: Inputs, **options: Any) -> ContrastiveResult:
+    """What the loss of a module gives for inputs: kernels.reference, or kernels.contrastive."""
+    result: ContrastiveResult = module.contrastive_loss_with_metrics(
+        *inputs[:4], query_groups=inputs.query_groups, key_groups=inputs.key_groups, **options
+    )
+    return result
+
+
 def upstream_like(loss: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     return torch.randn(loss.shape, generator=generator).to(loss) + 0.5
-
-
-def loss_with_nan() -> Tensor:
-    """The loss where one row of the query, and no candidate, has a NaN."""
-    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
-    inputs.query[1, 3] = torch.nan
-    return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
-
-
-def rows_with_infinity() -> tuple[Tensor, Tensor]:
-    """Losses of rows, and which are valid, where the second one's only logits are -inf."""
-    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
-    inputs.key[:, 3] = 1.0
-    inputs.query[1, 3] = -torch.inf
-    result = contrastive_loss_with_metrics(*inputs[:4], temperature=0.1, reduction="none")
-    return result.loss, result.valid
-
-
-def fields_without_slope() -> Tensor:
-    """What the forward gathers under a temperature that is a tensor, of which no gradient is asked.
-
-    Memory that nothing was stored to is NaN.
-    """
-    inputs = make_inputs(Case(33, 40, 16))
-    problem = contrastive.make_problem(*inputs, torch.tensor(0.1), "mean", True, "ieee")
-    with poisoned_empty():
-        return contrastive.compute_partials(problem, metrics=False).fields
-
-
-def rows_apart(stride: int) -> Tensor:
-    """[3, 16] of unit rows that lie so many elements apart, in memory that is else untouched."""
-    near = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)), dim=1)
-    # Gigabytes of addresses, three pages of memory.
-    far = torch.empty(2 * stride + 64, dtype=torch.float16).as_strided((3, 16), (stride, 1))
-    return far.copy_(near)
-
-
-def loss_and_gradient(function: Callable[..., Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of three rows, the first and the last positives of each other; the loss is [3]."""
-    rows = rows.detach().requires_grad_()
-    ids, groups = torch.tensor([0, 1, 0]), torch.arange(3)
-    loss = function(
-        rows, rows, ids, ids, query_groups=groups, key_groups=groups,
-        temperature=0.5, reduction="none",
-    )  # fmt: skip
-    (grad,) = torch.autograd.grad(loss.sum(), rows)
-    return loss.detach(), grad
-
-
-def segment_views(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Two views [5, 3, 300], the second one strided."""
-    generator = torch.Generator().manual_seed(1)
-    first, second = torch.randn(2, 5, 3, 300, generator=generator).to(dtype)
-    return first, second.transpose(0, 2).contiguous().transpose(0, 2)
-
-
-@contextmanager
-def triton_launches() -> Iterator[list[str]]:
-    """Names of the kernels that are interpreted within it."""
-    from triton.runtime import interpreter
-
-    launches: list[str] = []
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: Any, *args: Any, **options: Any) -> Any:
-        launches.append(self.fn.__name__)
-        with _disable_current_modes():  # what the interpreter does is no launch
-            return launch(self, *args, **options)
-
-    interpreter.GridExecutor.__call__ = counted
-    try:
-        yield launches
-    finally:
-        interpreter.GridExecutor.__call__ = launch
-
-
-class TorchLaunches(TorchDispatchMode):
-    """Names of torch's own operations that launch a kernel on a GPU: all but views and empties."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        name = function.name()
-        if name in OPDEFS:  # what an op of ours calls besides its kernels counts as well
-            with self:
-                return OPDEFS[name]._init_fn(*args, **kwargs or {})
-        free = function.is_view or "empty" in name or name == "aten::_unsafe_view"
-        if not free:
-            self.names.append(name)
-        return function(*args, **kwargs or {})
-
-
-def launches_of_losses() -> dict[str, int]:
-    """Forward and backward of each loss on the paper's 128 rows: torch's launches and Triton's."""
-    generator = torch.Generator().manual_seed(0)
-
-    def leaf(*shape: int) -> Tensor:
-        x = F.normalize(torch.randn(*shape, generator=generator), dim=-1)
-        return x.requires_grad_()
-
-    first, second = leaf(64, 128), leaf(64, 128)
-    clips, others = leaf(64, 2, 64), leaf(64, 2, 64)
-    scale = torch.tensor(10.0, requires_grad=True)
-    learned = losses.NTXentLoss(torch.nn.Parameter(torch.tensor(0.1)))
-    permutation = torch.tensor([[1, 0]]).expand(64, 2)
-    coherence = losses.TemporalCoherenceLoss
-    calls: dict[str, tuple[Callable[..., Tensor], list[Tensor], list[Any]]] = {
-        "NT-Xent": (losses.NTXentLoss(), [first, second], []),
-        "NT-Xent, learned temperature": (
-            lambda first, second, _: learned(first, second),
-            [first, second, learned.temperature],
-            [],
-        ),
-        "SupCon": (losses.SupConLoss(), [leaf(128, 128)], [torch.arange(128) // 2]),
-        "CLIP": (losses.ClipLoss(), [first, second], [10.0]),
-        "CLIP, learned scale": (losses.ClipLoss(), [first, second, scale], []),
-        "temporal coherence": (coherence(), [clips, others], []),
-        "temporal coherence of segments": (coherence(form="segments"), [clips, others], []),
-        "shuffle-rank": (losses.ShuffleRankLoss(), [clips, others], [permutation]),
-    }
-    counts = {}
-    one = torch.ones(())
-    for name, (loss, inputs, rest) in calls.items():
-        # The values of a permutation are checked on a CPU only.
-        with triton_launches() as ours, unchecked_permutations(), TorchLaunches() as torchs:
-            torch.autograd.grad(loss(*inputs, *rest), inputs, one)
-        counts[name] = len(ours) + len(torchs.names)
-    return counts
-
-
-@contextmanager
-def unchecked_permutations() -> Iterator[None]:
-    """As on a GPU, where nothing waits for the device."""
-    check = rank_checks.check_permutation
-    rank_checks.check_permutation = lambda permutation, x: None
-    try:
-        yield
-    finally:
-        rank_checks.check_permutation = check
-
-
-def main(path: Path) -> None:
-    """Evaluates every case, the first ones twice, and counts launches."""
-
-    def run(case: Case) -> tuple[Tensor, ...]:
-        with poisoned_empty():
-            return tuple(evaluate(fused(case), case, make_inputs(case)))
-
-    outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
-    counts = []
-    for columns in (None, 128):
-        with triton_launches() as launches:
-            run(Case(128, columns, 128, learned=False))
-        counts.append(len(launches))
-    torch.save(
-        {
-            "outcomes": outcomes,
-            "launches_at_128_rows": counts,
-            "launches_of_losses": launches_of_losses(),
-            "segment_sums": {
-                dtype: segment_sums(*segment_views(dtype))
-                for dtype in (torch.float32, torch.float16)
-            },
-            "loss_with_nan": loss_with_nan(),
-            "rows_with_infinity": rows_with_infinity(),
-            "fields_without_slope": fields_without_slope(),
-            # Not within poisoned_empty, which would write all the memory.
-            "far_rows": [
-                loss_and_gradient(contrastive_loss, rows_apart(stride)) for stride in FAR_STRIDES
-            ],
-        },
-        path,
-    )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

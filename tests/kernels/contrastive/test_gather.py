@@ -13,8 +13,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize
 
-from fastdual.kernels.contrastive.gather import gathered_contrastive_loss_with_metrics
-from fastdual.kernels.reference import contrastive_loss_with_metrics
+from fastdual.kernels import reference
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics
 from tests.numerics import LargestTensor
 
 ROWS, DIM = 5, 12  # rows of one process
@@ -81,10 +81,8 @@ def compare_with_one_process(rank: int, num_processes: int, gather: str) -> None
         rows = slice(rank * ROWS, (rank + 1) * ROWS)
         # Backward of the mean over processes, as DistributedDataParallel has it; sums are summed.
         scale = 1 / num_processes if case.get("reduction", "mean") == "mean" else 1
-        ours = evaluate(
-            gathered_contrastive_loss_with_metrics, batch, case, rows, scale, gather=gather
-        )
-        whole = evaluate(contrastive_loss_with_metrics, batch, case, slice(None), 1)
+        ours = evaluate(contrastive_loss_with_metrics, batch, case, rows, scale, gather=gather)
+        whole = evaluate(reference.contrastive_loss_with_metrics, batch, case, slice(None), 1)
         loss, temperature_grad = ours[0].clone(), ours[4].clone()
         if loss.ndim == 0:
             dist.all_reduce(loss)
@@ -105,18 +103,16 @@ def refuse_uneven_keys(rank: int, gather: str) -> None:
     ids = torch.arange(3 + rank)
     rows = torch.randn(len(ids), 8)
     with pytest.raises(ValueError, match=r"key has shapes \[\[3, 8\], \[4, 8\].*one shape"):
-        gathered_contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather=gather)
+        contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather=gather)
 
 
 def gathering_compiles_as_one_graph(rank: int) -> None:
     """Of "all"; the messages of a ring are none of those that torch compiles."""
-    compiled = torch.compile(
-        gathered_contrastive_loss_with_metrics, fullgraph=True, backend="aot_eager"
-    )
+    compiled = torch.compile(contrastive_loss_with_metrics, fullgraph=True, backend="aot_eager")
     batch, rows = make_batch(CASES["clip"], 2), slice(rank * ROWS, (rank + 1) * ROWS)
     outcomes = [
         evaluate(function, batch, CASES["clip"], rows, 1, gather="all")
-        for function in (compiled, gathered_contrastive_loss_with_metrics)
+        for function in (compiled, contrastive_loss_with_metrics)
     ]
     torch.testing.assert_close(*outcomes)
 
@@ -128,7 +124,7 @@ def ring_holds_one_block_at_a_time(num_processes: int) -> None:
     largest = {}
     for gather in ("all", "ring"):
         with LargestTensor() as seen:
-            gathered_contrastive_loss_with_metrics(
+            contrastive_loss_with_metrics(
                 query, key, query_ids, key_ids, temperature=0.1, gather=gather
             ).loss.backward()
         largest[gather] = seen.numel
@@ -146,7 +142,7 @@ def train_data_parallel(rank: int, num_processes: int) -> None:
 
     def loss_of(model, rows: slice, gather: str | None) -> Tensor:
         z, i, g = model(views[rows]), ids[rows], groups[rows]
-        return gathered_contrastive_loss_with_metrics(
+        return contrastive_loss_with_metrics(
             z, z, i, i, query_groups=g, key_groups=g, temperature=0.5, normalize=True, gather=gather
         ).loss
 
@@ -188,10 +184,10 @@ def test_processes_together_equal_one_process(num_processes: int, monkeypatch) -
 def test_one_process_needs_no_process_group(gather) -> None:
     ids = torch.arange(4)
     rows = torch.randn(4, 8)
-    loss = gathered_contrastive_loss_with_metrics(
+    loss = contrastive_loss_with_metrics(
         rows, rows * 2, ids, ids, temperature=0.1, gather=gather
     ).loss
-    truth = contrastive_loss_with_metrics(rows, rows * 2, ids, ids, temperature=0.1).loss
+    truth = reference.contrastive_loss_with_metrics(rows, rows * 2, ids, ids, temperature=0.1).loss
     torch.testing.assert_close(loss, truth)
 
 
@@ -199,4 +195,4 @@ def test_gather_must_be_known() -> None:
     ids = torch.arange(4)
     rows = torch.randn(4, 8)
     with pytest.raises(ValueError, match="gather is 'some', must be one of 'all', 'ring'"):
-        gathered_contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather="some")
+        contrastive_loss_with_metrics(rows, rows, ids, ids, temperature=0.1, gather="some")

@@ -7,10 +7,10 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed as dist
 
-from fastdual.kernels.contrastive.gather import gathered_contrastive_loss_with_metrics
-from fastdual.kernels.reference import contrastive_loss_with_metrics
-from tests.kernels.contrastive.cases import triton_launches
+from fastdual.kernels import reference
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics
 from tests.kernels.contrastive.test_gather import CASES, ROWS, evaluate, make_batch
+from tests.kernels.launches import triton_launches
 from tests.numerics import poisoned_empty
 
 NUM_PROCESSES = 2
@@ -26,12 +26,10 @@ def compare_with_one_process(rank: int, name: str, gather: str) -> None:
     # Backward of the mean over processes, as DistributedDataParallel has it; sums are summed.
     scale = 1 / NUM_PROCESSES if is_mean else 1
     with triton_launches() as launches, poisoned_empty():
-        ours = evaluate(
-            gathered_contrastive_loss_with_metrics, batch, case, rows, scale, gather=gather
-        )
+        ours = evaluate(contrastive_loss_with_metrics, batch, case, rows, scale, gather=gather)
     # Forward, merge and backward at least: nothing has fallen back to streaming.
     assert len(launches) >= 3, launches
-    whole = evaluate(contrastive_loss_with_metrics, batch, case, slice(None), 1)
+    whole = evaluate(reference.contrastive_loss_with_metrics, batch, case, slice(None), 1)
     loss, temperature_grad = ours[0].clone(), ours[4].clone()
     if loss.ndim == 0:
         dist.all_reduce(loss)

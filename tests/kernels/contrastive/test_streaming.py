@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fastdual.kernels.contrastive import op as contrastive
-from fastdual.kernels.contrastive import streaming
-from fastdual.kernels.contrastive.op import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics, streaming_tiles
+from fastdual.kernels.contrastive.loss import batch_problem
 from fastdual.kernels.contrastive.problem import Layout
 from tests.kernels.contrastive.cases import Case, evaluate, fused, make_inputs
 from tests.numerics import LargestTensor
@@ -20,7 +19,7 @@ def test_tiles_do_not_change_the_result(
     case = Case(29, columns, 12, torch.float64, positives, "none", normalize)
     whole = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
     for tile in (1, 8, 29):
-        monkeypatch.setattr(streaming, "TILE", tile)
+        monkeypatch.setattr(streaming_tiles, "TILE", tile)
         tiled = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
         for name, ours, expected in zip(whole._fields, tiled, whole, strict=True):
             if ours.dtype == torch.bool:
@@ -34,7 +33,7 @@ def test_tiles_do_not_change_the_result_of_a_layout(place: Layout, monkeypatch) 
     case = Case(140, None, 12, torch.float64, reduction="none", place=place)
     explicit = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
     for tile in (16, 33, 1024):
-        monkeypatch.setattr(streaming, "TILE", tile)
+        monkeypatch.setattr(streaming_tiles, "TILE", tile)
         placed = evaluate(fused(case), case, make_inputs(case))
         for name, ours, expected in zip(explicit._fields, placed, explicit, strict=True):
             if ours.dtype == torch.bool:
@@ -46,17 +45,15 @@ def test_tiles_do_not_change_the_result_of_a_layout(place: Layout, monkeypatch) 
 def test_images_meet_texts_alone() -> None:
     """Two groups: one tile above the diagonal, which stands for its mirror image too."""
     rows = make_inputs(Case(140, None, 8)).query
-    problem = contrastive.make_batch_problem(
-        rows, None, Layout(1, 70, 70), 0.1, "sum", False, "ieee", is_scale=False
-    )
-    assert list(streaming._tiles(problem)) == [(slice(0, 70), slice(70, 140), True)]
+    problem = batch_problem(rows, None, Layout(1, 70, 70), 0.1)
+    assert list(streaming_tiles.tiles(problem)) == [(slice(0, 70), slice(70, 140), True)]
 
 
 @pytest.mark.parametrize("columns", [None, 700])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatch) -> None:
     """The largest tensor of forward and backward is an embedding or a tile, not N x M."""
-    monkeypatch.setattr(streaming, "TILE", 32)
+    monkeypatch.setattr(streaming_tiles, "TILE", 32)
     case = Case(600, columns, 8, normalize=normalize)
     inputs = make_inputs(case)
     with LargestTensor() as seen:
@@ -70,18 +67,18 @@ def test_masks_without_a_pair_change_nothing(
     positives: str, columns: int | None, monkeypatch
 ) -> None:
     """On a CPU they are left out, on a GPU they are not."""
-    monkeypatch.setattr(streaming, "TILE", 8)
+    monkeypatch.setattr(streaming_tiles, "TILE", 8)
     case = Case(29, columns, 12, torch.float32, positives, "none", groups=columns is None)
     inputs = make_inputs(case)
     without = evaluate(contrastive_loss_with_metrics, case, inputs)
-    monkeypatch.setattr(streaming, "_may_meet", lambda rows, columns: True)
+    monkeypatch.setattr(streaming_tiles, "may_meet", lambda rows, columns: True)
     with_all = evaluate(contrastive_loss_with_metrics, case, inputs)
     for ours, other in zip(with_all, without, strict=True):
         assert torch.equal(ours, other)
 
 
 def test_half_precision_is_added_up_in_float32(monkeypatch) -> None:
-    monkeypatch.setattr(streaming, "TILE", 8)
+    monkeypatch.setattr(streaming_tiles, "TILE", 8)
     case = Case(40, 64, 16, torch.bfloat16)
     inputs = make_inputs(case)
     ours = evaluate(contrastive_loss_with_metrics, case, inputs)
@@ -108,7 +105,7 @@ def test_many_tiles_round_no_more_than_one(temperature: float, monkeypatch) -> N
     exact = evaluate(contrastive_loss_with_metrics, case, wide)
     errors = {}
     for tile in (8, 16_000):
-        monkeypatch.setattr(streaming, "TILE", tile)
+        monkeypatch.setattr(streaming_tiles, "TILE", tile)
         ours = evaluate(contrastive_loss_with_metrics, case, inputs)
         errors[tile] = ((ours.loss - exact.loss).abs() / exact.loss.abs().clamp(min=1)).max()
     assert errors[8] <= 2 * errors[16_000] + 1e-6

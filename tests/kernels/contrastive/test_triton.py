@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from fastdual.kernels import reference
-from fastdual.kernels.contrastive.op import contrastive_loss
+from fastdual.kernels.contrastive import contrastive_loss
 from fastdual.kernels.contrastive.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
 from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive.cases import (
-    FAR_STRIDES,
     INTERPRETED_CASES,
     NUM_REPEATED,
     Case,
@@ -20,11 +19,14 @@ from tests.kernels.contrastive.cases import (
     evaluate,
     fused,
     kernel_cases,
-    loss_and_gradient,
     make_inputs,
-    rows_apart,
-    segment_views,
 )
+from tests.kernels.contrastive.traps import (
+    FAR_STRIDES,
+    loss_and_gradient,
+    rows_apart,
+)
+from tests.kernels.segment_sums.cases import segment_views
 from tests.numerics import assert_no_worse_than_eager
 
 # Beyond eager's error, in units of the largest entry. Half precision: one rounding of the gradient
@@ -81,7 +83,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     """Outcomes of INTERPRETED_CASES from the kernels, interpreted on the CPU in a child."""
     path = tmp_path_factory.mktemp("interpreted") / "outcomes.pt"
     subprocess.run(
-        [sys.executable, "-m", "tests.kernels.contrastive.cases", str(path)],
+        [sys.executable, "-m", "tests.kernels.contrastive.interpreted", str(path)],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         check=True,
         timeout=500,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastdual.kernels.segment_sums.op import segment_sums
-from tests.kernels.contrastive.cases import segment_views
+from tests.kernels.segment_sums.cases import segment_views
 
 
 def test_first_view_stands_before_the_second() -> None:

@@ -15,11 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastdual.kernels import reference
 from fastdual.kernels.results import RankResult
-from fastdual.kernels.shuffle_rank.op import shuffle_rank_loss_with_metrics
-from tests.numerics import poisoned_empty
+from fastdual.kernels.shuffle_rank import shuffle_rank_loss_with_metrics
+from tests.numerics import assert_no_worse_than_eager, poisoned_empty
 
 UPSTREAM = 1.7
+# Beyond the error of eager at the same dtype, relative to the largest entry: for float32 another
+# order of summation, for half precision one rounding of a gradient, which may fall the other way.
+TOLERANCE = {
+    torch.float64: 1e-14,
+    torch.float32: 3e-6,
+    torch.float16: 2**-11,
+    torch.bfloat16: 2**-8,
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,22 @@ def evaluate(
     )
     grads = torch.autograd.grad(UPSTREAM * result.loss, (x, shuffled))
     return Outcome(result.loss.detach(), result.accuracy, *grads)
+
+
+def assert_right(ours: Outcome, case: Case, device: str = "cpu") -> None:
+    """Our error against float64 on the same rounded inputs is at most eager's and the tolerance."""
+    inputs = make_inputs(case, device)
+    eager = evaluate(reference.shuffle_rank_loss_with_metrics, case, inputs)
+    truth = evaluate(
+        reference.shuffle_rank_loss_with_metrics,
+        case,
+        (inputs[0].double(), inputs[1].double(), inputs[2]),
+    )
+    for name, our, naive, exact in zip(Outcome._fields, ours, eager, truth, strict=True):
+        # The loss and the accuracy are float32 even for half-precision inputs.
+        tolerance = TOLERANCE[our.dtype] * exact.abs().max()
+        assert_no_worse_than_eager(our.to(device), naive, exact, tolerance, name)
+    assert ours.grad_x.dtype == ours.grad_shuffled.dtype == case.dtype
 
 
 def main(path: Path) -> None:

@@ -16,7 +16,7 @@ from fastdual.loaders.decode.video import (
     open_video,
 )
 from fastdual.loaders.index import build_index
-from fastdual.loaders.index.probe import probe_file
+from fastdual.loaders.index.probe import examine_file
 from tests.loaders.clips import encode, read_frames, read_number
 
 WANTED = np.array([3, 4, 11, 26, 27, 55, 58])
@@ -36,7 +36,7 @@ def test_wanted_frames_are_those_of_a_full_decode(
 ) -> None:
     path = encode(tmp_path / name, 60, gop=gop, b_frames=3, options=options)
     whole = read_frames(path, np.arange(60))
-    keyframes = probe_file(path).keyframes
+    keyframes = examine_file(path).keyframes
     with open_video(path) as video:
         assert skipping.skipping_pays(video, WANTED, keyframes, 60)
     for table in (None, keyframes):
@@ -74,7 +74,7 @@ def test_in_short_groups_nothing_after_the_last_wanted_frame_is_decoded(
 ) -> None:
     """As in a pack: no B-frames, a keyframe every 8 frames, every fourth frame wanted."""
     path = encode(tmp_path / "a.mp4", 60, gop=8, options={"bf": "0"})
-    keyframes, wanted = probe_file(path).keyframes, np.arange(1, 60, 4)
+    keyframes, wanted = examine_file(path).keyframes, np.arange(1, 60, 4)
     with open_video(path) as video:
         assert skipping.skipping_pays(video, wanted, keyframes, 60)
     assert pick(path, wanted, 60, keyframes=keyframes) == wanted.tolist()
@@ -99,7 +99,7 @@ def test_where_nothing_can_be_skipped_and_other_codecs_are_left_alone(tmp_path: 
     reordered = encode(tmp_path / "b.mp4", 60, b_frames=3)
     for path in (plain, mpeg4):
         with open_video(path) as video:
-            for table in (None, probe_file(path).keyframes):
+            for table in (None, examine_file(path).keyframes):
                 assert not skipping.skipping_pays(video, WANTED, table, 60)
     with open_video(reordered) as video:
         assert not skipping.skipping_pays(video, np.arange(60), None, 60)

@@ -215,9 +215,9 @@ def test_a_file_that_crashes_the_decoder_is_quarantined_and_tried_again(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(videos / "run" / "0.mp4", videos / "run" / "crash.mp4")
-    crashing = "tests.loaders.pool.tasks:probe_or_crash"
+    crashing = "tests.loaders.pool.tasks:examine_or_crash"
     with monkeypatch.context() as patch:
-        patch.setattr(index_build, "PROBE_TASK", crashing)
+        patch.setattr(index_build, "EXAMINE_TASK", crashing)
         index = build_index(videos, tmp_path / "x.h5", num_workers=2)
     assert len(index) == 6
     assert dict(index.quarantine)["run/crash.mp4"] == "crashed its worker process (SIGSEGV)"

@@ -22,7 +22,7 @@ from fastdual.loaders.decode.video import (
     open_video,
 )
 from fastdual.loaders.index import probe as probe_module
-from fastdual.loaders.index.probe import probe_file
+from fastdual.loaders.index.probe import examine_file
 from fastdual.loaders.index.video import Video
 from tests.loaders.clips import encode, encode_sound, picture, read_frames, read_number
 
@@ -54,49 +54,49 @@ def clip(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         pytest.skip(f"this PyAV cannot encode {request.param}: {error}")
 
 
-def numbers(source: Any, frames: list[int], probe: Video, **options: Any) -> list[int]:
-    pictures = read_frames(source, np.array(frames, np.int64), keyframes=probe.keyframes, **options)
+def numbers(source: Any, frames: list[int], found: Video, **options: Any) -> list[int]:
+    pictures = read_frames(source, np.array(frames, np.int64), keyframes=found.keyframes, **options)
     return [read_number(one) for one in pictures]
 
 
 def test_every_frame_is_counted_and_numbered(clip: Path) -> None:
-    probe = probe_file(clip)
-    assert probe.num_frames == 20
-    assert probe.size == (48, 64)
-    assert numbers(clip, list(range(20)), probe) == list(range(20))
+    found = examine_file(clip)
+    assert found.num_frames == 20
+    assert found.size == (48, 64)
+    assert numbers(clip, list(range(20)), found) == list(range(20))
 
 
 def test_seeking_gives_the_same_pictures_as_decoding_from_the_start(clip: Path) -> None:
-    probe = probe_file(clip)
+    found = examine_file(clip)
     whole = read_frames(clip, np.arange(20))
     rng = np.random.default_rng(0)
     for _ in range(8):
         wanted = np.sort(rng.choice(20, rng.integers(1, 5), replace=False)).astype(np.int64)
-        part = read_frames(clip, wanted, keyframes=probe.keyframes)
+        part = read_frames(clip, wanted, keyframes=found.keyframes)
         assert np.array_equal(part, whole[wanted])
 
 
 def test_bytes_read_like_the_file(clip: Path) -> None:
-    probe = probe_file(clip)
-    assert numbers(clip.read_bytes(), [3, 9, 17], probe) == [3, 9, 17]
+    found = examine_file(clip)
+    assert numbers(clip.read_bytes(), [3, 9, 17], found) == [3, 9, 17]
 
 
 def test_short_groups_are_used_for_seeking(tmp_path: Path) -> None:
-    probe = probe_file(encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"}))
-    assert probe.keyframes.frames.tolist() == [8, 16, 24, 32]
+    found = examine_file(encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"}))
+    assert found.keyframes.frames.tolist() == [8, 16, 24, 32]
 
 
 @pytest.mark.parametrize("name", ["h264-open-gop.mkv", "mpeg4-b-frames.avi"])
 def test_leading_pictures_of_an_open_group_do_not_stop_seeking(tmp_path: Path, name: str) -> None:
-    probe = probe_file(encode(tmp_path / name, 20, **FORMATS[name]))
-    assert probe.keyframes.frames.tolist() == list(range(0, 20, FORMATS[name]["gop"]))[1:]
+    found = examine_file(encode(tmp_path / name, 20, **FORMATS[name]))
+    assert found.keyframes.frames.tolist() == list(range(0, 20, FORMATS[name]["gop"]))[1:]
 
 
 def test_a_seek_that_gives_other_pictures_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"})
-    table = probe_file(path).keyframes
+    table = examine_file(path).keyframes
     assert table.frames.tolist() == [8, 16, 24, 32]
 
     def one_frame_late(video: OpenVideo, pts: int, offset: int) -> Iterator[Any]:
@@ -104,12 +104,12 @@ def test_a_seek_that_gives_other_pictures_is_not_trusted(
         return itertools.islice(frames, int(pts == table.pts[1]), None)
 
     monkeypatch.setattr(probe_module, "decode_from", one_frame_late)
-    assert len(probe_file(path).keyframes.frames) == 0
+    assert len(examine_file(path).keyframes.frames) == 0
 
 
 def test_a_wrong_seek_table_still_gives_the_right_frames(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", 40, gop=8, options={"sc_threshold": "0"})
-    table = probe_file(path).keyframes
+    table = examine_file(path).keyframes
     wrong = Keyframes(table.frames, table.pts, table.offsets + 1)
     frames = read_frames(path, np.array([2, 30]), keyframes=wrong)
     assert [read_number(frame) for frame in frames] == [2, 30]
@@ -118,16 +118,16 @@ def test_a_wrong_seek_table_still_gives_the_right_frames(tmp_path: Path) -> None
 def test_intra_refresh_is_never_seeked_into(tmp_path: Path) -> None:
     # Recovery points are flagged as keyframes, but a decoder that starts there shows wrong parts.
     options = {"x264-params": "intra-refresh=1:keyint=8"}
-    probe = probe_file(encode(tmp_path / "a.mkv", 40, gop=8, options=options))
+    found = examine_file(encode(tmp_path / "a.mkv", 40, gop=8, options=options))
     whole = read_frames(tmp_path / "a.mkv", np.arange(40))
-    part = read_frames(tmp_path / "a.mkv", np.array([33]), keyframes=probe.keyframes)
+    part = read_frames(tmp_path / "a.mkv", np.array([33]), keyframes=found.keyframes)
     assert np.array_equal(part, whole[[33]])
 
 
 def test_scaling_keeps_the_content(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", 12, height=240, width=320)
-    probe = probe_file(path)
-    assert numbers(path, [0, 5, 11], probe, size=(128, 171)) == [0, 5, 11]
+    found = examine_file(path)
+    assert numbers(path, [0, 5, 11], found, size=(128, 171)) == [0, 5, 11]
     frames = read_frames(path, np.array([5]), size=(128, 171))
     assert frames.shape == (1, 128, 171, 3)
 
@@ -137,13 +137,13 @@ def test_rotated_video_comes_out_upright(
     tmp_path: Path, counterclockwise: int, clockwise: int
 ) -> None:
     path = encode(tmp_path / "a.mp4", 3, rotation=counterclockwise)
-    probe = probe_file(path)
-    assert (probe.rotation, probe.size) == (clockwise, (48, 64))
-    upright = read_frames(path, np.array([1]), rotation=probe.rotation)[0].astype(int)
+    found = examine_file(path)
+    assert (found.rotation, found.size) == (clockwise, (48, 64))
+    upright = read_frames(path, np.array([1]), rotation=found.rotation)[0].astype(int)
     expected = np.rot90(picture(1), counterclockwise // 90).astype(int)
     assert upright.shape == expected.shape
     assert np.abs(upright - expected).mean() < 12
-    scaled = read_frames(path, np.array([1]), rotation=probe.rotation, size=expected.shape[:2])
+    scaled = read_frames(path, np.array([1]), rotation=found.rotation, size=expected.shape[:2])
     assert np.abs(scaled[0].astype(int) - expected).mean() < 12
 
 
@@ -181,22 +181,22 @@ def test_colours_follow_the_stated_matrix_and_range(
 
 
 def test_one_frame_is_a_video(tmp_path: Path) -> None:
-    probe = probe_file(encode(tmp_path / "a.mp4", 1))
-    assert (probe.num_frames, len(probe.keyframes.frames)) == (1, 0)
+    found = examine_file(encode(tmp_path / "a.mp4", 1))
+    assert (found.num_frames, len(found.keyframes.frames)) == (1, 0)
 
 
 def test_rate_and_duration(tmp_path: Path) -> None:
-    probe = probe_file(encode(tmp_path / "a.mp4", 30, fps=15))
-    assert probe.fps == (15, 1)
-    assert probe.duration_seconds == pytest.approx(2.0)
-    assert probe.codec == "h264"
+    found = examine_file(encode(tmp_path / "a.mp4", 30, fps=15))
+    assert found.fps == (15, 1)
+    assert found.duration_seconds == pytest.approx(2.0)
+    assert found.codec == "h264"
 
 
 def test_names_that_look_like_something_else(tmp_path: Path) -> None:
     for name in ("http:a.mp4", "frame%03d.mp4", "a b'\"[1]?#.mp4", "-o.mp4", "ünïcode：.mp4"):
-        assert probe_file(encode(tmp_path / "x.mp4", 2).rename(tmp_path / name)).num_frames == 2
+        assert examine_file(encode(tmp_path / "x.mp4", 2).rename(tmp_path / name)).num_frames == 2
     odd = tmp_path / b"\xff\xfe.mp4".decode(errors="surrogateescape")
-    assert probe_file((tmp_path / "-o.mp4").rename(odd)).num_frames == 2
+    assert examine_file((tmp_path / "-o.mp4").rename(odd)).num_frames == 2
 
 
 def damaged(path: Path, kind: str) -> Path:
@@ -266,7 +266,7 @@ def test_what_cannot_be_used_is_refused_with_a_plain_reason(
     tmp_path: Path, kind: str, reason: str
 ) -> None:
     with pytest.raises(VideoError, match=f"^({reason})") as caught:
-        probe_file(damaged(tmp_path / "bad.mp4", kind))
+        examine_file(damaged(tmp_path / "bad.mp4", kind))
     assert isinstance(caught.value, FailureError)
     assert "\n" not in str(caught.value)
 
@@ -277,7 +277,7 @@ def test_a_frame_size_that_changes_is_refused(tmp_path: Path) -> None:
     both = tmp_path / "c.h264"
     both.write_bytes(first.read_bytes() + second.read_bytes())
     with pytest.raises(VideoError, match="changes its frame size from 64x48 to 128x96 at frame 5"):
-        probe_file(both)
+        examine_file(both)
 
 
 def test_reading_past_the_end_says_that_the_file_changed(tmp_path: Path) -> None:

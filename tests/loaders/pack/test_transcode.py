@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import Encoded, IndexedFile
 from fastdual.loaders.decode.video import VideoError, open_video
-from fastdual.loaders.index.probe import probe_file
+from fastdual.loaders.index.probe import examine_file
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pack.transcode import CODECS, Codec, Transcoding, pack_task, transcode
 from tests.loaders.clips import encode, read_frames, read_number
 
 
-def task_of(path: Path, probe: Video) -> tuple[Encoded, Video]:
-    return IndexedFile(path, path.stat().st_size, probe.sha256), probe
+def task_of(path: Path, found: Video) -> tuple[Encoded, Video]:
+    return IndexedFile(path, path.stat().st_size, found.sha256), found
 
 
 def frames_of(
-    source: Path | bytes, probe: Video, size: tuple[int, int] | None = None
+    source: Path | bytes, found: Video, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    numbers = np.arange(probe.num_frames)
-    return read_frames(source, numbers, size=size, rotation=probe.rotation)
+    numbers = np.arange(found.num_frames)
+    return read_frames(source, numbers, size=size, rotation=found.rotation)
 
 
 def numbers_in(frames: NDArray[np.uint8]) -> list[int]:
@@ -36,7 +36,7 @@ def numbers_in(frames: NDArray[np.uint8]) -> list[int]:
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_frame_keeps_its_number_and_its_look(tmp_path: Path, codec: Codec) -> None:
     source = encode(tmp_path / "a.mp4", 37, height=96, width=128, b_frames=2)
-    before = probe_file(source)
+    before = examine_file(source)
     contents, after = pack_task(Transcoding(codec=codec, short_side=64), task_of(source, before))
     assert (after.num_frames, after.codec, after.size) == (37, codec, (64, 86))
     ours, truth = frames_of(contents, after), frames_of(source, before, size=(64, 86))
@@ -50,7 +50,7 @@ def test_every_frame_keeps_its_number_and_its_look(tmp_path: Path, codec: Codec)
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, codec: Codec) -> None:
     source = encode(tmp_path / "a.mp4", 20)
-    task = task_of(source, probe_file(source))
+    task = task_of(source, examine_file(source))
     assert transcode(*task, Transcoding(codec=codec)) == transcode(*task, Transcoding(codec=codec))
 
 
@@ -59,15 +59,15 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path, codec: Codec) -> N
 def test_groups_are_as_long_as_asked(tmp_path: Path, codec: Codec, gop: int) -> None:
     source = encode(tmp_path / "a.mp4", 24)
     transcoding = Transcoding(codec=codec, gop=gop)
-    _, probe = pack_task(transcoding, task_of(source, probe_file(source)))
+    _, found = pack_task(transcoding, task_of(source, examine_file(source)))
     # The index counts keyframes from frame 3 on: before that a seek saves nothing.
-    assert probe.keyframes.frames.tolist() == [n for n in range(0, 24, gop) if n >= 3]
+    assert found.keyframes.frames.tolist() == [n for n in range(0, 24, gop) if n >= 3]
 
 
 def test_a_variable_rate_loses_and_doubles_no_frame(tmp_path: Path) -> None:
     times = [0, 1, 2, 30, 31, 90, 91, 92, 93, 400, 401, 402]
     source = encode(tmp_path / "a.mkv", len(times), times=times)
-    before = probe_file(source)
+    before = examine_file(source)
     contents, after = pack_task(Transcoding(), task_of(source, before))
     assert numbers_in(frames_of(contents, after)) == list(range(len(times)))
     with open_video(contents) as video:
@@ -77,7 +77,7 @@ def test_a_variable_rate_loses_and_doubles_no_frame(tmp_path: Path) -> None:
 
 def test_rotation_is_applied(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mp4", 12, rotation=90)
-    before = probe_file(source)
+    before = examine_file(source)
     contents, after = pack_task(Transcoding(), task_of(source, before))
     assert (before.size, before.rotation) == ((48, 64), 270)
     assert (after.size, after.rotation) == ((64, 48), 0)
@@ -107,7 +107,7 @@ def test_sizes_are_even_and_never_enlarged_by_a_short_side(
 
 def test_an_odd_source_is_encoded(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mkv", 9, height=47, codec="ffv1", pixels="yuv444p")
-    contents, after = pack_task(Transcoding(), task_of(source, probe_file(source)))
+    contents, after = pack_task(Transcoding(), task_of(source, examine_file(source)))
     assert after.size == (48, 64) and numbers_in(frames_of(contents, after)) == list(range(9))
 
 
@@ -120,7 +120,7 @@ def test_a_picture_too_small_for_the_encoder_is_named(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(VideoError, match="libx265 cannot encode pictures of 2x2: "):
-        pack_task(Transcoding(codec="hevc"), task_of(source, probe_file(source)))
+        pack_task(Transcoding(codec="hevc"), task_of(source, examine_file(source)))
 
 
 @pytest.mark.parametrize("colour_space", [1, 5])
@@ -141,7 +141,7 @@ def test_flat_colours_stay_and_are_stated_as_bt601(
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    before = probe_file(source)
+    before = examine_file(source)
     contents, after = pack_task(Transcoding(codec=codec), task_of(source, before))
     with open_video(contents) as video:
         assert video.stream.codec_context.colorspace in (2, 5, 6)  # BT.601, or the default: BT.601
@@ -152,16 +152,16 @@ def test_flat_colours_stay_and_are_stated_as_bt601(
 @pytest.mark.parametrize("fps", [(0, 1), (30000, 1001), (1, 1000), (90000, 1), (15, 2)])
 def test_any_frame_rate_can_be_written(tmp_path: Path, fps: tuple[int, int]) -> None:
     source = encode(tmp_path / "a.mp4", 6)
-    task = task_of(source, replace(probe_file(source), fps=fps))
-    _, probe = pack_task(Transcoding(), task)
+    task = task_of(source, replace(examine_file(source), fps=fps))
+    _, found = pack_task(Transcoding(), task)
     rate = Fraction(*fps)
-    assert probe.num_frames == 6
-    assert Fraction(*probe.fps) == (rate if 1 <= rate <= 240 else 25)
+    assert found.num_frames == 6
+    assert Fraction(*found.fps) == (rate if 1 <= rate <= 240 else 25)
 
 
 def test_a_video_that_is_not_as_the_index_says_is_refused(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mp4", 12)
-    task = task_of(source, probe_file(source))
+    task = task_of(source, examine_file(source))
     with pytest.raises(VideoError, match="has 12 frames, the index says 13"):
         pack_task(Transcoding(), (task[0], replace(task[1], num_frames=13)))
     contents = source.read_bytes()
@@ -178,7 +178,7 @@ def test_a_video_that_is_not_as_the_index_says_is_refused(tmp_path: Path) -> Non
 
 def test_bytes_that_stay_are_not_touched(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.mp4", 12)
-    task = task_of(source, probe_file(source))
+    task = task_of(source, examine_file(source))
     assert pack_task(None, task) == (source.read_bytes(), None)
 
 

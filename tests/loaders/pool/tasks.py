@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastdual.loaders.index.probe import probe_file
+from fastdual.loaders.index.probe import examine_file
 from tests.loaders.processes import anonymous_mib
 
 
@@ -67,8 +67,8 @@ def crash_once(folder: str, name: str) -> str:
     return name
 
 
-def probe_or_crash(path: Path) -> Any:
+def examine_or_crash(path: Path) -> Any:
     """Probe a video, unless its name says that a decoder would crash on it."""
     if "crash" in path.name:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return probe_file(path)
+    return examine_file(path)

@@ -1,0 +1,127 @@
+"""A child process that interprets the contrastive kernels.
+
+Triton decides at import whether it interprets, so
+`python -m tests.kernels.contrastive.interpreted FILE` under TRITON_INTERPRET=1 works all cases off
+and stores the outcomes for the tests.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdual import losses
+from fastdual.kernels.contrastive import contrastive_loss
+from fastdual.kernels.segment_sums.op import segment_sums
+from fastdual.kernels.shuffle_rank import loss as shuffle_rank
+from tests.kernels.contrastive.cases import (
+    INTERPRETED_CASES,
+    NUM_REPEATED,
+    Case,
+    evaluate,
+    fused,
+    make_inputs,
+)
+from tests.kernels.contrastive.traps import (
+    FAR_STRIDES,
+    fields_without_slope,
+    loss_and_gradient,
+    loss_with_nan,
+    rows_apart,
+    rows_with_infinity,
+)
+from tests.kernels.launches import TorchLaunches, triton_launches
+from tests.kernels.segment_sums.cases import segment_views
+from tests.numerics import poisoned_empty
+
+
+def launches_of_losses() -> dict[str, int]:
+    """Forward and backward of each loss on the paper's 128 rows: torch's launches and Triton's."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape: int) -> Tensor:
+        x = F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+        return x.requires_grad_()
+
+    first, second = leaf(64, 128), leaf(64, 128)
+    clips, others = leaf(64, 2, 64), leaf(64, 2, 64)
+    scale = torch.tensor(10.0, requires_grad=True)
+    learned = losses.NTXentLoss(torch.nn.Parameter(torch.tensor(0.1)))
+    permutation = torch.tensor([[1, 0]]).expand(64, 2)
+    coherence = losses.TemporalCoherenceLoss
+    calls: dict[str, tuple[Callable[..., Tensor], list[Tensor], list[Any]]] = {
+        "NT-Xent": (losses.NTXentLoss(), [first, second], []),
+        "NT-Xent, learned temperature": (
+            lambda first, second, _: learned(first, second),
+            [first, second, learned.temperature],
+            [],
+        ),
+        "SupCon": (losses.SupConLoss(), [leaf(128, 128)], [torch.arange(128) // 2]),
+        "CLIP": (losses.ClipLoss(), [first, second], [10.0]),
+        "CLIP, learned scale": (losses.ClipLoss(), [first, second, scale], []),
+        "temporal coherence": (coherence(), [clips, others], []),
+        "temporal coherence of segments": (coherence(form="segments"), [clips, others], []),
+        "shuffle-rank": (losses.ShuffleRankLoss(), [clips, others], [permutation]),
+    }
+    counts = {}
+    one = torch.ones(())
+    for name, (loss, inputs, rest) in calls.items():
+        # The values of a permutation are checked on a CPU only.
+        with triton_launches() as ours, unchecked_permutations(), TorchLaunches() as torchs:
+            torch.autograd.grad(loss(*inputs, *rest), inputs, one)
+        counts[name] = len(ours) + len(torchs.names)
+    return counts
+
+
+@contextmanager
+def unchecked_permutations() -> Iterator[None]:
+    """As on a GPU, where nothing waits for the device."""
+    check = shuffle_rank.check_permutation
+    shuffle_rank.check_permutation = lambda permutation, x: None
+    try:
+        yield
+    finally:
+        shuffle_rank.check_permutation = check
+
+
+def main(path: Path) -> None:
+    """Evaluates every case, the first ones twice, and counts launches."""
+
+    def run(case: Case) -> tuple[Tensor, ...]:
+        with poisoned_empty():
+            return tuple(evaluate(fused(case), case, make_inputs(case)))
+
+    outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
+    counts = []
+    for columns in (None, 128):
+        with triton_launches() as launches:
+            run(Case(128, columns, 128, learned=False))
+        counts.append(len(launches))
+    torch.save(
+        {
+            "outcomes": outcomes,
+            "launches_at_128_rows": counts,
+            "launches_of_losses": launches_of_losses(),
+            "segment_sums": {
+                dtype: segment_sums(*segment_views(dtype))
+                for dtype in (torch.float32, torch.float16)
+            },
+            "loss_with_nan": loss_with_nan(),
+            "rows_with_infinity": rows_with_infinity(),
+            "fields_without_slope": fields_without_slope(),
+            # Not within poisoned_empty, which would write all the memory.
+            "far_rows": [
+                loss_and_gradient(contrastive_loss, rows_apart(stride)) for stride in FAR_STRIDES
+            ],
+        },
+        path,
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""Inputs on which a careless contrastive softmax goes wrong."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive.op import compute_partials
+from fastdual.kernels.contrastive.problem import Problem, Settings
+from tests.kernels.contrastive.cases import Case, make_inputs
+from tests.numerics import poisoned_empty
+
+# Elements between rows. The first is no int32 itself; with the second, only its product with 2 is.
+FAR_STRIDES = 2**31 + 64, 2**30 + 64
+
+
+def loss_with_nan() -> Tensor:
+    """The loss where one row of the query, and no candidate, has a NaN."""
+    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
+    inputs.query[1, 3] = torch.nan
+    return contrastive_loss_with_metrics(*inputs[:4], temperature=0.1).loss
+
+
+def rows_with_infinity() -> tuple[Tensor, Tensor]:
+    """Losses of rows, and which are valid, where the second one's only logits are -inf."""
+    inputs = make_inputs(Case(4, 5, 8, ids="all", groups=False))
+    inputs.key[:, 3] = 1.0
+    inputs.query[1, 3] = -torch.inf
+    result = contrastive_loss_with_metrics(*inputs[:4], temperature=0.1, reduction="none")
+    return result.loss, result.valid
+
+
+def fields_without_slope() -> Tensor:
+    """What the forward gathers under a temperature that is a tensor, of which no gradient is asked.
+
+    Memory that nothing was stored to is NaN.
+    """
+    inputs = make_inputs(Case(33, 40, 16))
+    settings = Settings("mean", normalize=True, metrics=False)
+    with poisoned_empty():
+        return compute_partials(Problem(*inputs, torch.tensor(0.1), 1.0, settings)).fields
+
+
+def rows_apart(stride: int) -> Tensor:
+    """[3, 16] of unit rows that lie so many elements apart, in memory that is else untouched."""
+    near = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)), dim=1)
+    # Gigabytes of addresses, three pages of memory.
+    far = torch.empty(2 * stride + 64, dtype=torch.float16).as_strided((3, 16), (stride, 1))
+    return far.copy_(near)
+
+
+def loss_and_gradient(function: Callable[..., Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of three rows, the first and the last positives of each other; the loss is [3]."""
+    rows = rows.detach().requires_grad_()
+    ids, groups = torch.tensor([0, 1, 0]), torch.arange(3)
+    loss = function(
+        rows, rows, ids, ids, query_groups=groups, key_groups=groups,
+        temperature=0.5, reduction="none",
+    )  # fmt: skip
+    (grad,) = torch.autograd.grad(loss.sum(), rows)
+    return loss.detach(), grad
