@@ -1,4 +1,4 @@
-"""The plan against METHOD sections 2 and 3: streams, frame lists by hand, rows, recorded plans."""
+"""The plan against the paper: streams, frame lists by hand, rows, recorded plans."""
 
 import hashlib
 import sys

@@ -1,4 +1,4 @@
-"""The plan's augmentation and permutations against METHOD: probabilities, ranges, independence."""
+"""The augmentation and permutations of the plan: probabilities, ranges, independence."""
 
 from collections import Counter
 
