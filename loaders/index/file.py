@@ -1,7 +1,5 @@
 """Indexes as files: read one (or that of a pack), write one, compare it with its videos."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.fields import read_fields, write_fields
 from fastdual.loaders.index.hdf5 import Container, Tables
+from fastdual.loaders.index.pack_file import check_shards, is_pack, read_pack
 from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.table import VideoIndex
 
@@ -34,7 +32,7 @@ def load_index(path: Path, *, root: Path | None = None) -> VideoIndex:
     """
     path = Path(path)
     refuse_special(path)
-    fields = pack_file.read(path, root) if pack_file.is_pack(path) else _read(path, root)
+    fields = read_pack(path, root) if is_pack(path) else _read(path, root)
     try:
         return VideoIndex(**fields)
     except InputError as error:
@@ -84,7 +82,7 @@ def check_files(index: VideoIndex) -> None:
         InputError: Names the first file and the remedy.
     """
     if index.packed is not None:
-        pack_file.check_shards(index.packed)
+        check_shards(index.packed)
         return
     videos = range(0, len(index), -(-len(index) // _CHECKED_FILES))
     missing, changed = [], []

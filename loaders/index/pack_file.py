@@ -13,14 +13,12 @@ their final place; `finish` puts the header and the tables around them.
 A manifest is a pack without data: its videos lie in shards, each a pack on its own.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import hashlib
 import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +26,7 @@ import h5py
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders import files
+from fastdual.loaders.files import replace, sync_folder
 from fastdual.loaders.index.fields import read_fields, write_fields
 from fastdual.loaders.index.hdf5 import UNREADABLE, USER_BLOCK, Container, Tables, write_texts
 from fastdual.loaders.index.places import Packed, Shard
@@ -87,7 +85,7 @@ def _places(shard: Shard, end: int) -> bytes:
     return b"data %d %d\nend %d\n" % (shard.start, shard.length, end)
 
 
-def read(path: Path, root: Path | None) -> dict[str, Any]:
+def read_pack(path: Path, root: Path | None) -> dict[str, Any]:
     """Return the fields of the `VideoIndex` in a pack.
 
     Args:
@@ -221,7 +219,7 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(spool, target)
-    files.sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def write_manifest(target: Path, index: VideoIndex) -> None:
@@ -238,12 +236,12 @@ def write_manifest(target: Path, index: VideoIndex) -> None:
     _write_tables(tables, index, 0)
     body = tables.getbuffer()[USER_BLOCK:]
     header = _sealed(tables, Shard(target, USER_BLOCK, 0, ""), USER_BLOCK + len(body))
-    files.replace(target, header + body)
+    replace(target, header + body)
 
 
 def _sealed(file: BinaryIO, shard: Shard, end: int) -> bytes:
     """Return the header of a file of `end` bytes whose tables are written."""
-    return _header(replace(shard, digest=_digest_tables(file, shard, end)), end)
+    return _header(dataclasses.replace(shard, digest=_digest_tables(file, shard, end)), end)
 
 
 def _write_tables(file: BinaryIO, index: VideoIndex | None, length: int) -> int:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from fastdual.cli import cli
 from tests.evaluate.small import small_checkpoint, small_index_file
 from tests.evaluate.test_features import feature_set
-from tests.report.test_report import write_log
+from tests.report.logs import write_log
 
 QUICK = ["--clips-per-video", "1", "--workers", "1", "--device", "cpu"]
 

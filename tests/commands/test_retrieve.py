@@ -9,12 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.pairs import pairs_of_run
 from fastdual.evaluate.results import read_result
 from fastdual.loaders.index import save_index
-from fastdual.weights.load import load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
 QUICK = ["--clips-per-video", "2", "--workers", "1", "--device", "cpu"]
@@ -53,18 +50,6 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
     assert splits[0]["chance"] == 1 / 8
     assert splits[0]["recall"]["10"] is not None
     assert splits[0]["recall"]["20"] is None
-
-
-def test_progress_goes_through_both_splits_to_the_end() -> None:
-    told: list[tuple[int, int, int]] = []
-    pairs_of_run(
-        load_network(small_checkpoint()),
-        small_index(),
-        [("train", "test")],
-        options=EmbedOptions(clips_per_video=1, num_workers=1),
-        progress=lambda *numbers: told.append(numbers),
-    )
-    assert told == [(8, 24, 0), (16, 24, 0), (24, 24, 0)]
 
 
 def test_table_says_which_k_the_gallery_is_too_small_for(

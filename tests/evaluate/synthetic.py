@@ -1,8 +1,11 @@
-"""Feature sets drawn from known classes, for tests of what scores them."""
+"""Feature sets drawn from known classes, and results, for tests of what reads them."""
+
+from typing import Any
 
 import numpy as np
 
 from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.results import make_result
 
 
 def drawn_features(
@@ -24,3 +27,29 @@ def drawn_features(
         data_fingerprint="cd" * 32,
         settings={"clips_per_video": 10},
     )
+
+
+def made_split(test: str, **metrics: float) -> dict[str, Any]:
+    """The numbers of a pair of splits, without an interval."""
+    return {
+        "train": test.replace("test", "train"),
+        "test": test,
+        "num_train": 20,
+        "num_test": 10,
+        "metrics": {name: {"value": v, "low": v, "high": v} for name, v in metrics.items()},
+        "overlaps": [],
+        "left_out": {"test": []},
+    }
+
+
+def made_result(*splits: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A result of `splits`, with other values of `make_result` as `changes`."""
+    given: dict[str, Any] = {
+        "task": "knn",
+        "command": "fastdual knn",
+        "weights_sha256": "ab" * 32,
+        "data_fingerprint": "cd" * 32,
+        "settings": {"clips_per_video": 10, "k": 20},
+        "splits": splits,
+    }
+    return make_result(**(given | changes))

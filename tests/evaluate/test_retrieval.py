@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fastdual.errors import InputError
 from fastdual.evaluate import retrieval
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.retrieval import PAPER_KS, first_match_ranks, retrieve
@@ -99,35 +98,3 @@ def test_ranks_of_a_hand_made_case() -> None:
     ranks = first_match_ranks(gallery, torch.tensor([0, 1, 2]), queries, torch.tensor([1, 0]))
     # Query 0 looks along +x: nearest label 0, then label 1. Query 1 along -x: 2, then 1, then 0.
     assert ranks.tolist() == [2, 3]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weights_sha256": "ef" * 32}, "come from two networks"),
-        ({"settings": {"frame_stride": 2}}, r"settings \(clips_per_video, frame_stride\)"),
-        ({"labels": np.full(33, -1, np.int32)}, "33 of the 33 videos of the queries have no label"),
-        ({"paths": tuple(f"train/{i}.mp4" for i in range(33))}, "33 videos are in the gallery and"),
-        (
-            {"class_names": tuple("abcdefgx")},
-            "queries can find nothing: no gallery video of class x",
-        ),
-    ],
-)
-def test_what_cannot_be_compared_is_named(change: dict[str, object], message: str) -> None:
-    gallery, queries = random_sides(60, 33)
-    with pytest.raises(InputError, match=message):
-        retrieve(gallery, replace(queries, **change))  # type: ignore[arg-type]
-
-
-def test_class_missing_from_the_gallery_is_named() -> None:
-    gallery, queries = random_sides(60, 33)
-    keep = gallery.labels != 2
-    with pytest.raises(InputError, match="no gallery video of class c; choose splits"):
-        retrieve(side(gallery.features[keep], gallery.labels[keep].tolist(), "train"), queries)
-
-
-def test_empty_side_is_named() -> None:
-    gallery, _ = random_sides(60, 33)
-    with pytest.raises(InputError, match="the queries are empty"):
-        retrieve(gallery, side(np.zeros((0, 7), np.float32), [], "test"))

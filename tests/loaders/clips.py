@@ -12,8 +12,27 @@ from numpy.typing import NDArray
 from fastdual.loaders.decode.picture import interleave
 from fastdual.loaders.decode.read import read_planes
 from fastdual.loaders.decode.video import Source
+from fastdual.loaders.index.video import Video
 
 BITS = 8
+FORMATS: dict[str, dict[str, Any]] = {
+    "h264.mp4": {},
+    "h264-b-frames.mp4": {"b_frames": 3, "gop": 8},
+    "h264-open-gop.mkv": {"b_frames": 2, "gop": 8, "options": {"x264-params": "open-gop=1"}},
+    "h264-10-bit.mp4": {"pixels": "yuv420p10le", "gop": 6},
+    "h264-444.mp4": {"pixels": "yuv444p"},
+    "h264.ts": {"gop": 6, "b_frames": 2},
+    "h265.mp4": {"codec": "libx265", "gop": 6, "options": {"x265-params": "log-level=none"}},
+    "mpeg4.avi": {"codec": "mpeg4", "gop": 5, "options": {"qscale": "2"}},
+    "mpeg4-b-frames.avi": {"codec": "mpeg4", "b_frames": 2, "gop": 6, "options": {"qscale": "2"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2, "gop": 6, "fps": 25},
+    "vp8.webm": {"codec": "libvpx", "gop": 7},
+    "vp9.webm": {"codec": "libvpx-vp9", "gop": 7},
+    "mjpeg.avi": {"codec": "mjpeg", "pixels": "yuvj420p", "options": {"qscale": "2"}},
+    "grey.mkv": {"codec": "ffv1", "pixels": "gray"},
+    "variable-rate.mp4": {"times": [n * n for n in range(20)], "gop": 5},
+    "late-start.mp4": {"times": [500 + n for n in range(20)], "gop": 5},
+}
 
 
 def picture(number: int, *, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
@@ -36,6 +55,12 @@ def read_number(frame: NDArray[np.uint8]) -> int:
 def read_frames(source: Source, frames: NDArray[np.int64], **options: Any) -> NDArray[np.uint8]:
     """Decode the wanted frames as pictures [F, h, w, 3]; arguments and errors of `read_planes`."""
     return interleave(read_planes(source, frames, **options))
+
+
+def numbers(source: Source, frames: list[int], found: Video, **options: Any) -> list[int]:
+    """Return the numbers that some frames of an examined video show."""
+    pictures = read_frames(source, np.array(frames, np.int64), keyframes=found.keyframes, **options)
+    return [read_number(one) for one in pictures]
 
 
 def encode(

@@ -20,7 +20,7 @@ from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode
-from tests.loaders.pack.test_fuzz import damage
+from tests.loaders.damage import damage
 
 CASES = int(os.environ.get("FASTDUAL_FUZZ_CASES", "120"))
 CHUNK = 60

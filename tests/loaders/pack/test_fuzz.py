@@ -20,6 +20,7 @@ from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.pack import PackOptions, pack
 from fastdual.loaders.plan import ClipSpec
 from tests.loaders.clips import encode
+from tests.loaders.damage import damage
 
 CASES = int(os.environ.get("FASTDUAL_FUZZ_CASES", "300"))
 CHUNK = 100
@@ -50,31 +51,6 @@ def sharded(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Vide
 
 def contents_of(index: VideoIndex) -> dict[str, bytes]:
     return {path: (index.path(v)).read_bytes() for v, path in enumerate(index.paths)}
-
-
-def damage(contents: bytes, rng: np.random.Generator) -> bytes:
-    """Cut it off, flip bits, blank or swap a stretch, or put bytes in: one of them at random."""
-    size, kind = len(contents), rng.integers(6)
-    at = int(rng.integers(size))
-    if rng.random() < 0.3:  # the header and the tables are small: hit them as often
-        at = int(rng.integers(min(size, 4096)))
-    data, length = bytearray(contents), int(rng.integers(1, 200))
-    if kind == 0:
-        return contents[:at]
-    if kind == 1:
-        data[at] ^= 1 << int(rng.integers(8))
-    elif kind == 2:
-        for place in rng.integers(size, size=8):
-            data[place] ^= 1 << int(rng.integers(8))
-    elif kind == 3:
-        data[at : at + length] = bytes(len(data[at : at + length]))
-    elif kind == 4:
-        data[at:at] = rng.bytes(length)
-    else:
-        other = int(rng.integers(max(1, size - length)))
-        stretch = data[other : other + length]
-        data[at : at + len(stretch)] = stretch
-    return bytes(data)
 
 
 def judge(file: Path, truth: dict[str, bytes]) -> str:

@@ -88,6 +88,16 @@ def test_a_pack_cut_off_while_it_is_read_names_the_video(
         source.read()
 
 
+@pytest.mark.parametrize("name", ["packed.h5", "small-00000.h5"])
+def test_an_old_pack_would_be_written_the_same_today(
+    golden: Path, tmp_path: Path, name: str
+) -> None:
+    old = golden / "written_by_90bf688" / name
+    spool = Path(shutil.copy(old, tmp_path / "spool"))
+    pack_file.finish(spool, tmp_path / "p.h5", load_index(old))
+    assert (tmp_path / "p.h5").read_bytes() == old.read_bytes()
+
+
 def test_a_terabyte_of_data_costs_no_memory_to_finish(
     made_index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
