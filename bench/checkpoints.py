@@ -1,4 +1,4 @@
-"""What a checkpoint costs a run: how long a step is held up, and what the writing slows beside it.
+"""What a checkpoint costs a run: how long it delays a step, and how much writing slows the steps.
 
     python -m bench.checkpoints [--backbones r2plus1d] [--rounds 10] [--out PATH]
 
@@ -124,6 +124,7 @@ def one_line(row: Row) -> str:
 
 
 def main() -> None:
+    """Measure, print and write one row per backbone."""
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(prog="python -m bench.checkpoints", description=__doc__)
     parser.add_argument("--device", default="cuda" if cuda else "cpu")

@@ -185,6 +185,7 @@ def to_rows(
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options, with defaults for this machine."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.loader",
         description=__doc__,

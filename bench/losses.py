@@ -152,6 +152,7 @@ def measure(
 
 
 def parse() -> argparse.Namespace:
+    """Return the options, with defaults for this machine."""
     parser = argparse.ArgumentParser(prog="python -m bench.losses", description=__doc__)
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
@@ -175,6 +176,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure, print and write every row, then draw the picture."""
     arguments = parse()
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     machine = describe_machine(device) | {

@@ -118,6 +118,7 @@ def describe_speed(
 
 
 def parse() -> argparse.Namespace:
+    """Return the options, with defaults for this machine."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
@@ -148,6 +149,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure, print and write every row, then draw the picture."""
     arguments = parse()
     device = torch.device(arguments.device)
     size = Size(batch=arguments.batch, frames=arguments.frames, crop=arguments.crop)

@@ -1,8 +1,8 @@
-"""Who sees which video when: a pure function of (seed, epoch, step).
+"""Which rank sees which video when: a pure function of (seed, epoch, step).
 
 Global batch t of an epoch is a fixed slice of that epoch's permutation, and a rank takes its
 contiguous part of it. Nothing is remembered between calls, so a run resumes anywhere, on any number
-of processes, without replaying what came before.
+of processes, without replaying the steps before.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class EpochOrder:
     """The order of the videos in every epoch, cut into global batches.
 
     Args:
-        videos: [N] index numbers, or how many videos there are.
-        global_batch_size: videos of one step, over all ranks.
-        seed: whole number in [0, 2**64).
-        shuffle: permute each epoch; otherwise the given order.
-        drop_last: leave out the incomplete last batch; otherwise it is yielded short.
+        videos: [N] index numbers, or the number of videos.
+        global_batch_size: Videos of one step, over all ranks.
+        seed: Whole number in [0, 2**64).
+        shuffle: Permute each epoch; otherwise keep the given order.
+        drop_last: Leave out the incomplete last batch; otherwise it is short.
 
     Raises:
-        InputError: no videos, or a batch that is never full.
+        InputError: There are no videos, or a batch is never full.
     """
 
     def __init__(
@@ -64,27 +64,31 @@ class EpochOrder:
         self._cached: tuple[int, Ints | None] = (-1, None)
 
     def batch(self, epoch: int, step: int) -> Ints:
-        """The videos of one global batch, in order; [global_batch_size], or fewer in a last one."""
+        """Return the videos of a global batch, [global_batch_size] or fewer in the last one."""
         return self.at(epoch, *self.span(step))
 
     def span(self, step: int) -> tuple[int, int]:
-        """First position of a global batch in the epoch's order, and the one after its last."""
+        """Return a global batch's first position in the epoch's order, and the one after its last.
+
+        Raises:
+            InputError: There is no such step in an epoch.
+        """
         if not 0 <= step < self.batches_per_epoch:
             raise InputError(f"step {step} is not in an epoch of {self.batches_per_epoch} batches")
         start = step * self.global_batch_size
         return start, min(start + self.global_batch_size, self.num_videos)
 
     def at(self, epoch: int, start: int, stop: int) -> Ints:
-        """The videos at positions start..stop-1 of an epoch's order."""
+        """Return the videos at positions start..stop-1 of an epoch's order, [stop - start]."""
         order = self._order(epoch)
         positions = np.arange(start, stop) if order is None else order[start:stop].copy()
         return positions if self._videos is None else self._videos[positions]
 
     def substitutes(self, epoch: int, position: int) -> Iterator[int]:
-        """The videos to try, one after the other, where the one at `position` cannot be shown.
+        """Yield the videos to try where the one at `position` cannot be shown.
 
-        They follow the position in the epoch's order and wrap around its end. Which one is taken
-        depends on the order and on which files are bad, not on the rank or on what was seen before.
+        They follow the position in the epoch's order and wrap around its end. So the substitute
+        depends on the order and on which files are bad, not on the rank or on earlier batches.
         """
         for offset in range(1, self.num_videos):
             place = (position + offset) % self.num_videos
@@ -94,19 +98,23 @@ class EpochOrder:
         if not self._shuffle:
             return None
         if self._cached[0] != epoch:
-            self._cached = (-1, None)  # 80 MB for 10 million videos: gone before the next come
+            self._cached = (-1, None)  # 80 MB for 10 million videos: free them before the next
             self._cached = (epoch, permute(self.num_videos, seed=self._seed, epoch=epoch))
         return self._cached[1]
 
 
 def rank_span(start: int, stop: int, *, rank: int, world_size: int) -> tuple[int, int]:
-    """The contiguous part of positions start..stop-1 that a rank takes."""
+    """Return the part of positions start..stop-1 that a rank takes: first, and after the last."""
     size = stop - start
     return start + rank * size // world_size, start + (rank + 1) * size // world_size
 
 
 def check_world(*, rank: int, world_size: int, global_batch_size: int) -> None:
-    """Raise InputError unless the global batch divides evenly over the ranks."""
+    """Check that the global batch divides evenly over the ranks.
+
+    Raises:
+        InputError: It does not, or there is no such rank.
+    """
     if not 0 <= rank < world_size:
         raise InputError(f"rank {rank} is not in a world of {world_size} processes")
     if global_batch_size % world_size:
@@ -117,10 +125,18 @@ def check_world(*, rank: int, world_size: int, global_batch_size: int) -> None:
 
 
 def permute(count: int, *, seed: int, epoch: int) -> Ints:
-    """A permutation of 0..count-1: sorted random words that carry the numbers in their low bits.
+    """Return a permutation of 0..count-1, [count] int64.
 
-    Sorting in place needs 8 bytes a video, and unlike a library's shuffle it is ours to keep stable
-    over versions. Above the number's bits at least 64 - log2(count) random bits decide.
+    Random words that carry the numbers in their low bits are sorted. For 4 videos, with words of 8
+    bits instead of 64:
+
+        random words    101101|10  011000|01  111010|11  001011|01
+        with numbers    101101|00  011000|01  111010|10  001011|11    the low bits are 0, 1, 2, 3
+        sorted          001011|11  011000|01  101101|00  111010|10
+        permutation            3          1          0          2
+
+    Sorting in place needs 8 bytes per video, and unlike a library's shuffle it stays the same over
+    versions. At least 64 - log2(count) random bits decide.
     """
     # As an array: numpy turns a list with a large word into floats and loses its low bits.
     key = np.array([seed, epoch], np.uint64)

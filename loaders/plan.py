@@ -1,9 +1,9 @@
 """The plan: every random decision of a batch, drawn on the host as plain arrays.
 
 Nothing here opens a video. A row of a plan is a function of (seed, epoch, video) and of the video's
-length alone, so the same clips come out whatever the batch, the rank or the number of processes.
+length alone, so the clips do not depend on the batch, the rank or the number of processes.
 
-Letters: B videos, K distinct clips a video, T frames a clip, V augmented views, S segments.
+Letters: B videos, K distinct clips per video, T frames per clip, V augmented views, S segments.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 class ClipSpec:
     """What is sampled from a video and how it is augmented; the defaults are the paper's.
 
-    `pretrain` yields views 0 and 2 from one clip and view 1 from another, and the shuffled view;
+    Mode `pretrain` yields views 0 and 2 of one clip, view 1 of another and the shuffled view;
     `finetune` one augmented clip; `evaluate` `clips_per_video` clips, centre crop, nothing random.
     """
 
@@ -56,42 +56,52 @@ class ClipSpec:
     reverse_probability: float = 0.5
     flip_probability: float = 0.5
 
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """T, H, W of a clip as a network gets it."""
-        return self.frames_per_clip, self.crop_size, self.crop_size
-
     def __post_init__(self) -> None:
         if self.mode not in ("pretrain", "finetune", "evaluate"):
-            raise InputError(f"mode is {self.mode!r}; choose pretrain, finetune or evaluate")
+            raise InputError(
+                f"mode = {self.mode!r}: choose pretrain, finetune or evaluate", keys=("mode",)
+            )
         for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
                 raise InputError(
-                    f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_COUNT}"
+                    f"{name} = {value!r}: must be a whole number from 1 to {_MAX_COUNT}",
+                    keys=(name,),
                 )
         for name in _PROBABILITIES:
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise InputError(
+                    f"{name} = {getattr(self, name)}: must lie in [0, 1]", keys=(name,)
+                )
         for name in _RANGES:
             low, high = getattr(self, name)
             if not low <= high or (low < 0 and name != "hue_degrees"):
-                raise InputError(f"{name} is ({low}, {high}); give (low, high), neither negative")
+                raise InputError(
+                    f"{name} = ({low}, {high}): give (low, high), neither negative", keys=(name,)
+                )
         if self.frames_per_clip % self.num_segments:
             raise InputError(
                 f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
-                f"{self.num_segments}; choose a number of segments that divides it"
+                f"{self.num_segments}; choose a number of segments that divides it",
+                keys=("frames_per_clip", "num_segments"),
             )
         if self.crop_size > min(self.resize_height, self.resize_width):
             raise InputError(
                 f"crop_size {self.crop_size} is larger than the resized frame "
-                f"{self.resize_height}x{self.resize_width}; crop less or resize to more"
+                f"{self.resize_height}x{self.resize_width}; crop less or resize to more",
+                keys=("crop_size", "resize_height", "resize_width"),
             )
         if 3 * self.blur_sigma[1] >= self.crop_size:
             raise InputError(
                 f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "
-                "pixels; keep it below a third of crop_size"
+                "pixels; keep it below a third of crop_size",
+                keys=("blur_sigma", "crop_size"),
             )
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """T, H, W of a clip."""
+        return self.frames_per_clip, self.crop_size, self.crop_size
 
     @property
     def view_clip(self) -> tuple[int, ...]:
@@ -106,16 +116,8 @@ class ClipSpec:
         return 4 if self.mode == "pretrain" else len(self.view_clip)
 
 
-_COUNTS = (
-    "frames_per_clip",
-    "frame_stride",
-    "num_segments",
-    "resize_height",
-    "resize_width",
-    "crop_size",
-    "clips_per_video",
-)
-_MAX_COUNT = 8192  # frames or pixels: a slip of the keyboard ends here, not in memory
+_COUNTS = tuple(f.name for f in fields(ClipSpec) if f.type == "int")
+_MAX_COUNT = 8192  # frames or pixels: a typing error ends here, not in memory
 _PROBABILITIES = tuple(f.name for f in fields(ClipSpec) if f.name.endswith("_probability"))
 _RANGES = ("brightness", "contrast", "saturation", "hue_degrees", "blur_sigma")
 
@@ -126,11 +128,11 @@ class ClipPlan:
 
     Attributes:
         videos: [B] index numbers.
-        frames: [B, K, T] frame indices, played backwards already where that was drawn.
-        view_clip: the clip of each of the V augmented views.
-        crop_y, crop_x: [B, V] top left corner of the crop in the resized frame, pixels.
+        frames: [B, K, T] frame indices, already reversed where that was drawn.
+        view_clip: The clip of each of the V augmented views.
+        crop_y, crop_x: [B, V] top left corner of the crop in the resized frame, in pixels.
         jitter: [B, V, 4] brightness, contrast, saturation (factors) and hue (degrees).
-        blur_sigma: [B, V] pixels; 0 where the view is not blurred.
+        blur_sigma: [B, V] in pixels; 0 where the view is not blurred.
         flip: [B, V] mirrored left to right.
         permutation: [B, S], or None; shuffled segment i is segment permutation[i] of view 2.
     """
@@ -143,59 +145,50 @@ class ClipPlan:
     jitter: Floats
     blur_sigma: Floats
     flip: NDArray[np.bool_]
-    permutation: Ints | None
+    permutation: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, rows: slice | Ints) -> ClipPlan:
-        """The plan of some of the videos: a slice or an array of row numbers."""
+        """Return the plan of some of the videos: a slice or an array of row numbers."""
         values = {name: array[rows] for name, array in self._row_arrays().items()}
-        return ClipPlan(**{"permutation": None, **values}, view_clip=self.view_clip)
+        return ClipPlan(**values, view_clip=self.view_clip)
 
     @staticmethod
     def concatenate(plans: Sequence[ClipPlan]) -> ClipPlan:
         """Join plans of one spec, in order."""
         parts = [plan._row_arrays() for plan in plans]
-        values: dict[str, Any] = {
-            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-        }
-        return ClipPlan(**{"permutation": None, **values}, view_clip=plans[0].view_clip)
+        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return ClipPlan(**values, view_clip=plans[0].view_clip)
 
     def to_arrays(self) -> dict[str, Any]:
-        """Plain arrays for `np.savez`, from which `from_arrays` makes the plan again."""
+        """Return plain arrays for `np.savez`; `from_arrays` makes the plan of them again."""
         return {**self._row_arrays(), "view_clip": np.array(self.view_clip, dtype=np.int64)}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> ClipPlan:
-        """Undo `to_arrays`; takes what `np.load` returns."""
-        values: dict[str, Any] = {
-            name: np.asarray(arrays[name]) for name in arrays if name != "view_clip"
-        }
-        view_clip = tuple(int(clip) for clip in arrays["view_clip"])
-        return ClipPlan(**{"permutation": None, **values}, view_clip=view_clip)
+        """Make the plan of what `to_arrays` returned, or of what `np.load` returns for it."""
+        values: Any = {name: np.asarray(arrays[name]) for name in arrays}
+        view_clip = tuple(int(clip) for clip in values.pop("view_clip"))
+        return ClipPlan(**values, view_clip=view_clip)
 
     def _row_arrays(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "view_clip"}
         return {name: array for name, array in values.items() if array is not None}
 
 
-def clip_span(frames_per_clip: int, frame_stride: int) -> int:
-    """Frames from the first to the last of a clip, both included: 4 at stride 3 span 10."""
-    return frame_stride * (frames_per_clip - 1) + 1
-
-
 def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames: Ints) -> ClipPlan:
     """Draw every random decision for these videos in this epoch.
 
     Args:
-        spec: what to draw.
-        seed, epoch: whole numbers in [0, 2**64).
+        spec: What to draw.
+        seed, epoch: Whole numbers in [0, 2**64).
         videos: [B] index numbers.
-        num_frames: [B] frames of each.
+        num_frames: [B] number of frames of each.
 
     Raises:
-        InputError: a number out of range, or a video without frames.
+        InputError: A number is out of range, or a video has no frames.
     """
     if not (0 <= seed < _MAX_WORD and 0 <= epoch < _MAX_WORD):
         raise InputError(f"seed {seed} and epoch {epoch} must lie in [0, 2**64)")
@@ -243,7 +236,7 @@ def random_words(key: tuple[int, int], rows: Ints, count: int) -> NDArray[np.uin
 
 
 def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
-    """Two clips around centres anywhere in the video; an end's frame repeats past that end."""
+    """Take two clips around centres anywhere in the video; past an end, its frame repeats."""
     centres = (draws[:, _CENTRES : _CENTRES + 2] * num_frames[:, None]).astype(np.int64)
     steps = np.arange(spec.frames_per_clip) - spec.frames_per_clip // 2
     frames = centres[:, :, None] + steps * spec.frame_stride
@@ -254,12 +247,12 @@ def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
 
 
 def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
-    """One clip; a video too short for it repeats its first or its last frame."""
+    """Take one clip; a video that is too short repeats its first or its last frame."""
     starts = num_frames - spec.frames_per_clip * spec.frame_stride
     start = np.where(starts > 0, draws[:, _CENTRES] * starts, 0).astype(np.int64)
     frames = start[:, None] + np.arange(spec.frames_per_clip) * spec.frame_stride
     last = num_frames[:, None] - 1
-    # "oooo0369": the frames that do not exist go to the front, where frame 0 stands for them.
+    # "00000369": the frames that do not exist go to the front, where frame 0 is repeated.
     missing = (frames > last).sum(axis=1, keepdims=True) * spec.frame_stride
     at_front = draws[:, _CENTRES + 1, None] < 0.5
     clip: Ints = np.clip(np.where(at_front, frames - missing, frames), 0, last)
@@ -267,7 +260,7 @@ def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
 
 
 def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
-    """Clips at evenly spaced centres; past the end the last frame repeats. Nothing is drawn."""
+    """Take clips at evenly spaced centres; past the end the last frame repeats."""
     span = spec.frames_per_clip * spec.frame_stride
     low = np.minimum(span // 2, num_frames)
     high = np.maximum(low, num_frames - span // 2)
@@ -303,16 +296,13 @@ def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
     if pretrain:
         base[:, 0] = draws[:, _BASE] < spec.base_probability
     low, high = np.transpose([spec.brightness, spec.contrast, spec.saturation, spec.hue_degrees])
+    least, most = spec.blur_sigma
     jittered = base & (d[..., 0] < spec.jitter_probability)
     blurred = base & (d[..., 5] < spec.blur_probability) & pretrain
     return {
         "crop_y": (d[..., 7] * (margin_y + 1)).astype(np.int64),
         "crop_x": (d[..., 8] * (margin_x + 1)).astype(np.int64),
         "jitter": np.where(jittered[..., None], low + d[..., 1:5] * (high - low), _IDENTITY_JITTER),
-        "blur_sigma": np.where(blurred, _between(spec.blur_sigma, d[..., 6]), 0.0),
+        "blur_sigma": np.where(blurred, least + d[..., 6] * (most - least), 0.0),
         "flip": np.asarray((d[..., 9] < spec.flip_probability) & (not pretrain)),
     }
-
-
-def _between(limits: tuple[float, float], draw: Floats) -> Floats:
-    return limits[0] + draw * (limits[1] - limits[0])

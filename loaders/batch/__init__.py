@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""From the order of the videos to finished batches: decoding, replacing bad videos, assembling."""

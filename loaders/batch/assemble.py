@@ -1,7 +1,7 @@
 """From positions in the epoch's order to finished batches: plan, decode, replace the bad, augment.
 
 Work is cut into chunks of a few videos. While the graph augments one chunk, workers decode the
-next ones, across the borders of batches and epochs; what is under way is bounded.
+next ones, also of the next batch and epoch; the number of videos under way is bounded.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ logger = logging.getLogger("fastdual.loaders")
 
 
 class Assembler:
-    """Turns spans into batches; used from one thread, but for `interrupt`.
+    """Turns spans into batches; used from one thread, except for `interrupt`.
 
     Args:
-        index, spec, order: what is loaded.
-        seed: of the plan.
-        device: where the clips end up.
-        choice: the decoder.
-        dtype: of the clips.
-        num_workers: processes that decode with PyAV.
-        timeout_seconds: after this a decode is given up.
-        quarantine_path: The file of the videos that fail.
+        index, spec, order: What is loaded.
+        seed: Of the plan.
+        device: Where the clips end up.
+        choice: The decoder.
+        dtype: Of the clips.
+        num_workers: Processes that decode with PyAV.
+        timeout_seconds: A video that takes longer to decode has failed.
+        quarantine_path: The file of the videos that fail, or None.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Assembler:
         self._rows_ahead = 2 * num_workers + self._chunk_rows
 
     def batches(self, spans: Iterable[Span]) -> Iterator[Assembled]:
-        """Assemble the spans, in order.
+        """Yield the batches of the spans, in order.
 
         Raises:
-            FailureError: too many videos fail, or workers cannot be started.
+            FailureError: Too many videos fail, or workers cannot be started.
         """
         pending: deque[Chunk] = deque()
         under_way = 0
@@ -107,7 +107,7 @@ class Assembler:
             yield from self._finish(pending.popleft())
 
     def interrupt(self) -> None:
-        """Kill the workers, so that waiting for one that hangs ends; from any thread."""
+        """Kill the workers, which ends waiting for one that hangs; may be called by any thread."""
         self._reader.close()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Assembler:
         self._files.shutdown(wait=True, cancel_futures=True)
         self._graphs.clear()
 
-    # ---- starting a chunk: the plan is drawn, decoding is queued
+    # ---- starting a chunk: draw the plan, queue the decoding
 
     def _start(self, batch: Assembled) -> Iterator[Chunk]:
         span = batch.span
@@ -182,10 +182,10 @@ class Assembler:
                 return Assembled(span, torch.from_numpy(shared.values), shared)
         return Assembled(span, torch.empty(shape, dtype=self._dtype, device=self._device))
 
-    # ---- finishing a chunk: what failed is replaced, the graph runs
+    # ---- finishing a chunk: replace what failed, run the graph
 
     def _finish(self, chunk: Chunk) -> Iterator[Assembled]:
-        """Fill the chunk's rows; yields the batch if it is complete."""
+        """Fill the chunk's rows, and yield the batch if it is complete."""
         batch = chunk.batch
         self._finish_encoded(chunk)
         decoded = [row for row in chunk.rows if row.encoded is None]
@@ -223,7 +223,7 @@ class Assembler:
                 self._leave_to_pyav(chunk, row, reason)
 
     def _examine(self, video: int) -> NDArray[np.float64] | str:
-        """What `FrameReader.examined` says of a video; it is asked once."""
+        """Return the answer of `FrameReader.examined`; each video is examined once."""
         if video not in self._examined:
             self._examined[video] = self._reader.examined(self._examinations.pop(video))
         return self._examined[video]
@@ -236,7 +236,7 @@ class Assembler:
         self._submit_to_pyav(chunk, row)
 
     def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
-        """Run the decoding graph; return None, or the last line of the error."""
+        """Run the decoding graph; return the last line of its error, None if there is none."""
         inputs = encoded_inputs(
             self._spec,
             [row.encoded.result() for row in rows if row.encoded is not None],
@@ -265,7 +265,7 @@ class Assembler:
         for view, values in enumerate(views):
             chunk.batch.clips[places, view] = values.to(self._dtype)
         if self._device.type == "cuda":
-            # What was fed and what came out lies in memory that is used again from here on.
+            # The memory of the inputs and of the outputs is used again from here on.
             torch.cuda.current_stream().synchronize()
 
     def _graph(self, source: Source) -> ClipGraph:
@@ -282,8 +282,8 @@ class Assembler:
     def _replace_if_bad(self, chunk: Chunk, row: Row) -> None:
         """Wait until PyAV has filled a row; where it cannot, put the next good video there.
 
-        Every attempt is judged for itself and nothing is remembered, so that the video shown is a
-        function of the order and the files, whatever rank or run comes here.
+        Nothing is remembered between attempts, so the video shown depends on the order and the
+        files alone, not on the rank or the run.
         """
         epoch = chunk.batch.span.epoch
         substitutes = self._order.substitutes(epoch, chunk.batch.span.start + row.number)

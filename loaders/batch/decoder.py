@@ -37,10 +37,14 @@ class DecodeChoice:
 
 
 def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
-    """Pick the decoder for a device; `auto` takes the fastest that decodes every usual codec.
+    """Choose the decoder for a device.
+
+    Args:
+        requested: A decoder, or "auto" for the fastest that decodes every usual codec.
+        device: Type of the device: "cpu" or "cuda".
 
     Raises:
-        InputError: an unknown name, or a decoder that the device does not have.
+        InputError: The name is unknown, or the device does not have this decoder.
     """
     on_gpu = device.startswith("cuda")
     if requested not in get_args(Requested):
@@ -60,7 +64,7 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
 
 
 def why_not_dali(decoder: Decoder, index: VideoIndex, video: int) -> str | None:
-    """Say why a file must be decoded by PyAV rather than inside the DALI graph; None if it can."""
+    """Return why PyAV must decode a video, or None if the DALI graph can."""
     codec = index.codecs[video]
     height, width = (int(length) for length in index.size[video])
     if decoder == "pyav":
@@ -76,7 +80,7 @@ def why_not_dali(decoder: Decoder, index: VideoIndex, video: int) -> str | None:
 
 
 def graph_threads(decoder: Decoder, num_cpus: int) -> int:
-    """DALI's threads: half the CPUs, but with NVDEC enough to keep all engines busy.
+    """Return the number of DALI's threads: half the CPUs, but enough for all engines of NVDEC.
 
     DALI gives each sample a decoding session on one of its threads, a session uses one engine, and
     most of the time the thread waits for it. The largest chips have seven or eight engines.
@@ -92,18 +96,24 @@ _BT601_WEIGHTS = (0.299, 0.114)
 
 
 def colour_matrix(colour_space: int) -> NDArray[np.float64] | None:
-    """What maps the RGB that DALI makes to the right one; None where that cannot be mended.
+    """Return the matrix that corrects DALI's colours, or None where the video's is unknown.
 
-    DALI takes every video's matrix for BT.601 (the range it does read). For a file that states
-    another, its conversion is undone and the right one done: one 3x3 matrix.
+    DALI converts every video by BT.601 (the range it does read). For a video that states another
+    matrix, one product undoes that conversion and does the right one.
+
+    Args:
+        colour_space: The matrix that the video states, by libav's number.
+
+    Returns:
+        [3, 3] from the RGB that DALI makes to the right RGB.
     """
     if colour_space in _BT601_MATRICES:
         return np.eye(3)
     if colour_space not in _LUMA_WEIGHTS:
         return None
     from_rgb = _rgb_to_yuv(*_LUMA_WEIGHTS[colour_space])
-    mended: NDArray[np.float64] = np.linalg.inv(from_rgb) @ _rgb_to_yuv(*_BT601_WEIGHTS)
-    return mended
+    matrix: NDArray[np.float64] = np.linalg.inv(from_rgb) @ _rgb_to_yuv(*_BT601_WEIGHTS)
+    return matrix
 
 
 def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
@@ -114,5 +124,5 @@ def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -20,7 +20,13 @@ _POLL_SECONDS = 0.2
 class Producer:
     """The background thread and the bounded queue of finished batches.
 
-    It knows nothing of the loader, so that a loader nobody holds any more can be collected.
+    It does not refer to the loader, so that a loader that nobody holds can be collected.
+
+    Args:
+        make_assembler: Called in the thread.
+        spans: What is to be assembled.
+        device: Of the batches.
+        prefetch: Finished batches that wait at most.
     """
 
     def __init__(
@@ -38,7 +44,12 @@ class Producer:
         self._thread.start()
 
     def take(self) -> Assembled:
-        """Wait for the next batch; raises what went wrong in the thread."""
+        """Wait for the next batch.
+
+        Raises:
+            FailureError: The loader was closed meanwhile.
+            BaseException: Whatever ended the thread, again at each call.
+        """
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_SECONDS)
@@ -47,7 +58,7 @@ class Producer:
                 if not self._thread.is_alive() and self._queue.empty():
                     raise FailureError("the loader was closed while it was read") from None
         if isinstance(item, BaseException):
-            self._put(item)  # asking again tells the same
+            self._put(item)  # for the next call
             raise item
         assembled, ready = item
         if ready is not None:
@@ -57,11 +68,11 @@ class Producer:
         return assembled
 
     def stop(self) -> None:
-        """End the thread and its workers and drop what waits; may be called twice."""
+        """Stop the thread and its workers and drop what waits; may be called twice."""
         self._stopping.set()
         if self._assembler is not None:
             self._assembler.interrupt()
-        # The garbage collector may call this in a thread of ours, for which another one waits.
+        # The garbage collector may call this in a thread of ours, which must not wait for itself.
         if not threading.current_thread().name.startswith("fastdual-"):
             self._thread.join()
         with contextlib.suppress(queue.Empty):

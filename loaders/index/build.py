@@ -1,7 +1,5 @@
 """Building an index: list the videos, examine each in a worker process, write the file."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from fastdual.loaders.pool import ProcessPool, TaskFailure
 EXAMINE_TASK = "fastdual.loaders.index.probe:examine_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
 Progress = Callable[[int, int, int], None]
-"""Called with (videos done, videos in all, videos quarantined)."""
+"""Called with (videos done, videos in all, videos that failed)."""
 
 _MISSING = "the file is missing"
 _TEMPORARY = ("took longer than", "crashed its worker")  # worth another try next time

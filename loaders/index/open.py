@@ -1,7 +1,5 @@
 """The index of a set of videos: opened, whatever the user named; verified; described."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -134,7 +132,7 @@ def summary(index: VideoIndex) -> str:
     seekable = int((np.diff(index.keyframe_offsets) > 0).sum())
     lines = [
         f"videos      {len(index):,} under {index.root}",
-        f"frames      {frames.sum():,} ({frames.min():,} to {frames.max():,} a video)",
+        f"frames      {frames.sum():,} ({frames.min():,} to {frames.max():,} per video)",
         f"duration    {seconds / 3600:.2f} hours, {index.file_bytes.sum() / 1e6:,.1f} MB",
         f"codecs      {_counts(Counter(index.codecs))}",
         f"frame sizes {_counts(sizes)}",

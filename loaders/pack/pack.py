@@ -4,11 +4,9 @@ Machines may share the work: each packs the videos of its job, and `merge_jobs` 
 together, without copying them, when nothing is missing and nothing twice.
 """
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.batch.decoder import why_not_dali
 from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
 from fastdual.loaders.index import pack_file
+from fastdual.loaders.index.build import Progress
 from fastdual.loaders.index.file import load_index
 from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard
@@ -29,8 +28,6 @@ from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
-Progress = Callable[[int, int, int], None]
-"""Called with (videos done, videos in all, videos that failed)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +36,10 @@ class PackOptions:
 
     Attributes:
         transcoding: None keeps the bytes as they are.
-        shard_bytes: A new file is begun where this would be passed; None for one file.
+        shard_bytes: Limit of a file; a new one begins where it would be passed. None for one file.
         job: (i, n): the i-th of n disjoint parts, counted from 1.
         num_workers: Processes; None for one per core.
-        timeout_seconds: A video that takes longer has failed.
+        timeout_seconds: For each video; one that takes longer has failed.
     """
 
     transcoding: Transcoding | None = None

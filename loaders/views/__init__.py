@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""From decoded frames to augmented views: in numpy on a CPU, as a DALI graph on a GPU."""

@@ -1,9 +1,9 @@
-"""The views of one video on one core of a CPU, in numpy; `loaders.graph` does the same on a GPU.
+"""The views of one video on one core of a CPU, in numpy; `views.graph` makes the same on a GPU.
 
-A few frames at a time go through all operations, so that they stay in the core's cache, each colour
-in a plane of its own: then what mixes colours or neighbours is a product with a small matrix, which
-numpy's library does with the core's vector units, and nothing is multiplied by zero but at the edge
-of a band. The planes become pixels as they are written out.
+A few frames at a time go through all operations, so that they stay in the core's cache. Each colour
+lies in a plane of its own: then mixing colours or neighbours is a product with a small matrix, for
+which numpy's library uses the core's vector units, and only the edges of a band are multiplied by
+zeros. The planes become pixels as they are written out.
 
 The colour map is one linear map, clamped to [0, 255] afterwards. On an RGB column vector p:
 `brightness * (contrast * (W p - 128) + 128)`, where W goes to YIQ, turns the I-Q plane by the hue,
@@ -47,11 +47,11 @@ def augment(
     """Make all views of a video.
 
     Args:
-        frames: [F, 3, h, w], of the resized size.
+        frames: [F, 3, h, w] of the resized size.
         plan: Of this video alone.
         order: [1, K, T] places of the clips' frames among `frames`.
         spec: Of the plan.
-        out: [V, T, H, W, 3], to be filled; pretraining's last view is the shuffled third one.
+        out: [V, T, H, W, 3], is filled; pretraining's last view is the shuffled third one.
     """
     size = spec.crop_size
     work = Work.of(size)
@@ -104,7 +104,7 @@ def _fill(
     """Run the crops [F, 3, size, size] at n places through colours and blur, into [n, ..., 3]."""
     for number, place in enumerate(places.tolist()):
         np.copyto(work.pixels[:3, number], crops[place])
-    # A last part of fewer frames leaves older ones behind it: whole arrays take the fast way.
+    # After fewer frames than fit, older ones follow in `work`; whole arrays are faster than parts.
     colours.apply(work.pixels, work.planes)
     if blur is not None:
         blur.apply(work.planes, work.others)
@@ -117,14 +117,14 @@ class Colours:
     """Colour jitter and normalisation of a frame's planes.
 
     Attributes:
-        matrix: [3, 4] the jitter and what is added after it, normalised; None where there is none.
+        matrix: [3, 4] the jitter and the offset after it, normalised; None without jitter.
     """
 
     matrix: Floats | None
 
     @staticmethod
     def of(jitter: NDArray[np.float64]) -> Colours:
-        """Take the four values of the plan: brightness, contrast, saturation, hue in degrees."""
+        """Make the map of the plan's brightness, contrast, saturation and hue in degrees, [4]."""
         if tuple(jitter) == _NO_JITTER:
             return Colours(None)
         brightness, contrast, saturation, hue = jitter.tolist()
@@ -153,15 +153,15 @@ class Blur:
     """A Gaussian over the height, then over the width, of square planes.
 
     Attributes:
-        bands: For each band of rows or columns: those that it is made of, those made, the weights
-            [made, of], and their transpose.
+        bands: For each band of rows or columns: its sources, the band itself, the weights
+            [band, sources], and their transpose.
     """
 
     bands: list[tuple[slice, slice, Floats, Floats]]
 
     @staticmethod
     def of(sigma: float, size: int) -> Blur:
-        """Build the matrices; what is beyond the border is mirrored."""
+        """Build the matrices; pixels beyond the border are mirrored."""
         weights = gaussian(sigma)
         reach = len(weights) // 2
         full = _reflecting(weights, size)
@@ -170,12 +170,12 @@ class Blur:
             source = slice(max(0, start - reach), min(size, start + _BAND + reach))
             made = slice(start, min(size, start + _BAND))
             band = np.ascontiguousarray(full[made, source])
-            # Transposed in memory as well: of a strided matrix numpy's library takes twice as long.
+            # Transposed in memory as well: a strided matrix takes numpy's library twice as long.
             bands.append((source, made, band, np.ascontiguousarray(band.T)))
         return Blur(bands)
 
     def apply(self, planes: Floats, work: Floats) -> None:
-        """Blur planes [3, n, size, size] in their place; `work` is as large."""
+        """Blur planes [3, n, size, size] in place; `work` has the same shape."""
         for source, made, weights, _ in self.bands:
             np.matmul(weights, planes[:, :, source], out=work[:, :, made])
         rows, target = (a.reshape(-1, a.shape[-1]) for a in (work, planes))
@@ -184,7 +184,7 @@ class Blur:
 
 
 def _reflecting(weights: Floats, size: int) -> Floats:
-    """The filter as a matrix [size, size] with its mirror at both borders."""
+    """Return the filter as a matrix [size, size] that mirrors at both borders."""
     places = _mirrored_places(len(weights) // 2, size)
     repeated = np.tile(weights, size)
     full = np.bincount(places, repeated, minlength=size * size)
@@ -193,7 +193,7 @@ def _reflecting(weights: Floats, size: int) -> Floats:
 
 @lru_cache(maxsize=32)
 def _mirrored_places(reach: int, size: int) -> Ints:
-    """Where in a flat [size, size] matrix the weights of every row belong, row by row."""
+    """Return the places of every row's weights in a flat [size, size] matrix, row by row."""
     period = max(1, 2 * (size - 1))
     source = (np.arange(size)[:, None] + np.arange(-reach, reach + 1)) % period
     inside = np.minimum(source, period - source) % size
@@ -202,7 +202,7 @@ def _mirrored_places(reach: int, size: int) -> Ints:
 
 
 def gaussian(sigma: float) -> Floats:
-    """Weights of a Gaussian at whole pixels, out to 3 sigma, summing to 1; [1.] for sigma 0."""
+    """Return the weights of a Gaussian at whole pixels up to 3 sigma; they sum to 1."""
     reach = int(np.ceil(_BLUR_REACH * sigma))
     places = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (places / max(sigma, 1e-6)) ** 2)
@@ -211,7 +211,7 @@ def gaussian(sigma: float) -> Floats:
 
 
 def frame_order(permutation: Ints, frames_per_clip: int) -> NDArray[np.int32]:
-    """Order of the frames [B, T] when the segments are played in the order `permutation` [B, S]."""
+    """Return the order of the frames [B, T] for the segments' order `permutation` [B, S]."""
     length = frames_per_clip // permutation.shape[1]
     places = permutation[:, :, None] * length + np.arange(length)
     order: NDArray[np.int32] = places.reshape(len(permutation), -1).astype(np.int32)

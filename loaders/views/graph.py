@@ -1,10 +1,10 @@
 """The DALI graph: from decoded frames to normalised views, every value fed in from the plan.
 
-There is no random operator here, and the graph is the same on a CPU and on a GPU and behind every
-decoder. Read `clip_pipeline` as the recipe.
+There is no random operator here, and the graph is the same on a CPU and on a GPU and for every
+decoder. `clip_pipeline` is the recipe.
 
-`loaders.augment` says what the colour map and the blur are; where PyAV decodes for a CPU, it makes
-the same views without this graph, at less cost.
+`views.augment` defines the colour map and the blur; where PyAV decodes for a CPU, it makes the same
+views without this graph, at less cost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Source = Literal["frames", "encoded"]
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
 def clip_pipeline(spec: ClipSpec, *, source: Source, device: str) -> tuple[Any, ...]:
-    """The recipe for one video: decode or take frames, then make each view.
+    """Decode or take the frames of one video, then make each view.
 
     Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or those
     of `_decode`; and the values that `graph_inputs` takes from the plan.
@@ -48,7 +48,7 @@ def clip_pipeline(spec: ClipSpec, *, source: Source, device: str) -> tuple[Any, 
 
 
 def _decode(device: str) -> Any:
-    """Decode the wanted frames, resize them, mend their colours and turn them upright."""
+    """Decode the wanted frames, resize them, correct their colours and turn them upright."""
     frames = fn.decoders.video(
         _value("encoded"),
         device="mixed" if device == "gpu" else "cpu",
@@ -67,7 +67,7 @@ def _decode(device: str) -> Any:
 
 
 def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
-    """One view: its frames, crop, colour, blur, flip and normalisation."""
+    """Make one view: its frames, crop, colour, blur, flip and normalisation."""
     clip = fn.sequence_rearrange(frames, new_order=_value(f"order{view}"))
     clip = fn.crop(
         clip,
@@ -98,7 +98,7 @@ def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
 
 
 def _normalise(spec: ClipSpec, clip: Any, device: str) -> Any:
-    """Subtract ImageNet's mean and divide by its deviation, channel by channel.
+    """Subtract ImageNet's mean and divide by its deviation, per channel.
 
     On a CPU crop_mirror_normalize takes five times as long as `normalize` over rows of pixels.
     """
@@ -122,7 +122,7 @@ def _value(name: str) -> Any:
 
 
 def _num_chains(spec: ClipSpec) -> int:
-    """Evaluation cuts all its clips in the same way, so that one long chain serves them all."""
+    """Evaluation cuts all its clips in the same way, so one long chain makes them all."""
     return 1 if spec.mode == "evaluate" else len(spec.view_clip)
 
 
@@ -130,10 +130,10 @@ class ClipGraph:
     """A built graph that augments batches of at most `max_batch_size` videos.
 
     Args:
-        spec: what is made of each video.
-        source: what is fed: decoded frames or encoded bytes.
-        device: where the graph runs; a CUDA device also receives the result.
-        max_batch_size: videos of one call at most.
+        spec: What is made of each video.
+        source: The input: decoded frames or encoded bytes.
+        device: Where the graph runs; a CUDA device also receives the result.
+        max_batch_size: Videos per call at most.
         num_threads: DALI's worker threads.
     """
 
@@ -162,9 +162,9 @@ class ClipGraph:
         """Augment one batch.
 
         Args:
-            plan: the values for these videos.
+            plan: The values for these videos.
             order: [B, K, T] places of the clips' frames among the frames that are fed.
-            decoded: the input "frames", or what `encoded_inputs` returns.
+            decoded: The input "frames", or what `encoded_inputs` returns.
 
         Returns:
             V views [B, T, H, W, C], float32, in DALI's memory, ready on the current stream.
@@ -189,7 +189,13 @@ class ClipGraph:
 
 
 def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
-    """The plan as the graph's inputs, one array or list of B values each."""
+    """Return the plan as the graph's inputs, arrays or lists of B values.
+
+    Args:
+        spec: Of the plan.
+        plan: Of B videos.
+        order: [B, K, T] places of the clips' frames among the frames that are fed.
+    """
     inputs: dict[str, Any] = {}
     margin_y = max(spec.resize_height - spec.crop_size, 1)
     margin_x = max(spec.resize_width - spec.crop_size, 1)
@@ -220,14 +226,14 @@ def encoded_inputs(
     rotations: Ints,
     matrices: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """The inputs of the decoding graph for B files.
+    """Return the inputs of the decoding graph for B files.
 
     Args:
-        spec: for the size after resizing.
-        encoded: the files' bytes.
-        wanted: frame numbers to decode, strictly increasing.
+        spec: For the size after resizing.
+        encoded: B arrays of the files' bytes.
+        wanted: B arrays of frame numbers to decode, strictly increasing.
         rotations: [B] clockwise degrees that make the decoded pictures upright.
-        matrices: [B, 3, 3] what maps DALI's RGB to the right RGB.
+        matrices: [B, 3, 3] from DALI's RGB to the right RGB.
     """
     upright = np.array([spec.resize_height, spec.resize_width], np.float32)
     lying = (rotations % 180 != 0)[:, None]
@@ -242,7 +248,7 @@ def encoded_inputs(
 
 
 def read_pinned(source: Encoded, device: torch.device) -> NDArray[np.uint8]:
-    """Read a video's bytes, for a GPU into memory that it can copy from; raises as the reading."""
+    """Read a video's bytes, for a GPU into pinned memory; raises as `read_encoded` does."""
     encoded = read_encoded(source)
     if device.type != "cuda":
         return encoded

@@ -50,6 +50,7 @@ def test_a_benchmark_runs_as_a_module(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [f"bench.{name}", "--help"])
+    monkeypatch.delitem(sys.modules, f"bench.{name}", raising=False)
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module(f"bench.{name}", run_name="__main__")
     assert "--help" in capsys.readouterr().out

@@ -19,6 +19,11 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def is_worker(pid: int) -> bool:
+    """Whether a process runs a worker's program; a new process runs its parent's for a moment."""
+    return b"fastdual.loaders.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def wait_until_dead(pids: list[int]) -> None:
     deadline = time.monotonic() + 10
     while any(alive(pid) for pid in pids):

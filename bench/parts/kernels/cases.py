@@ -1,7 +1,4 @@
-"""Every launch that the kernels are compiled for without a GPU: bench/results/kernels_aot.csv.
-
-Needs triton, and not TRITON_INTERPRET=1; aot.py records and compiles.
-"""
+"""Every launch that is compiled without a GPU for bench/results/kernels_aot.csv."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,11 +12,11 @@ from fastdual.kernels.segment_sums import triton as segment_sums_triton
 from fastdual.kernels.shuffle_rank import triton as shuffle_rank_triton
 from fastdual.kernels.shuffle_rank.problem import Problem as RankProblem
 
-# Of every tile the D that fills it (beyond 256 it is taken in steps), and some that are loaded
-# element by element.
-_DIMS = 16, 32, 64, 128, 256, 1024
+# The D that fills each tile (beyond 256 in steps), and some that are loaded element by element.
 _UNALIGNED_DIMS = 8, 24, 83, 230, 921
-# Options of contrastive_launches, and whether ids and groups are told by their place.
+_DIMS = 16, 32, 64, 128, 256, 1024, *_UNALIGNED_DIMS
+_SIZES = (128, None), (16384, None), (64, 16448)  # the paper's batch, a large one, and a queue
+# Options of contrastive_launches, and whether positions tell ids and groups.
 _OPTIONS = (
     ("plain", False), ("all", False),
     ("plain", True), ("given", True), ("learned", True), ("all", True),
@@ -35,11 +32,16 @@ def contrastive_launches(
     options: str = "plain",
     placed: bool = False,
 ) -> list[Launch]:
-    """Launches of forward and backward, gradients of everything.
+    """Return the launches of forward and backward, with all gradients.
 
-    Without num_columns the rows are their own candidates; `placed`: with ids and groups by their
-    place. Options are "plain", "given" (the temperature, as a tensor), "learned" (the same, with a
-    gradient), or "all": all that cost registers.
+    Args:
+        dtype: Dtype of the embeddings.
+        dim: D of the embeddings.
+        num_rows: Number of queries.
+        num_columns: Number of candidates; None if the rows are their own.
+        options: "plain", "given" (a tensor as temperature), "learned" (that with a gradient), or
+            "all" (every option that costs registers).
+        placed: Whether positions tell ids and groups.
     """
     heavy, learned = options == "all", options in ("learned", "all")
     query = torch.empty(num_rows, dim, dtype=dtype)
@@ -54,7 +56,7 @@ def contrastive_launches(
     temperature = None if options == "plain" else torch.empty(())
     problem = Problem(query, key, ids, key_ids, ids, key_ids, temperature, 0.07, settings)
     if placed:
-        # The costliest: ids of samples are read besides, and no run is 1, which would fold away.
+        # The costliest: ids of samples are read too, and no run is 1, which would be a constant.
         layout = Layout(id_run=2, num_ids=num_rows // 4, group_run=2)
         settings = settings._replace(is_scale=True, layout=layout)
         problem = problem._replace(query_groups=None, settings=settings)
@@ -69,7 +71,7 @@ def contrastive_launches(
 
 
 def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
-    """Launches of forward and backward of the shuffle-rank loss."""
+    """Return the launches of forward and backward of the shuffle-rank loss."""
     x = torch.empty(64, num_segments, dim, dtype=dtype)
     permutation = torch.empty(64, num_segments, dtype=torch.int64)
     problem = RankProblem(x, x, permutation, 0.05, 5.0, True)
@@ -80,7 +82,7 @@ def rank_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[La
 
 
 def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list[Launch]:
-    """The launch of the sums over segments."""
+    """Return the launch of the sums over segments."""
     x = torch.empty(64, num_segments, dim, dtype=dtype)
     with recorded_launches() as launches:
         segment_sums_triton.forward(x, x)
@@ -88,36 +90,33 @@ def segment_launches(*, dtype: torch.dtype, dim: int, num_segments: int) -> list
 
 
 def table_cases() -> Iterator[tuple[str, Launch]]:
-    """Every kernel in every tile that the launchers choose, once, named by its first use."""
-    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+    """Yield every kernel in every tile that the launchers choose, once, named by its first use."""
     seen = set()
-    for name, launches in _named_launches(names):
+    for name, launches in _named_launches():
         for launch in launches:
             if launch.digest not in seen:
                 seen.add(launch.digest)
                 yield name, launch
 
 
-def _named_launches(names: dict[torch.dtype, str]) -> Iterator[tuple[str, list[Launch]]]:
+def _named_launches() -> Iterator[tuple[str, list[Launch]]]:
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
     for dtype, name in names.items():
-        for dim in _DIMS + _UNALIGNED_DIMS:
-            # The paper's batch, a large one, and a queue.
-            for num_rows, columns in ((128, None), (16384, None), (64, 16448)):
-                for options, placed in _OPTIONS:
-                    if placed and columns is not None:
-                        continue
-                    # What a tensor as temperature adds is the same in every dtype, and what a place
-                    # does at every D.
-                    if options in ("given", "learned") and dtype != torch.bfloat16:
-                        continue
-                    if placed and options != "all" and dim in _UNALIGNED_DIMS:
-                        continue
-                    launches = contrastive_launches(
-                        dtype=dtype, dim=dim, num_rows=num_rows, num_columns=columns,
-                        options=options, placed=placed,
-                    )  # fmt: skip
-                    size = f"{name} D={dim} N={num_rows} M={columns or num_rows}"
-                    yield f"{size} {options}{', placed' if placed else ''}", launches
+        for dim, (rows, columns), (options, placed) in itertools.product(_DIMS, _SIZES, _OPTIONS):
+            # A queue has no positions, a temperature costs the same in every dtype, and positions
+            # cost the same at every D.
+            if (
+                (placed and columns is not None)
+                or (options in ("given", "learned") and dtype != torch.bfloat16)
+                or (placed and options != "all" and dim in _UNALIGNED_DIMS)
+            ):
+                continue
+            launches = contrastive_launches(
+                dtype=dtype, dim=dim, num_rows=rows, num_columns=columns,
+                options=options, placed=placed,
+            )  # fmt: skip
+            size = f"{name} D={dim} N={rows} M={columns or rows}"
+            yield f"{size} {options}{', placed' if placed else ''}", launches
         for dim, num_segments in itertools.product((64, 83), (2, 16)):
             launches = rank_launches(dtype=dtype, dim=dim, num_segments=num_segments)
             launches += segment_launches(dtype=dtype, dim=dim, num_segments=num_segments)

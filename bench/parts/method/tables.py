@@ -80,7 +80,7 @@ def _name(key: tuple[Any, ...], keys: Iterable[tuple[Any, ...]]) -> str:
     describe: tuple[Callable[[Any], str], ...] = (
         lambda steps: f"{steps} steps",
         lambda shared: " ".join(f"{name}={value}" for name, value in shared),
-        lambda clips: f"{clips} clips a video",
+        lambda clips: f"{clips} clips per video",
         lambda fingerprint: f"data {fingerprint[:8]}",
         lambda recipe: f"recipe {recipe}",
     )

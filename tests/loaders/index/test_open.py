@@ -105,6 +105,6 @@ def test_verify_finds_what_is_not_as_the_index_says(index: VideoIndex, videos: P
 
 def test_summary_names_what_matters(index: VideoIndex) -> None:
     text = summary(index)
-    for line in ("videos      6 under", "frames      45 (5 to 10 a video)", "quarantined 2"):
+    for line in ("videos      6 under", "frames      45 (5 to 10 per video)", "quarantined 2"):
         assert line in text
     assert "walk/empty.mp4: the file is empty" in text
