@@ -25,6 +25,8 @@ $(STAMP): setup.py pyproject.toml constraints.txt requirements/peers.txt
 	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@# PyPI's fastdual is another project, and ours was called so before: its files would replace ours.
+	$(BIN)/python -m pip uninstall -qq --yes fastdual
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
 	touch $@

@@ -15,7 +15,8 @@ def main() -> None:
         if error.name != "click":
             raise
         sys.exit(
-            'fastdual: the command line needs the extra `video`: pip install "fastdual[video]"'
+            "fastdual: the command line needs the extra `video`: "
+            'run pip install ".[video]" in fastdual\'s checkout'
         )
     cli()
 

@@ -123,7 +123,7 @@ def test_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatc
     check = doctor._check_video_packages()
     assert check.failed
     assert check.detail.startswith("av (")
-    assert 'pip install "fastdual[video]"' in check.detail
+    assert 'pip install ".[video]" in fastdual\'s checkout' in check.detail
 
 
 def test_decoder_that_is_one_frame_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
