@@ -3,9 +3,18 @@
 import os
 import sys
 
+import fastdual
+
 
 def main() -> None:
     """Run the command line."""
+    # The last installed wins: then the package is the other one, with our modules beside its own.
+    if not hasattr(fastdual, "load"):
+        sys.exit(
+            "fastdual: another distribution called fastdual has replaced or removed files of ours: "
+            "run pip uninstall fastdual, then install ours again: "
+            'pip install ".[video]" in its checkout'
+        )
     # When a connection breaks, torch's C++ warns with its stack; our one line says what happened.
     if not os.environ.get("FASTDUAL_TRACEBACK"):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
