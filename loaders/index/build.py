@@ -1,7 +1,5 @@
 """Building an index: list the videos, examine each in a worker process, write the file."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Iterator

@@ -13,8 +13,6 @@ their final place; `finish` puts the header and the tables around them.
 A manifest is a pack without data: its videos lie in shards, each a pack on its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io

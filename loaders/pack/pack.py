@@ -4,8 +4,6 @@ Machines may share the work: each packs the videos of its job, and `merge_jobs` 
 together, without copying them, when nothing is missing and nothing twice.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

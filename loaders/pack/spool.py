@@ -10,8 +10,6 @@ A pack that was stopped goes on after the last video that is wholly there. A vid
 no journal, so that it gets another try.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -6,8 +6,6 @@ reading a frame costs what lies between it and the keyframe before it. With one 
 muxing, the same source gives the same bytes (same libraries, same kind of CPU).
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import asdict, dataclass
 from fractions import Fraction

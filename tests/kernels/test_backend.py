@@ -1,0 +1,39 @@
+"""Where the ops run, and that they need no Triton."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fastdual.kernels.backend import has_triton, runs_triton
+
+
+@pytest.mark.parametrize(
+    ("dtype", "interpretable"),
+    [
+        (torch.float32, True),
+        (torch.float16, True),
+        (torch.bfloat16, False),
+        (torch.float64, False),
+    ],
+)
+def test_kernels_run_on_a_cpu_only_where_they_are_interpreted(
+    dtype: torch.dtype, interpretable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.zeros(2, 3, dtype=dtype)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert not runs_triton(x)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert runs_triton(x) == (interpretable and has_triton())
+
+
+def test_import_needs_no_triton() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, fastdual.kernels.contrastive as k\n"
+        "i = torch.arange(3); x = torch.randn(3, 8)\n"
+        "print(k.contrastive_loss(x, x, i, i, temperature=0.1).ndim)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
