@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions
 from fastdual.loaders.batch.decoder import Requested

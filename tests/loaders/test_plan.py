@@ -231,13 +231,13 @@ def test_an_empty_plan_is_fine():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "train"}, "mode is 'train'; choose pretrain"),
+        ({"mode": "train"}, "mode = 'train': choose pretrain"),
         ({"frames_per_clip": 15}, "15 is not divisible by num_segments 2"),
-        ({"frame_stride": 0}, "frame_stride is 0"),
-        ({"frames_per_clip": 16.0}, "frames_per_clip is 16.0"),
+        ({"frame_stride": 0}, "frame_stride = 0: must be"),
+        ({"frames_per_clip": 16.0}, "frames_per_clip = 16.0: must be"),
         ({"crop_size": 130}, "crop_size 130 is larger than the resized frame 128x171"),
-        ({"jitter_probability": 1.5}, "jitter_probability is 1.5"),
-        ({"brightness": (1.0, 0.5)}, r"brightness is \(1.0, 0.5\)"),
+        ({"jitter_probability": 1.5}, "jitter_probability = 1.5: must"),
+        ({"brightness": (1.0, 0.5)}, r"brightness = \(1.0, 0.5\)"),
         ({"blur_sigma": (0.1, 40.0)}, "blur_sigma 40.0 reaches beyond the crop"),
     ],
 )
