@@ -1,10 +1,19 @@
-"""The two kinds of error raised towards a user; the command line prints each as one line."""
+"""The two kinds of errors for users; the command line prints each as one line."""
 
 import errno
 
 
 class InputError(ValueError):
-    """The user's mistake: a path, value, option, recipe, index or checkpoint (exit code 2)."""
+    """The user's mistake: a path, value, option, recipe, index or checkpoint (exit code 2).
+
+    Args:
+        text: One line: what is wrong, and what to do about it.
+        keys: The settings that the text is about, so that their origins can be named.
+    """
+
+    def __init__(self, text: str, keys: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.keys = keys
 
 
 class FailureError(RuntimeError):
@@ -12,7 +21,7 @@ class FailureError(RuntimeError):
 
 
 def why_not_written(error: OSError) -> str:
-    """What the system says of a file that could not be written, and the remedy for a full disk."""
+    """Return why the system could not write a file, and the remedy for a full disk."""
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{reason}; free some space and start again" if full else reason

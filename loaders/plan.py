@@ -58,34 +58,44 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         if self.mode not in ("pretrain", "finetune", "evaluate"):
-            raise InputError(f"mode is {self.mode!r}; choose pretrain, finetune or evaluate")
+            raise InputError(
+                f"mode = {self.mode!r}: choose pretrain, finetune or evaluate", keys=("mode",)
+            )
         for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
                 raise InputError(
-                    f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_COUNT}"
+                    f"{name} = {value!r}: must be a whole number from 1 to {_MAX_COUNT}",
+                    keys=(name,),
                 )
         for name in _PROBABILITIES:
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise InputError(
+                    f"{name} = {getattr(self, name)}: must lie in [0, 1]", keys=(name,)
+                )
         for name in _RANGES:
             low, high = getattr(self, name)
             if not low <= high or (low < 0 and name != "hue_degrees"):
-                raise InputError(f"{name} is ({low}, {high}); give (low, high), neither negative")
+                raise InputError(
+                    f"{name} = ({low}, {high}): give (low, high), neither negative", keys=(name,)
+                )
         if self.frames_per_clip % self.num_segments:
             raise InputError(
                 f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
-                f"{self.num_segments}; choose a number of segments that divides it"
+                f"{self.num_segments}; choose a number of segments that divides it",
+                keys=("frames_per_clip", "num_segments"),
             )
         if self.crop_size > min(self.resize_height, self.resize_width):
             raise InputError(
                 f"crop_size {self.crop_size} is larger than the resized frame "
-                f"{self.resize_height}x{self.resize_width}; crop less or resize to more"
+                f"{self.resize_height}x{self.resize_width}; crop less or resize to more",
+                keys=("crop_size", "resize_height", "resize_width"),
             )
         if 3 * self.blur_sigma[1] >= self.crop_size:
             raise InputError(
                 f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "
-                "pixels; keep it below a third of crop_size"
+                "pixels; keep it below a third of crop_size",
+                keys=("blur_sigma", "crop_size"),
             )
 
     @property

@@ -58,6 +58,20 @@ def invoke(args: list[str]) -> Result:
     return CliRunner().invoke(cli, args)
 
 
+def assert_refused(args: list[str], *words: str, code: int = 2) -> None:
+    """One line that says the words, the right exit code, no traceback, and no run folder made."""
+    run = Path(args[args.index("--run") + 1])
+    before = sorted(run.rglob("*")) if run.is_dir() else None
+    result = invoke(args)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.stderr
+    for word in words:
+        assert word in error[0]
+    assert (sorted(run.rglob("*")) if run.is_dir() else None) == before
+
+
 def start(args: list[str]) -> "subprocess.Popen[str]":
     """Run a command line in a process of its own, with as many threads as this one has."""
     command = [sys.executable, "-m", "fastdual", *args]

@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.parts.train.case import Size
 from bench.parts.train.figures import training_gflop
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.model.dual import create_model
 from tests.conftest import PROJECT
 

@@ -9,6 +9,8 @@ import click
 from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.commands.shared.evaluation import RecordedCommand, typed_command
 from fastdual.commands.shared.launching import (
+    end_stopped,
+    given_flags,
     is_launching,
     launch_command,
     launch_options,
@@ -64,19 +66,15 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
       fastdual finetune k400.safetensors data.h5 --run runs/linear --freeze
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.config.finetune import resolve_finetune
     from fastdual.distributed.launch import is_launched, is_restart
     from fastdual.run.folder import RunFolder
+    from fastdual.training.resume import resolve_finetune
     from fastdual.weights.load import load_network
 
     if options["family"] is not None:
         pair = split_pair(options["family"], options["train"], options["test"])
         options["train"], options["test"] = pair
-    given = {
-        f"--{name.replace('_', '-')}": (key, options[name])
-        for name, key in _KEYS.items()
-        if options[name] is not None
-    }
+    given = given_flags(_KEYS, options)
     if options["freeze"]:
         given["--freeze"] = ("model.freeze", True)
     with training_process():
@@ -101,15 +99,14 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
 
 def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
     """Train and test in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed.launch import is_launched, report_signal
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
+    from fastdual.evaluate.ten_clips import finetune_and_test
     from fastdual.loaders.index import open_index
-    from fastdual.training.finetune import finetune
 
     world = read_world()
     index = open_index(data, root=options["root"])
     with video_progress("testing") as progress:
-        result = finetune(
+        result = finetune_and_test(
             index,
             encoder,
             folder,
@@ -125,9 +122,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
         if world.is_main:
             steps = f"{result.training.step} of {result.training.total_steps}"
             click.echo(f"stopped by a signal, at step {steps}")
-        if not is_launched():
-            raise click.exceptions.Exit(128 + stopped)
-        report_signal(stopped)
+        end_stopped(stopped)
     elif result.classification is not None:
         _write_result(index, config.config, result, folder.path)
 
@@ -136,8 +131,9 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
     from fastdual.evaluate.features import plain_left_out
     from fastdual.evaluate.results import make_result, result_file, write_result
     from fastdual.report.table import summary
-    from fastdual.training.pretrain import choose_split
+    from fastdual.training.start import choose_split
 
+    train = choose_split(index, config.data.split)
     report = make_result(
         task="linear" if config.model.freeze else "finetune",
         command=typed_command(),
@@ -146,9 +142,9 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
         settings={"backbone": config.model.backbone, "config": config.to_dict()},
         splits=[
             {
-                "train": choose_split(index, config.data.split) or "all",
+                "train": train or "all",
                 "test": config.test.split,
-                "num_train": result.num_train,
+                "num_train": len(index.split(train)),
                 "num_test": len(result.classification.labels),
                 **result.classification.report(),
                 "left_out": {"test": plain_left_out(result.left_out)},

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.launching import (
+    end_stopped,
+    given_flags,
     is_launching,
     launch_command,
     launch_options,
@@ -62,20 +64,16 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.config.recipe import to_toml
     from fastdual.distributed.launch import is_launched, is_restart
-    from fastdual.run.folder import RunFolder, resolve_config
+    from fastdual.run.folder import RunFolder
+    from fastdual.training.resume import resolve_pretrain
 
-    given = {
-        f"--{name.replace('_', '-')}": (key, options[name])
-        for name, key in _KEYS.items()
-        if options[name] is not None
-    }
     folder = RunFolder(run_path)
     resume = options["resume"] or options["show_config"] or (is_launched() and is_restart())
     resolve = functools.partial(
-        resolve_config,
+        resolve_pretrain,
         folder,
         recipe=options["recipe"],
-        flags=given,
+        flags=given_flags(_KEYS, options),
         settings=options["settings"],
         resume=resume,
     )
@@ -103,8 +101,7 @@ def _check_backbone(config: Any) -> None:
 
 def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
-    from fastdual.distributed.launch import is_launched, report_signal
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
     from fastdual.training.pretrain import pretrain
 
@@ -124,10 +121,8 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
             click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
             again = ("pretrain", data, "--run", folder.path, "--resume")
             click.echo(f"go on with  {_typed(*again, **needed)}")
-    if stopped is not None and is_launched():
-        report_signal(stopped)
-    elif stopped is not None:
-        raise click.exceptions.Exit(128 + stopped)
+    if stopped is not None:
+        end_stopped(stopped)
 
 
 def _typed(*words: str | Path, **options: str | Path | None) -> str:

@@ -1,1 +1,6 @@
-"""One line that says what this folder is for."""
+"""The configs of runs: checked sections, recipes, and the origin of each value."""
+
+from fastdual.config.finetune import FinetuneConfig
+from fastdual.config.sections import PretrainConfig, resolve
+
+__all__ = ["FinetuneConfig", "PretrainConfig", "resolve"]

@@ -6,46 +6,51 @@ dataclasses of plain values.
 
 import dataclasses
 import difflib
-import re
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from fastdual.errors import InputError
 
-C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
+Layer = tuple[str, Mapping[str, Any]]
 MAX_RECIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Resolved(Generic[C]):
+class Resolved(Generic[C_co]):
     """A config and, by dotted key, the origin of each value: `default`, `recipe NAME`, `--set`."""
 
-    config: C
+    config: C_co
     sources: Mapping[str, str]
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """All values of a config by dotted key, in the order of the fields; tuples stay tuples."""
-    return {
+    """Return the plain values of a config by dotted key, in the order of the fields.
+
+    Tuples stay tuples; an enumeration's member becomes its value.
+    """
+    values = {
         f"{section.name}.{entry.name}": getattr(getattr(config, section.name), entry.name)
         for section in dataclasses.fields(config)
         for entry in dataclasses.fields(getattr(config, section.name))
     }
+    return {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
 
 
 def build(
-    config_type: type[C],
-    layers: Iterable[tuple[str, Mapping[str, Any]]],
+    config_type: type[C_co],
+    layers: Iterable[Layer],
     *,
     settings: Sequence[str] = (),
     fixed_keys: frozenset[str] = frozenset(),
-) -> Resolved[C]:
+) -> Resolved[C_co]:
     """Fill a config; later layers win.
 
     Args:
@@ -61,21 +66,19 @@ def build(
     values: dict[str, Any] = {}
     sources = dict.fromkeys(hints, "default")
     texts = _parse_settings(settings)
-    for origin, layer in (*layers, ("--set", texts)):
-        for key, value in layer.items():
-            if key not in hints:
-                raise InputError(_unknown_key(key, hints, origin))
-            parsed = _parse_text(value, hints[key]) if layer is texts else value
-            values[key] = _convert(parsed, hints[key], key=key, origin=origin)
-            sources[key] = origin
     try:
+        for origin, layer in (*layers, ("--set", texts)):
+            for key, value in layer.items():
+                sources[key] = origin
+                if key not in hints:
+                    raise InputError(_unknown_key(key, hints), keys=(key,))
+                parsed = _parse_text(value, hints[key]) if layer is texts else value
+                values[key] = _convert(parsed, hints[key], key=key)
         return Resolved(_construct(config_type, values), sources)
     except InputError as error:
-        # Which of the values that the message speaks of were given, and where?
-        words = set(re.findall(r"[\w.]+", str(error)))
-        blamed = [k for k in values if k in words or k.split(".")[1] in words]
-        origins = ", ".join(f"{key} from {sources[key]}" for key in blamed)
-        raise InputError(f"{error} ({origins})" if origins else str(error)) from None
+        given = [key for key in error.keys if sources.get(key, "default") != "default"]
+        origins = ", ".join(f"{key} from {sources[key]}" for key in given)
+        raise InputError(f"{error} ({origins})" if origins else str(error), error.keys) from None
 
 
 def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
@@ -171,46 +174,45 @@ def _hints(config_type: type) -> dict[str, Any]:
     }
 
 
-def _construct(config_type: type[C], values: Mapping[str, Any]) -> C:
+def _construct(config_type: type[C_co], values: Mapping[str, Any]) -> C_co:
     sections: dict[str, Any] = {}
     for section, section_type in typing.get_type_hints(config_type).items():
         own = {k.split(".")[1]: v for k, v in values.items() if k.split(".")[0] == section}
         try:
             sections[section] = section_type(**own)
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"section {section}: {error}") from None
+        except InputError as error:  # a section may know its own keys alone
+            keys = tuple(key if "." in key else f"{section}.{key}" for key in error.keys)
+            raise InputError(str(error), keys) from None
     return config_type(**sections)
 
 
-def _unknown_key(key: str, hints: Mapping[str, Any], origin: str) -> str:
+def _unknown_key(key: str, hints: Mapping[str, Any]) -> str:
     last = key.rsplit(".", maxsplit=1)[-1]
     close = [k for k in hints if k.split(".")[1] == last] or difflib.get_close_matches(
         key, hints, n=2, cutoff=0.75
     )
     if close:
-        return f"{origin}: unknown key {key!r}; did you mean {' or '.join(close)}?"
+        return f"unknown key {key!r}; did you mean {' or '.join(close)}?"
     sections = list(dict.fromkeys(k.split(".")[0] for k in hints))
     return (
-        f"{origin}: unknown key {key!r}; keys are written section.key, "
+        f"unknown key {key!r}; keys are written section.key, "
         f"with section one of {', '.join(sections)}"
     )
 
 
-def _convert(value: Any, hint: Any, *, key: str, origin: str) -> Any:
+def _convert(value: Any, hint: Any, *, key: str) -> Any:
     """The value as its key's type, or an InputError that says what the key takes."""
     try:
         return _coerce(value, hint)
     except TypeError:
-        raise InputError(f"{origin}: {key} = {value!r}: must be {_describe(hint)}") from None
+        raise InputError(f"{key} = {value!r}: must be {_describe(hint)}", keys=(key,)) from None
 
 
 def _parse_text(text: str, hint: Any) -> Any:
     options = _options(hint)
     if types.NoneType in options and text.lower() == "none":
         return None
-    if str in options or any(typing.get_origin(o) is Literal for o in options):
+    if str in options or any(typing.get_origin(o) is Literal or _is_enum(o) for o in options):
         return text
     if any(typing.get_origin(o) is tuple for o in options) and not text.startswith("["):
         text = f"[{text}]"
@@ -218,6 +220,10 @@ def _parse_text(text: str, hint: Any) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -241,6 +247,11 @@ def _coerce(value: Any, hint: Any) -> Any:
         return value
     if typing.get_origin(hint) is tuple:
         return _coerce_tuple(value, typing.get_args(hint))
+    if _is_enum(hint):
+        try:
+            return hint(value)
+        except ValueError:
+            raise TypeError from None
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
@@ -262,8 +273,9 @@ def _describe(hint: Any) -> str:
     names[types.NoneType] = "none"
     words = []
     for option in _options(hint):
-        if typing.get_origin(option) is Literal:
-            words.append("one of " + ", ".join(map(str, typing.get_args(option))))
+        if typing.get_origin(option) is Literal or _is_enum(option):
+            choices = list(option) if _is_enum(option) else typing.get_args(option)
+            words.append("one of " + ", ".join(map(str, choices)))
         elif typing.get_origin(option) is tuple:
             items = typing.get_args(option)
             count = "" if items[-1] is Ellipsis else f"{len(items)} "

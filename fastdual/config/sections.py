@@ -8,13 +8,12 @@ A key that is None in Python is left out of a TOML file and is written `none` on
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fastdual.config.recipe import Resolved, build, flatten
 from fastdual.errors import InputError
+from fastdual.kernels.objective import Objective, Part
 from fastdual.loaders.plan import ClipSpec
-
-Objective = Literal["clip", "clip+rank", "clip+rank+coherence"]
 
 # Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
 FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
@@ -26,7 +25,6 @@ RESUME_KEYS = frozenset(
         "data.num_workers",
         "data.prefetch",
         "loss.backend",
-        "optimiser.shard_state",
         "run.device",
         "run.precision",
         "run.compile",
@@ -39,11 +37,27 @@ RESUME_KEYS = frozenset(
     }
 )
 
+# Keys of older versions that decide nothing now: runs that hold them can still be read.
+_RETIRED_KEYS = frozenset({"optimiser.shard_state"})
 
-def check(holds: bool, key: str, value: object, rule: str) -> None:
-    """Raise an InputError that names a key, its value and the rule that it breaks."""
+
+def supported(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a stored run, by dotted key, without the keys that are retired."""
+    return {key: value for key, value in stored.items() if key not in _RETIRED_KEYS}
+
+
+def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None:
+    """Raise an InputError on a key, its value and the rule that it breaks, unless it holds.
+
+    Args:
+        holds: Whether the value keeps the rule.
+        key: The setting, section.name.
+        value: Its value.
+        rule: "must be positive".
+        others: Keys of other settings that the rule is about.
+    """
     if not holds:
-        raise InputError(f"{key} = {value!r}: {rule}")
+        raise InputError(f"{key} = {value!r}: {rule}", keys=(key, *others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +120,7 @@ class MomentumConfig:
 class LossConfig:
     """The objective and the temperatures of its parts (METHOD.md section 5)."""
 
-    objective: Objective = "clip+rank+coherence"
+    objective: Objective = Objective.CLIP_RANK_COHERENCE
     clip_temperature: float = 0.07
     coherence_temperature: float = 0.07
     rank_temperature: float = 0.05
@@ -115,6 +129,7 @@ class LossConfig:
     backend: Literal["auto", "eager", "fused"] = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", Objective(self.objective))  # its name will do
         for name in ("clip_temperature", "coherence_temperature", "rank_temperature"):
             check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         limit = self.rank_clip
@@ -136,8 +151,6 @@ class OptimiserConfig:
     """Gradients are scaled down to this norm over all weights; none: never."""
     accumulate_chunks: int = 1
     """Parts in which a process embeds its share of a batch: less memory, a second forward."""
-    shard_state: Literal["on", "off"] = "off"
-    """`on`: each process keeps the momenta of its share of the weights alone (ZeRO, stage 1)."""
 
     def __post_init__(self) -> None:
         rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay
@@ -174,6 +187,7 @@ class ScheduleConfig:
             "schedule.warmup_epochs",
             warmup,
             f"must lie in [0, {epochs}), below schedule.epochs",
+            "schedule.epochs",
         )
 
 
@@ -215,6 +229,27 @@ class RunConfig:
             )
 
 
+class TrainingConfig(Protocol):
+    """The sections that the configs of all kinds of training share."""
+
+    @property
+    def data(self) -> DataConfig: ...
+
+    @property
+    def clip(self) -> ClipSpec: ...
+
+    @property
+    def optimiser(self) -> OptimiserConfig: ...
+
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+
+    @property
+    def run(self) -> RunConfig: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Everything that decides what a pretraining run computes, section by section."""
@@ -229,9 +264,9 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        segments, objective = self.clip.num_segments, self.loss.objective
+        segments, ranks = self.clip.num_segments, Part.RANK in self.loss.objective.parts
         rule = "ranking needs 2 segments or more; set loss.objective=clip to train without"
-        check(segments >= 2 or objective == "clip", "clip.num_segments", segments, rule)
+        check(segments >= 2 or not ranks, "clip.num_segments", segments, rule, "loss.objective")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by dotted key, as checkpoints keep them."""
@@ -240,7 +275,7 @@ class PretrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, origin: str) -> "PretrainConfig":
         """Build from dotted keys; `origin` is named in errors (a recipe, a checkpoint)."""
-        return build(cls, [(origin, values)], fixed_keys=FIXED_KEYS).config
+        return build(cls, [(origin, supported(values))], fixed_keys=FIXED_KEYS).config
 
 
 def resolve(

@@ -1,8 +1,8 @@
-"""Starts a command in several processes, through torch elastic's launcher, and answers for them.
+"""Starting a command in several processes with torch elastic, and reporting what they end with.
 
-The processes join the world that elastic's variables describe, just as under torchrun. Each writes
-how it ended, if not well, to a file in a folder that the launcher made, so that one line can say
-what went wrong first. They end when the launcher ends.
+The processes join the world that elastic's variables describe, as under torchrun. A process that
+fails writes its error to a file in the launcher's folder, so that one line can say what went wrong
+first. All processes end when the launcher ends.
 """
 
 import json
@@ -25,6 +25,7 @@ from fastdual.distributed.signals import STOP_SIGNALS, ignores_hangup
 from fastdual.distributed.team import LostProcessError, wait_for_listener
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.decoder import available_cpus
+from fastdual.loaders.files import write
 from fastdual.loaders.pool.parent import end_with_parent
 
 _FOLDER = "FASTDUAL_LAUNCH_FOLDER"
@@ -38,13 +39,16 @@ class LaunchPlan:
     """How many processes on how many machines, and where the machines meet.
 
     Attributes:
-        processes: on this machine.
-        nodes: machines.
-        node_rank: number of this machine; number 0 keeps the meeting point.
+        processes: Processes on this machine.
+        nodes: Machines.
+        node_rank: Number of this machine; machine 0 keeps the meeting point.
         endpoint: HOST:PORT of the meeting point; None on a single machine.
-        max_restarts: how often all processes are started anew after one has died or failed; a
-            user's mistake, which would come again, ends them.
-        timeout_seconds: how long the machines wait for each other.
+        max_restarts: How often all processes are restarted after one died or failed. A user's
+            mistake ends them at once: it would only happen again.
+        timeout_seconds: How long the machines wait for each other.
+
+    Raises:
+        InputError: The values contradict each other.
     """
 
     processes: int
@@ -75,13 +79,18 @@ class LaunchPlan:
 
 
 def launch(arguments: Sequence[str], plan: LaunchPlan) -> int:
-    """Run `python -m fastdual ARGUMENTS` in every process of a plan; returns the exit code.
+    """Run `python -m fastdual ARGUMENTS` in every process of a plan; return the exit code.
 
-    0: all did what they were asked; 128 + n: signal n stopped them, with a checkpoint.
+    Args:
+        arguments: The command and its options.
+        plan: How many processes, and where.
+
+    Returns:
+        0: all processes completed; 128 + n: signal n stopped them, with a checkpoint.
 
     Raises:
-        InputError: a process refused its input, or the port of the meeting point is taken.
-        FailureError: a process failed or died, or a machine did not come in time.
+        InputError: A process refused its input, or the port of the meeting point is taken.
+        FailureError: A process failed or died, or a machine did not come in time.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -97,7 +106,7 @@ def launch(arguments: Sequence[str], plan: LaunchPlan) -> int:
         except SignalException as stop:
             return 128 + int(stop.sigval)
         except ChildFailedError as error:
-            raise _root_cause(error.failures, Path(folder)) from None
+            raise root_cause(error.failures, Path(folder)) from None
         except (RendezvousError, TimeoutError) as error:
             raise _why_apart(error, plan, Path(folder)) from None
         stopped = Path(folder) / "signal"
@@ -113,7 +122,7 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
     rendezvous["read_timeout"] = min(timeout, 60)
     if plan.nodes > 1:
         rendezvous["is_host"] = str(plan.node_rank == 0)
-    # Elastic would answer a signal that nohup has had ignored all the same.
+    # Elastic would handle SIGHUP even where nohup made the process ignore it.
     signals = ["TERM", "INT", "QUIT", *([] if ignores_hangup() else ["HUP"])]
     config = LaunchConfig(
         min_nodes=plan.nodes,
@@ -136,7 +145,7 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
 
 
 def _silence_elastic() -> None:
-    """Elastic narrates every start and end; what users need to know is said by `launch`."""
+    """Keep elastic from logging every start and end: `launch` says what users need to know."""
     for name in list(logging.root.manager.loggerDict):  # each of its modules has set its own level
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -145,7 +154,7 @@ def _silence_elastic() -> None:
 def _prepare_environment(folder: Path, plan: LaunchPlan) -> None:
     os.environ[_FOLDER] = str(folder)
     os.environ[_LAUNCHER] = str(os.getpid())
-    # Otherwise elastic keeps one store over restarts, with the addresses of those who died in it.
+    # Otherwise elastic keeps one store over restarts, with addresses of processes that died.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # Each process would start as many threads as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // plan.processes)))
@@ -167,16 +176,16 @@ def _check_port(endpoint: str) -> None:
 
 @contextmanager
 def _ended_by_mistakes(folder: Path) -> Iterator[None]:
-    """While entered, the user's mistake that a process reports ends all of them at once.
+    """End all processes as soon as one of them reports a user's mistake.
 
-    Elastic starts anew whatever failed; only what is raised in its own process keeps it from that,
-    and closes its meeting point to other machines as well.
+    Elastic restarts whatever failed. Only an error raised in its own process prevents that, and
+    closes its meeting point to the other machines as well.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         errors = _reported_errors(folder)
-        if errors:  # none: the signal is somebody else's
-            signal.signal(_MISTAKE, signal.SIG_IGN)  # the first one ends the job, others follow
+        if errors:  # without one, the signal came from elsewhere
+            signal.signal(_MISTAKE, signal.SIG_IGN)  # the first ends the job, others may follow
             raise errors[0]
 
     before = signal.signal(_MISTAKE, end)
@@ -187,7 +196,7 @@ def _ended_by_mistakes(folder: Path) -> Iterator[None]:
 
 
 def _reported_errors(folder: Path) -> list[InputError | FailureError]:
-    """What processes left there: what came first, before what only followed."""
+    """Return the errors that processes left in a folder: causes first, consequences after them."""
     records = [json.loads(path.read_text()) for path in folder.glob("error-*.json")]
     records.sort(key=lambda record: (record["lost"], record["time"]))
     kinds: dict[tuple[bool, int], type[InputError | FailureError]]
@@ -195,8 +204,13 @@ def _reported_errors(folder: Path) -> list[InputError | FailureError]:
     return [kinds[record["lost"], record["code"]](record["message"]) for record in records]
 
 
-def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
-    """The error to show for the processes that failed: what came first, not what followed."""
+def root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
+    """Return the error to show when processes failed: the first cause, not its consequences.
+
+    Args:
+        failures: Elastic's report on each process that failed, by rank.
+        folder: Where the processes left their errors.
+    """
     errors = _reported_errors(folder)
     if errors and not isinstance(errors[0], LostProcessError):
         return errors[0]
@@ -215,11 +229,11 @@ def _root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
 
 
 def _why_apart(error: Exception, plan: LaunchPlan, folder: Path) -> Exception:
-    """The error to show when machines do not meet, at the start or before a restart."""
+    """Return the error to show when machines do not meet, at the start or before a restart."""
     from torch.distributed.elastic.rendezvous import RendezvousClosedError
 
     errors = _reported_errors(folder)
-    if errors:  # they had met before, and this is what parted them
+    if errors:  # the machines had met before; this separated them
         return errors[0]
     if isinstance(error, RendezvousClosedError):
         return FailureError(
@@ -233,7 +247,7 @@ def _why_apart(error: Exception, plan: LaunchPlan, folder: Path) -> Exception:
 
 
 def _first_line(error: BaseException) -> str:
-    """What went wrong first, of errors that were raised from one another."""
+    """Return the text of the first of several errors that were raised from one another."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -248,18 +262,22 @@ def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether elastic started this process anew, after one had died."""
+    """Whether elastic restarted this process after one died."""
     return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def follow_launcher() -> None:
-    """Ask Linux for a SIGTERM when the launcher dies: the run then stops with a checkpoint."""
+    """Get a SIGTERM when the launcher dies, so that the run stops with a checkpoint."""
     end_with_parent(int(os.environ[_LAUNCHER]), signal.SIGTERM)
     _record_file().unlink(missing_ok=True)  # of the process that had this rank before a restart
 
 
 def report_error(error: InputError | FailureError) -> int:
-    """Leave an error to the launcher, which shows the first of all; returns the exit code."""
+    """Report an error to the launcher, which shows the first of all; return the exit code.
+
+    Raises:
+        FailureError: The report cannot be written.
+    """
     code = 2 if isinstance(error, InputError) else 1
     record = {
         "message": str(error),
@@ -267,9 +285,7 @@ def report_error(error: InputError | FailureError) -> int:
         "lost": isinstance(error, LostProcessError),
         "time": time.time(),
     }
-    temporary = _record_file().with_suffix(".partial")
-    temporary.write_text(json.dumps(record))
-    temporary.rename(_record_file())
+    write(_record_file(), json.dumps(record), "the error")
     if code == 2:
         with suppress(ProcessLookupError):  # it died meanwhile
             os.kill(int(os.environ[_LAUNCHER]), _MISTAKE)
@@ -277,8 +293,8 @@ def report_error(error: InputError | FailureError) -> int:
 
 
 def report_signal(number: int) -> None:
-    """Tell the launcher that a signal stopped the run: that is no failure to restart after."""
-    (Path(os.environ[_FOLDER]) / "signal").write_text(str(number))
+    """Tell the launcher that a signal stopped the run, which is no failure to restart after."""
+    write(Path(os.environ[_FOLDER]) / "signal", str(number), "the signal")
 
 
 def _record_file() -> Path:

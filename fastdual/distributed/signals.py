@@ -1,7 +1,7 @@
-"""What may come from outside while a run trains: a request to stop, and output that nobody reads.
+"""Signals that ask a run to stop, and output streams whose reader is gone.
 
-SIGTERM, Ctrl-C and the end of the terminal (SIGHUP) ask a run to stop: the step is finished, then
-the run saves and ends. Where `nohup` has had the latter ignored, it stays ignored.
+SIGTERM, Ctrl-C and the end of the terminal (SIGHUP) ask a run to stop: it finishes the step, saves
+and ends. Under `nohup` SIGHUP stays ignored.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def ignores_hangup() -> bool:
-    """Whether the process was told to outlive its terminal."""
+    """Whether the process ignores the end of its terminal, as under nohup."""
     return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 class StopRequest:
-    """While entered, notes the first signal that asks to stop; calling it tells whether one came.
+    """Notes, while entered, the first signal that asks to stop; a call tells whether one came.
 
-    A second Ctrl-C interrupts at once. Needs the main thread, as all signal handlers do.
+    A second Ctrl-C interrupts at once. It needs the main thread, as all signal handlers do.
     """
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """While entered, writing to stdout or stderr does not fail because its reader is gone.
+    """Keep writes to stdout and stderr from failing in the block when their reader is gone.
 
-    Ctrl-C ends the `tee` behind a run as well, and a terminal may close: the run still has to save.
+    Ctrl-C also ends a `tee` that reads the output, and a terminal may close; the run still saves.
     """
     with (
         contextlib.redirect_stdout(_LastingStream(sys.stdout)),
@@ -67,7 +67,7 @@ def lasting_output() -> Iterator[None]:
 
 
 class _LastingStream:
-    """A text stream that goes on to nowhere when its pipe or terminal has closed."""
+    """A text stream that writes to /dev/null once its pipe or terminal is closed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -91,7 +91,7 @@ class _LastingStream:
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
-            # For the file descriptor, so that what is buffered goes there too when Python exits.
+            # On the file descriptor, so that Python's buffer goes there too at exit.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

@@ -1,8 +1,8 @@
-"""The processes of a run: which one this is, how they meet, and what they agree on.
+"""The processes of a run: how they meet, and what they agree on.
 
-A single process needs nothing of torch.distributed, and every method of its Team is trivial.
-Several meet at a store; from then on a small group over gloo, apart from the one that carries
-tensors, is for what is agreed on the host. Whoever does not answer in time is named.
+For a single process every method of a Team is trivial, and torch.distributed is not used. Several
+processes meet at a store. After that one group carries tensors (NCCL or gloo), and a second one,
+over gloo, carries what is agreed on the host. Processes that do not answer in time are named.
 """
 
 import os
@@ -11,111 +11,38 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 
 _T = TypeVar("_T")
 
-# NCCL ends a process in its own way, so it is given longer than the host, which names the culprit.
+# NCCL aborts the process, so its timeout is longer: the host, which names the culprit, is first.
 _NCCL_EXTRA_SECONDS = 60.0
 _GLOO_ERROR = re.compile("gloo|pair closure|timed out|connection (closed|reset)", re.IGNORECASE)
-# All who can still speak hear of a failure within moments of each other.
+# All processes that still run hear of a failure within moments of each other.
 _ROLL_CALL_SECONDS = 5.0
 _STORE_STAYS_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class World:
-    """The place of this process: rank `rank` of `size`; `local_*` count within the machine.
-
-    `address` is where rank 0 keeps the store, host and port; None: as torch's environment says.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    launcher: Literal["none", "torchrun", "slurm"] = "none"
-    address: tuple[str, int] | None = None
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes the run folder."""
-        return self.rank == 0
-
-
 class LostProcessError(FailureError):
-    """Other processes of the run do not answer; what befell them they say themselves, if at all."""
-
-
-def read_world(environment: Mapping[str, str] = os.environ) -> World:
-    """The place that torchrun (or `--gpus`) or srun gave to this process, or the only one.
-
-    Raises:
-        InputError: the variables contradict each other.
-    """
-    if "RANK" in environment or "WORLD_SIZE" in environment:
-        size = _number(environment, "WORLD_SIZE")
-        world = World(
-            rank=_number(environment, "RANK"),
-            size=size,
-            local_rank=_number(environment, "LOCAL_RANK"),
-            local_size=_number(environment, "LOCAL_WORLD_SIZE", default=size),
-            launcher="torchrun",
-        )
-    elif _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
-        # Of the step, not of the job: a batch script is one process whatever its job may use.
-        step = (_number(environment, f"SLURM_{name}", default=0) for name in ("JOB_ID", "STEP_ID"))
-        nodes = environment.get("SLURM_STEP_NODELIST", "localhost")
-        world = World(
-            rank=_number(environment, "SLURM_PROCID"),
-            size=_number(environment, "SLURM_STEP_NUM_TASKS"),
-            local_rank=_number(environment, "SLURM_LOCALID"),
-            # 4(x2): two nodes of 4 tasks each
-            local_size=int(environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]),
-            launcher="slurm",
-            address=(first_node(nodes), 20_000 + sum(step) % 20_000),
-        )
-    else:
-        return World()
-    if not 0 <= world.rank < world.size:
-        raise InputError(f"rank {world.rank} is not in a world of {world.size} processes")
-    return world
-
-
-def first_node(nodes: str) -> str:
-    """The first host of a SLURM list: node[03-05,9]x,other -> node03x."""
-    match = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\]([^,\[]*))?", nodes)
-    if match is None:
-        raise InputError(f"SLURM_STEP_NODELIST = {nodes!r}: does not name a node")
-    return "".join(part or "" for part in match.groups())
-
-
-def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    text = environment.get(name, "" if default is None else str(default))
-    if not text.isdecimal():
-        raise InputError(
-            f"{name} = {text!r}: RANK, WORLD_SIZE and LOCAL_RANK (or srun's SLURM_PROCID and "
-            "SLURM_LOCALID) must all be numbers; start with --gpus, torchrun or srun"
-        )
-    return int(text)
+    """Some processes stopped answering; they report their own reason if they can."""
 
 
 class Team:
     """The processes of a run, once they have met.
 
     Args:
-        world: the place of this process.
-        store: keeps words of all processes; None where there is one process.
-        timeout_seconds: who has not answered for so long is given up.
+        world: The place of this process.
+        store: Shared by all processes; None: there is only this one.
+        timeout_seconds: Processes that have not answered for this long are given up.
     """
 
     def __init__(self, world: World, store: Store | None, timeout_seconds: float) -> None:
@@ -131,11 +58,15 @@ class Team:
         return self.world.is_main
 
     def connect(self, device: torch.device) -> None:
-        """Connect all processes, with NCCL for tensors on a GPU and gloo otherwise."""
+        """Connect all processes, with NCCL for tensors on a GPU and gloo otherwise.
+
+        Raises:
+            LostProcessError: Some did not come in time.
+        """
         missing = self._roll_call("join", seconds=self._timeout.total_seconds())
         if missing:
             raise LostProcessError(
-                f"{_name(missing, self.world)} did not come within "
+                f"{self.world.name(missing)} did not come within "
                 f"{self._timeout.total_seconds():g} s; look at its own output"
             )
         on_gpu = device.type == "cuda"
@@ -150,7 +81,7 @@ class Team:
         self._group = dist.new_group(backend="gloo", timeout=self._timeout)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors, in place, by their means over processes, in one message a dtype."""
+        """Replace tensors, in place, by their means over processes, in one message per dtype."""
         if self._group is None:
             return
         for dtype in {tensor.dtype: None for tensor in tensors}:  # in the same order everywhere
@@ -163,12 +94,12 @@ class Team:
                 tensor.copy_(part.view(tensor.shape))
 
     def meet(self) -> None:
-        """Wait on the host until all processes have come as far."""
+        """Wait on the host until all processes have reached this call."""
         if self._group is not None:
             dist.barrier(self._group)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means over processes of numbers that all of them hold, on the host."""
+        """Return the means over processes of numbers that all of them hold, on the host."""
         if self._group is None:
             return dict(values)
         numbers = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -176,7 +107,12 @@ class Team:
         return dict(zip(values, (numbers / self.world.size).tolist(), strict=True))
 
     def from_main(self, function: Callable[[], _T]) -> _T:
-        """What a function returns on rank 0, or the error that it raises there, on all ranks."""
+        """Call a function on rank 0; return its result on all ranks.
+
+        Raises:
+            InputError: The function raised it on rank 0.
+            FailureError: The function raised it on rank 0.
+        """
         if self._group is None:
             return function()
         outcome: list[Any] = [None]
@@ -209,9 +145,9 @@ class Team:
                     )
 
     def agree(self, number: int) -> int:
-        """The largest number that any process gave at the last call; 0 at the first.
+        """Return the largest number that any process gave at the last call; 0 at the first.
 
-        Nobody waits: the answer to a call is there when the next is made, a step later.
+        No process waits: the answer to a call arrives by the next one, a step later.
         """
         if self._group is None:
             return number
@@ -226,30 +162,30 @@ class Team:
         return int(before[1])
 
     def close(self) -> None:
-        """Leave; a question that is under way is answered first."""
+        """Wait for the answer to the last `agree`, so that no process misses it."""
         if self._asked is not None:
             self._asked[0].wait()
             self._asked = None
 
     def who_is_lost(self, error: RuntimeError) -> LostProcessError:
-        """Turn a failed collective into an error that names who did not take part."""
+        """Return an error that names the processes missing from a failed collective."""
         reason = str(error).strip().splitlines()[-1]
         try:
             missing = self._roll_call("failed", seconds=_ROLL_CALL_SECONDS)
         except (RuntimeError, OSError):
             return LostProcessError(
-                f"{_name([0], self.world)}, which keeps what all processes share, is gone; go on "
+                f"{self.world.name([0])}, which keeps what all processes share, is gone; go on "
                 "from the last checkpoint with --resume"
             )
         if not missing:
             return LostProcessError(f"the connection between the processes broke: {reason}")
         return LostProcessError(
-            f"{_name(missing, self.world)} ended or did not answer within "
+            f"{self.world.name(missing)} ended or did not answer within "
             f"{self._timeout.total_seconds():g} s; go on from the last checkpoint with --resume"
         )
 
     def _roll_call(self, occasion: str, *, seconds: float) -> list[int]:
-        """Call out this rank and wait for the others'; returns those that stayed silent."""
+        """Announce this rank, wait for the others, and return those that stayed silent."""
         assert self._store is not None
         self._store.set(f"{occasion}/{self.world.rank}", "here")
         ranks = {f"{occasion}/{rank}": rank for rank in range(self.world.size)}
@@ -265,10 +201,15 @@ class Team:
 
 @contextmanager
 def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Iterator[Team]:
-    """Meet the other processes; leave them at the end of the block.
+    """Meet the other processes, and leave them at the end of the block.
+
+    Args:
+        world: The place of this process.
+        device: Of the tensors; decides between NCCL and gloo.
+        timeout_seconds: Processes that have not answered for this long are given up.
 
     Raises:
-        LostProcessError: they did not come, or were lost on the way.
+        LostProcessError: Some processes did not come, or stopped answering later.
     """
     if world.size == 1:
         yield Team(world, None, timeout_seconds)
@@ -290,7 +231,7 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
 
 def _open_store(world: World, timeout_seconds: float) -> Store:
     host, port = world.address or _main_address()
-    # torchrun keeps one store over restarts; what was said before them must not be heard.
+    # torchrun keeps one store over restarts: keys of earlier attempts must not be seen.
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else ""
     keeps = world.is_main and not shared
@@ -301,7 +242,7 @@ def _open_store(world: World, timeout_seconds: float) -> Store:
         store = TCPStore(host, port, world.size, keeps, timeout, wait_for_workers=False)
     except TimeoutError as error:
         raise LostProcessError(
-            f"{_name([0], world)} did not come to {host}:{port} within {timeout_seconds:g} s "
+            f"{world.name([0])} did not come to {host}:{port} within {timeout_seconds:g} s "
             f"({error}); look at its own output"
         ) from None
     except (RuntimeError, ValueError) as error:
@@ -311,7 +252,7 @@ def _open_store(world: World, timeout_seconds: float) -> Store:
 
 
 def _main_address() -> tuple[str, int]:
-    """Where rank 0 keeps the store, as torchrun says it."""
+    """Return where rank 0 keeps the store, as torchrun says it."""
     try:
         return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except KeyError as error:
@@ -321,10 +262,10 @@ def _main_address() -> tuple[str, int]:
 
 
 def wait_for_listener(host: str, port: int, *, seconds: float) -> None:
-    """Wait until something listens there; torch waits too, but ends with a stack of its C++.
+    """Wait until something listens at an address; torch's own wait ends in a stack of its C++.
 
     Raises:
-        TimeoutError: nothing did in that time.
+        TimeoutError: Nothing did in that time.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -342,8 +283,3 @@ def wait_for_listener(host: str, port: int, *, seconds: float) -> None:
 def _is_of_a_collective(error: RuntimeError) -> bool:
     # gloo raises plain RuntimeErrors, most of which begin with the place in its source.
     return isinstance(error, dist.DistError) or _GLOO_ERROR.search(str(error)) is not None
-
-
-def _name(ranks: list[int], world: World) -> str:
-    shown = ", ".join(str(rank) for rank in ranks[:8]) + (" ..." if len(ranks) > 8 else "")
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown} of {world.size}"

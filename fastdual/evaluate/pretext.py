@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import left_out
 from fastdual.evaluate.features import plain_left_out

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastdual.backbones import create_backbone
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 
 
 class DualModel(nn.Module):

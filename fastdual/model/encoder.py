@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -1,13 +1,11 @@
-"""Checkpoints: written whole or not at all, checked before they are believed.
+"""Checkpoints: written whole or not at all, checked before anything is taken from them.
 
-A checkpoint is an ordinary `torch.save` file of plain values and tensors that
-`torch.load(path, weights_only=True)` reads too. It is a zip archive with a CRC-32 of every record,
-which torch does not check and we do: a file that was cut short or altered is noticed before
-anything is taken from it.
+A checkpoint is a `torch.save` file of plain values and tensors, which
+`torch.load(path, weights_only=True)` reads too. It is a zip archive with a CRC-32 of every record.
+torch does not check it; `load_checkpoint` does, so a file that was cut or altered is noticed.
 """
 
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,62 +15,37 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.errors import FailureError, InputError
+from fastdual.loaders.files import write
 
 FORMAT = "fastdual checkpoint"
 FORMAT_VERSION = 1
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` to `path` atomically: the file appears complete, or the folder stays as it was.
+    """Write a state atomically: the file appears complete, or the folder stays as it was.
 
     Args:
-        path: the checkpoint file; its folder exists.
-        state: tensors and plain Python values, nested in dicts and lists.
+        path: The checkpoint file.
+        state: Tensors and plain Python values, nested in dicts and lists.
 
     Raises:
-        FailureError: the disk is full or the folder cannot be written; nothing half-written stays.
+        FailureError: The file cannot be written; names the system's reason.
     """
     # Serialised in memory first: torch's own writer copes badly with a disk that fills up under it.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **state}, buffer)
     try:
-        write_atomically(path, buffer.getbuffer())
-    except OSError as error:
-        raise FailureError(
-            f"{path}: the checkpoint could not be written: {error.strerror}; earlier ones are "
-            "untouched: free some space and go on with --resume"
-        ) from error
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one.
-
-    Raises:
-        OSError: it could not be written; the temporary file is removed.
-    """
-    # One name for each target: what a killed run left behind is overwritten, not collected.
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        write(path, buffer.getbuffer(), "the checkpoint")
+    except FailureError as error:
+        kept = "earlier ones are untouched, and --resume goes on from them"
+        raise FailureError(f"{error}; {kept}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, checking every record's sum and running none of its content.
+    """Read a checkpoint onto the CPU, after checking all of it; none of its content is run.
 
     Raises:
-        InputError: the file is missing, damaged, or not one of fastdual's checkpoints.
+        InputError: The file is missing, damaged, or not one of fastdual's checkpoints.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
@@ -111,8 +84,13 @@ def _verify_archive(file: BinaryIO) -> None:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path) -> None:
     """Load a state dict into a model of the same layout.
 
+    Args:
+        model: Takes the weights.
+        weights: Tensors by name.
+        origin: Their file, for the message.
+
     Raises:
-        InputError: names the first entries that are missing, unknown or of another shape.
+        InputError: Names the first entries that are missing, unknown or of another shape.
     """
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own if name not in weights]
@@ -132,20 +110,20 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies in a run's folder of checkpoints."""
+    """Return the file of the checkpoint after `step` steps, in a run's folder of checkpoints."""
     return folder / f"step-{step:08d}.pt"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a folder, the newest first."""
+    """Return the checkpoints of a folder, the newest first."""
     return sorted(folder.glob("step-" + "[0-9]" * 8 + ".pt"), reverse=True)
 
 
 def remove_old_checkpoints(folder: Path, *, keep: int, newest: Path) -> None:
     """Delete all but `keep` checkpoints, counted back from the one just written.
 
-    One of a later step was passed over as damaged when the run was resumed; it goes as well, or it
-    would be taken for the newest and count among those that are kept.
+    A checkpoint of a later step was skipped as damaged when the run was resumed. It is deleted as
+    well, or it would be taken for the newest.
     """
     found = list_checkpoints(folder)
     place = found.index(newest)
@@ -154,10 +132,10 @@ def remove_old_checkpoints(folder: Path, *, keep: int, newest: Path) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path stands for: a file itself, or the newest of a run folder.
+    """Return the checkpoint that a path stands for: a file itself, or the newest of a run folder.
 
     Raises:
-        InputError: there is none.
+        InputError: There is none.
     """
     if path.is_dir():
         found = list_checkpoints(path / "checkpoints") or list_checkpoints(path)

@@ -4,6 +4,7 @@ RUN/config.toml, log.jsonl, tensorboard/, checkpoints/step-00000123.pt, quaranti
 """
 
 import fcntl
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.config.recipe import Resolved, read_recipe, read_toml, to_toml
-from fastdual.config.sections import RESUME_KEYS, PretrainConfig, resolve
 from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.files import replace, write
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import (
     checkpoint_path,
@@ -22,18 +22,18 @@ from fastdual.run.checkpoint import (
     load_checkpoint,
     remove_old_checkpoints,
     save_checkpoint,
-    write_atomically,
 )
-from fastdual.run.writer import CheckpointWriter, snapshot
-
-DEFAULT_RECIPE = "paper-simclr"
+from fastdual.run.writer import CheckpointWriter, copy_state
 
 
 class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder; it need not exist.
+        path: The folder; it need not exist.
+
+    Raises:
+        InputError: It is a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,23 +51,26 @@ class RunFolder:
         return self.config_file.exists() or bool(list_checkpoints(self.checkpoints))
 
     @contextmanager
-    def claimed(self, config: Resolved[PretrainConfig]) -> Iterator[None]:
+    def claimed(self, config_toml: str) -> Iterator[None]:
         """Keep other processes out while the block runs; write the config where there is none.
 
+        Args:
+            config_toml: The text of config.toml for a new run.
+
         Raises:
-            InputError: another process is training here.
-            FailureError: the folder cannot be written.
+            InputError: Another process is training here.
+            FailureError: The folder cannot be written.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             # The lock ends with the process, however that ends; the file itself means nothing.
             lock = open(self.path / ".lock", "a")  # noqa: SIM115
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for cut in self.checkpoints.glob(".*.partial"):  # of a process that was killed
-                cut.unlink(missing_ok=True)
+            for folder in (self.path, self.checkpoints):
+                for cut in folder.glob(".*.partial"):  # of a process that was killed
+                    cut.unlink(missing_ok=True)
             if not self.config_file.exists():
-                text = to_toml(config.config.to_dict(), config.sources)
-                write_atomically(self.config_file, text.encode())
+                replace(self.config_file, config_toml.encode())
         except BlockingIOError:
             raise InputError(
                 f"--run {self.path}: another process is training in this folder; wait for it, or "
@@ -83,46 +86,46 @@ class RunFolder:
             yield
 
     def save(self, state: Mapping[str, Any], *, keep: int, written: Callable[[Path], None]) -> None:
-        """Copy a state now; write its checkpoint, and drop all but the newest `keep`, meanwhile.
+        """Copy a state now; write its checkpoint in a thread, then drop all but the newest `keep`.
 
         Args:
-            state: what `load_newest` returns again.
-            keep: checkpoints that stay.
-            written: told the file when it is there, from another thread.
+            state: What `load_newest` returns again.
+            keep: Checkpoints that stay.
+            written: Called with the file when it is there, in that thread.
 
         Raises:
-            FailureError: the checkpoint before this one could not be written.
+            FailureError: The checkpoint before this one could not be written.
         """
-        path, copy = checkpoint_path(self.checkpoints, state["step"]), snapshot(dict(state))
+        path, copy = checkpoint_path(self.checkpoints, state["step"]), copy_state(dict(state))
 
-        def write() -> None:
+        def save_copy() -> None:
             save_checkpoint(path, copy)
             remove_old_checkpoints(self.checkpoints, keep=keep, newest=path)
             written(path)
 
-        self._writer.start(write)
+        self._writer.start(save_copy)
 
     def finish_saving(self) -> None:
         """Wait until nothing is being written, and keep a failure for `wait_saved`."""
         self._writer.join()
 
     def check_saved(self) -> None:
-        """Raise the FailureError of a checkpoint that could not be written; does not wait."""
+        """Raise the FailureError of a checkpoint that could not be written; do not wait."""
         self._writer.check()
 
     def wait_saved(self) -> None:
         """Wait until all checkpoints are on the disk.
 
         Raises:
-            FailureError: one of them could not be written.
+            FailureError: One of them could not be written.
         """
         self._writer.wait()
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that is whole; damaged ones are named in a warning and passed over.
+        """Return file and state of the newest checkpoint that is whole; warn of damaged ones.
 
         Raises:
-            InputError: there are checkpoints, and every one is damaged.
+            InputError: There are checkpoints, and every one is damaged.
         """
         found = list_checkpoints(self.checkpoints)
         for path in found:
@@ -137,51 +140,20 @@ class RunFolder:
         return None
 
     def save_plan(self, plan: ClipPlan, *, step: int, rank: int | None = None) -> Path:
-        """Write the plan of a step's batch, or of a rank's part of it, as arrays; returns it."""
+        """Write the plan of a step's batch as arrays, and return the file.
+
+        Args:
+            plan: Of the batch, or of a rank's part of it.
+            step: Steps done before it.
+            rank: Whose part it is; None: the whole batch.
+
+        Raises:
+            FailureError: The file cannot be written.
+        """
         part = "" if rank is None else f"-rank-{rank}"
         path = self.path / f"plan-step-{step:08d}{part}.npz"
+        content = io.BytesIO()
         arrays = {name: value for name, value in vars(plan).items() if value is not None}
-        np.savez(path, **arrays)
+        np.savez(content, **arrays)
+        write(path, content.getbuffer(), "the plan")
         return path
-
-
-def resolve_config(
-    folder: RunFolder,
-    *,
-    recipe: str | None,
-    flags: Mapping[str, tuple[str, Any]],
-    settings: tuple[str, ...],
-    resume: bool,
-) -> Resolved[PretrainConfig]:
-    """The config of a new run, or of the one to go on with.
-
-    Args:
-        folder: the run's folder.
-        recipe: name or file; None: the run's own config when there is one, else the paper's.
-        flags: dotted key and value that each command line flag gives.
-        settings: texts `key=value`; they win over flags, flags over the recipe.
-        resume: go on with the run that the folder may hold.
-
-    Raises:
-        InputError: a bad recipe or setting; a folder that holds a run already; a resumed run that
-            is given another value of something that decides what is computed.
-    """
-    if folder.holds_run and not resume:
-        raise InputError(
-            f"--run {folder.path}: holds a run already; add --resume to go on with it, or choose "
-            "another folder"
-        )
-    by_flag = [(flag, {key: value}) for flag, (key, value) in flags.items()]
-    if not folder.config_file.exists():
-        return resolve([read_recipe(recipe or DEFAULT_RECIPE), *by_flag], settings)
-    own = (f"run {folder.path.name}", read_toml(folder.config_file))
-    asked = resolve([own if recipe is None else read_recipe(recipe), *by_flag], settings)
-    stored, wanted = resolve([own]).config.to_dict(), asked.config.to_dict()
-    for key in stored:
-        if stored[key] != wanted[key] and key not in RESUME_KEYS:
-            raise InputError(
-                f"{key} is {stored[key]!r} in the run {folder.path} and {wanted[key]!r} from "
-                f"{asked.sources[key]}: a resumed run keeps its settings; leave it away, or start "
-                "another run folder"
-            )
-    return asked

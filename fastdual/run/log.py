@@ -4,15 +4,15 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastdual.errors import FailureError, InputError
-from fastdual.run.checkpoint import write_atomically
+from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.files import append_line, read_lines, write
 from fastdual.run.reading import StepReport
 
 
@@ -20,30 +20,28 @@ class RunLog:
     """Appends events to `log.jsonl` and the numbers of training to TensorBoard, in a run's folder.
 
     Args:
-        folder: the run folder.
-        start_step: steps done; what an earlier process logged beyond them is dropped, because
+        folder: The run folder.
+        start_step: Steps done. Lines that an earlier process logged beyond them are dropped:
             those steps are about to be taken again.
-        wandb_project: where Weights & Biases gets the numbers too; None: it does not.
+        wandb_project: Project of Weights & Biases that gets the numbers too; None: none does.
+
+    Raises:
+        FailureError: The log cannot be written.
     """
 
     def __init__(self, folder: Path, *, start_step: int, wandb_project: str | None = None) -> None:
         self._path = folder / "log.jsonl"
         self._wandb = None if wandb_project is None else _wandb_run(folder, wandb_project)
+        if self._path.exists():
+            kept = (line for line in read_lines(self._path) if _step_of(line) <= start_step)
+            write(self._path, "".join(f"{json.dumps(line)}\n" for line in kept), "the log")
         with self._failures():
-            if self._path.exists():
-                lines = self._path.read_bytes().splitlines()
-                kept = b"".join(line + b"\n" for line in lines if _step_of(line) <= start_step)
-                write_atomically(self._path, kept)
-            # Unbuffered: a line is written whole when it is due, or fails then and there.
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115, closed by close()
             self._board: Any = _summary_writer(folder / "tensorboard", start_step + 1)
 
     def event(self, name: str, *, step: int, **values: Any) -> None:
-        """Write one JSON line: event, step, Unix time and values; what is not finite is null."""
+        """Append one JSON line: event, step, Unix time, values; one that is not finite is null."""
         line = {"event": name, "step": step, "time": round(time.time(), 3), **values}
-        text = json.dumps({key: _finite(value) for key, value in line.items()})
-        with self._failures():
-            self._file.write(f"{text}\n".encode())
+        append_line(self._path, {k: _finite(value) for k, value in line.items()}, "the log")
 
     def report(self, report: StepReport) -> None:
         """Log a reading of the training loop."""
@@ -62,8 +60,7 @@ class RunLog:
             self._wandb.log(named, step=report.step)
 
     def close(self) -> None:
-        """Flush both and let go of them."""
-        self._file.close()
+        """Flush TensorBoard and Weights & Biases."""
         with self._failures():
             self._board.close()
         if self._wandb is not None:
@@ -74,10 +71,8 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            raise FailureError(
-                f"{self._path.parent}: the log could not be written: {error.strerror}; free some "
-                "space and go on with --resume"
-            ) from error
+            why = f"the log could not be written: {why_not_written(error)}"
+            raise FailureError(f"{self._path.parent}: {why}") from error
 
 
 def _summary_writer(folder: Path, first_step: int) -> Any:
@@ -96,18 +91,15 @@ def require_wandb(project: str | None) -> None:
 
 
 def _wandb_run(folder: Path, project: str) -> Any:
-    """Wandb's side of a run: one for a folder, however often the run is resumed."""
+    """Return the run of wandb: one per folder, however often the run is resumed."""
     wandb: Any = import_module("wandb")
     number = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     return wandb.init(project=project, name=folder.name, id=number, resume="allow", dir=str(folder))
 
 
-def _step_of(line: bytes) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    # The last line of a killed run may be cut anywhere; a crash of the machine leaves any bytes.
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _step_of(line: Mapping[str, Any]) -> float:
+    step = line.get("step")
+    return step if isinstance(step, int) else math.inf
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from fastdual.run.reading import StepReport, estimate_steps
+from fastdual.run.reading import LOGGED_ONLY, SHARES, StepReport, estimate_steps
 
 # A file that stderr is redirected to cannot show a moving bar: it gets a line this often at most.
 _PLAIN_INTERVAL_SECONDS = 10.0
@@ -114,9 +114,9 @@ def describe_metrics(metrics: Mapping[str, float]) -> str:
     """Return losses as numbers and accuracies in per cent; the log has the rest."""
     words = []
     for name, value in metrics.items():
-        if name.endswith(("_top1", "_accuracy")):
+        if name in SHARES:
             words.append(f"{name.replace('_', ' ')} {value:.0%}")
-        elif not name.endswith(("_top5", "_norm")):
+        elif name not in LOGGED_ONLY:
             words.append(f"{name} {value:.3f}")
     return " ".join(words)
 

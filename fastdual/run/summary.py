@@ -1,6 +1,5 @@
 """The runs under a folder and how far each has come, read from what they logged."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdual.errors import InputError
+from fastdual.loaders.files import read_lines
+from fastdual.run.reading import SHARES
 
 LOG_NAME = "log.jsonl"
 # Deep enough for PROJECT/runs/GROUP/RUN; a tree of videos is not searched to its end.
@@ -18,15 +19,16 @@ _COLUMNS = ("loss", "clip_top1", "coherence_top1", "rank_accuracy", "spread")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as its log tells it.
+    """The log of a run in short.
 
     Attributes:
-        run: folder, relative to the one searched.
-        state: `complete`, `stopped` (by a signal), `failed` (the log says why), or `open`: under
-            way, or killed.
-        step, total_steps: how far it came, of how many steps; None: not logged.
-        idle_seconds: time since it last logged.
-        metrics: its last reading, by name.
+        run: Folder, relative to the one searched.
+        state: `complete`, `stopped` (by a signal), `failed` (the log says why), or `open`: still
+            running, or killed.
+        step: Steps done.
+        total_steps: Length of the run; None: not logged.
+        idle_seconds: Time since it last logged.
+        metrics: Its last reading, by name.
     """
 
     run: str
@@ -37,15 +39,15 @@ class RunSummary:
     metrics: Mapping[str, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def find_runs(folder: Path) -> list[RunSummary]:
-    """All runs in a folder, itself included, in the order of their names.
+    """Return all runs in a folder, itself included, in the order of their names.
 
     Raises:
-        InputError: no such folder, or no run in it.
+        InputError: No such folder, or no run in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name one that holds runs")
@@ -56,7 +58,12 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 
 def summarise(run: Path, *, name: str) -> RunSummary:
-    """Read the log of one run folder; lines cut by a kill are passed over."""
+    """Return what the log of a run folder says of it.
+
+    Args:
+        run: The folder.
+        name: What the summary calls it.
+    """
     path = run / LOG_NAME
     events = list(read_events(path))
     last = {event["event"]: event for event in events}
@@ -83,23 +90,18 @@ def summarise(run: Path, *, name: str) -> RunSummary:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """What a run logged, each with the name `event` and its `step`.
+    """Yield the events of a run's log, each with its name `event` and its `step`.
 
-    A kill may cut a line, a crash of the machine leaves anything: what is no event is passed over.
+    Lines that are no events are left out: a kill may cut a line, and a crash of the machine leaves
+    any bytes.
     """
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            known = isinstance(event, dict) and isinstance(event.get("event"), str)
-            if known and isinstance(event.get("step"), int):
-                yield event
+    for event in read_lines(path):
+        if isinstance(event.get("event"), str) and isinstance(event.get("step"), int):
+            yield event
 
 
 def describe_runs(runs: Sequence[RunSummary]) -> str:
-    """A table for people: one line a run; a metric that no run has gets no column."""
+    """Return a table for people, one line per run; a metric that no run has gets no column."""
     columns = [name for name in _COLUMNS if any(name in run.metrics for run in runs)]
     rows = [["run", "state", "steps", "last heard", *(name.replace("_", " ") for name in columns)]]
     for run in runs:
@@ -136,4 +138,4 @@ def _ago(seconds: float) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1%}" if name.endswith(("_top1", "_accuracy")) else f"{value:.4g}"
+    return f"{value:.1%}" if name in SHARES else f"{value:.4g}"

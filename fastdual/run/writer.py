@@ -1,79 +1,69 @@
-"""Writing beside the training step: a copy of the state, and a thread that puts it on the disk."""
+"""Writing checkpoints beside the training step: a copy of the state, and a thread for the disk."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def snapshot(state: Any) -> Any:
-    """A copy of nested dicts, lists and tensors that later steps cannot change.
+def copy_state(state: Any) -> Any:
+    """Return a copy of nested dicts, lists and tensors that later steps cannot change.
 
-    Tensors are copied where they are: on a GPU that is queued, and the host goes on.
+    Tensors are copied where they are: on a GPU the copy is queued, and the host goes on.
     """
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, dict):
-        return {key: snapshot(value) for key, value in state.items()}
+        return {key: copy_state(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(snapshot(value) for value in state)
+        return type(state)(copy_state(value) for value in state)
     return state
 
 
 class CheckpointWriter:
-    """Runs one piece of writing at a time in a thread; what fails there is raised to the caller."""
+    """Runs one piece of writing at a time in a thread; its failure is raised to the caller.
+
+    A process that ends by itself finishes the piece first.
+    """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastdual-checkpoint")
+        self._last: Future[None] | None = None
 
     def start(self, write: Callable[[], None]) -> None:
-        """Begin to write, as soon as the piece before is done.
+        """Start writing, as soon as the piece before is done.
 
         Raises:
-            Exception: what the piece before ended with.
+            Exception: What the piece before ended with.
         """
         self.wait()
-        copied = _mark_copies()
-
-        def run() -> None:
-            try:
-                with _aside(copied):
-                    write()
-            except Exception as error:  # it belongs to whoever waits
-                self._failure = error
-
-        # No daemon: a process that ends by itself finishes its checkpoint first.
-        self._thread = threading.Thread(target=run, name="fastdual-checkpoint")
-        self._thread.start()
+        self._last = self._thread.submit(_write_aside, write, _mark_copies())
 
     def join(self) -> None:
-        """Wait until nothing is being written, and leave a failure for `wait`."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait until nothing is being written, and keep a failure for `wait`."""
+        if self._last is not None:
+            wait([self._last])
 
     def wait(self) -> None:
         """Wait until nothing is being written.
 
         Raises:
-            Exception: what the writing ended with.
+            Exception: What the writing ended with.
         """
-        self.join()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
     def check(self) -> None:
         """Raise what the writing ended with, if it has ended so; does not wait."""
-        if self._failure is not None:
+        if self._last is not None and self._last.done():
             self.wait()
 
 
 def _mark_copies() -> torch.cuda.Event | None:
-    """The moment on the GPU at which all copies asked for so far are made."""
+    """Return the moment on the GPU at which all copies queued so far are made."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -81,10 +71,11 @@ def _mark_copies() -> torch.cuda.Event | None:
     return event
 
 
-def _aside(copied: torch.cuda.Event | None) -> Any:
-    """A CUDA stream of this thread's own after that moment, so that training is not queued upon."""
+def _write_aside(write: Callable[[], None], copied: torch.cuda.Event | None) -> None:
+    """Write from a CUDA stream of its own after that moment, so that training does not wait."""
     stream = None
     if copied is not None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_event(copied)
-    return torch.cuda.stream(stream)
+    with torch.cuda.stream(stream):
+        write()

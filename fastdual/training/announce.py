@@ -1,67 +1,93 @@
-"""What a pretraining run is going to do, in a few lines for people."""
+"""What a run is going to do, in a few lines for people."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from fastdual.config.recipe import Resolved
-from fastdual.config.sections import PretrainConfig
-from fastdual.distributed.team import World
-from fastdual.loaders.index import VideoIndex
+from fastdual.config import FinetuneConfig
+from fastdual.config.sections import PretrainConfig, TrainingConfig
+from fastdual.distributed.world import World
 from fastdual.training.execution import Execution
-from fastdual.training.loop import Training
+from fastdual.training.task import Start
 
 
-def describe_run(
-    index: VideoIndex,
-    training: Training,
-    resolved: Resolved[PretrainConfig],
-    execution: Execution,
-    split: str | None,
-    restored: Path | None,
-    world: World,
-) -> list[str]:
-    """What is going to be done, for people: data, model, device, settings."""
-    config, loader = resolved.config, training.loader
-    clip = config.clip
+def describe_pretraining(config: PretrainConfig, start: Start) -> list[str]:
+    """Return lines on data, decoder, clips, model, device, processes, settings and place."""
+    index, split, training = start.index, start.split, start.training
     videos = f"all {len(index)} videos" if split is None else f"{len(index.split(split))} videos"
     chosen = "" if split is None else f" of the split {split!r} ({len(index)} in the index)"
     num_weights = sum(weight.numel() for weight in training.model.parameters())
-    where = f"goes on from {restored} at step {training.step}" if restored else "starts at step 0"
+    recomputed = config.run.recompute_activations == "on"
+    from_file = f"goes on from {start.restored}" if start.restored else "starts"
     return [
-        f"data      {videos}{chosen}; {len(loader)} batches of {config.data.batch_size} per epoch",
-        f"decode    {loader.decode_choice.decoder}: {loader.decode_choice.reason}",
-        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
-        f"{clip.crop_size}x{clip.crop_size}, {clip.num_segments} segments",
+        f"data      {videos}{chosen}; {_batches(config, start)}",
+        _decoder(start),
+        f"{_clips(config)}, {config.clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
         f"objective {config.loss.objective}",
-        f"compute   {execution.describe()}"
-        + (", activations computed twice" if config.run.recompute_activations == "on" else ""),
-        *describe_processes(world, execution, config),
-        f"settings  {describe_origins(resolved)}",
-        f"run       {where} of {training.total_steps} ({config.schedule.epochs} epochs)",
+        f"compute   {start.execution.describe()}"
+        + (", activations computed twice" if recomputed else ""),
+        *describe_processes(start.world, start.execution, config),
+        f"settings  {describe_origins(config.to_dict(), start.sources)}",
+        f"run       {from_file} at {_place(config, start)}",
     ]
 
 
-def describe_processes(world: World, execution: Execution, config: PretrainConfig) -> list[str]:
-    """How many processes, how they talk and what each takes; nothing to say of a single one."""
+def describe_finetuning(config: FinetuneConfig, start: Start) -> list[str]:
+    """Return lines on data, decoder, clips, model, device and place."""
+    trained = "classifier alone, backbone frozen" if config.model.freeze else "all weights"
+    return [
+        f"data      {len(start.index.class_names)} classes; {_batches(config, start)}; tested on "
+        f"{config.test.split!r} by {config.clip.clips_per_video} clips per video",
+        _decoder(start),
+        _clips(config),
+        f"model     {config.model.backbone} from {config.model.weights[:24]}; trained: {trained}",
+        f"compute   {start.execution.describe()}",
+        f"run       {'goes on' if start.restored else 'starts'} at {_place(config, start)}",
+    ]
+
+
+def _batches(config: TrainingConfig, start: Start) -> str:
+    return f"{len(start.training.loader)} batches of {config.data.batch_size} per epoch"
+
+
+def _decoder(start: Start) -> str:
+    choice = start.training.loader.decode_choice
+    return f"decode    {choice.decoder}: {choice.reason}"
+
+
+def _clips(config: TrainingConfig) -> str:
+    clip = config.clip
+    return (
+        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
+        f"{clip.crop_size}x{clip.crop_size}"
+    )
+
+
+def _place(config: TrainingConfig, start: Start) -> str:
+    training = start.training
+    return f"step {training.step} of {training.total_steps} ({config.schedule.epochs} epochs)"
+
+
+def describe_processes(world: World, execution: Execution, config: TrainingConfig) -> list[str]:
+    """Return how many processes there are, how they talk and what each takes; [] for one."""
     if world.size == 1:
         return []
     library = "NCCL" if execution.is_cuda else "gloo"
     return [
         f"processes {world.size} ({world.local_size} on this machine) over {library}, "
-        f"{config.data.batch_size // world.size} videos each; batch norm over all of them; who "
-        f"does not answer for {config.run.timeout_seconds} s is given up"
+        f"{config.data.batch_size // world.size} videos each; batch norm over all of them; a "
+        f"process that does not answer for {config.run.timeout_seconds} s is given up"
     ]
 
 
-def describe_origins(resolved: Resolved[PretrainConfig]) -> str:
-    """The recipe, and every value that the command line gave, by what gave it."""
+def describe_origins(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """Return the recipe, and every value that the command line gave, with what gave it."""
     recipes, given = [], []
-    for key, origin in resolved.sources.items():
-        value = resolved.config.to_dict()[key]
+    for key, origin in sources.items():
         if origin == "--set":
-            given.append(f"{key}={value}")
+            given.append(f"{key}={values[key]}")
         elif origin.startswith("--"):
-            given.append(f"{origin} {value}")
+            given.append(f"{origin} {values[key]}")
         elif origin != "default" and origin not in recipes:
             recipes.append(origin)
     return ", ".join(recipes) + "".join(f"; {text}" for text in given)

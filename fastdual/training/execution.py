@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fastdual.config.sections import RunConfig
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 
 # Values of run.compile, and what torch calls them.

@@ -1,8 +1,7 @@
 """The training loop, shared by pretraining and fine-tuning.
 
-The loop knows steps, state and time. What a step computes is handed to it as `Training.compute`,
-and who hears of it as a `Keeper`. Nothing in a step waits for the device: metrics are read every
-few steps.
+The loop knows steps, state and time. `Training.compute` says what a step computes, and a `Keeper`
+gets the results. Nothing in a step waits for the device: metrics are read every few steps.
 """
 
 import math
@@ -33,8 +32,8 @@ class StepOutput:
 
     Attributes:
         loss: 0-d, with its graph.
-        metrics: detached, 0-d, by name.
-        finish_backward: what is left to do for the gradients once the loss has gone backward.
+        metrics: Detached, 0-d, by name.
+        finish_backward: Completes the gradients after the backward of the loss.
     """
 
     loss: Tensor
@@ -42,7 +41,7 @@ class StepOutput:
     finish_backward: Callable[[], None] | None = None
 
     def backward(self) -> None:
-        """Give every weight its gradient."""
+        """Compute the gradient of every weight."""
         self.loss.backward()  # type: ignore[no-untyped-call]
         if self.finish_backward is not None:
             self.finish_backward()
@@ -53,16 +52,16 @@ class Training:
     """Everything that a step changes, hence everything that a checkpoint holds.
 
     Attributes:
-        model: the network; saved and loaded under its own names, never as compiled.
-        objective: the losses, with whatever state they keep.
-        optimiser: over the weights of both.
-        loader: yields batches and knows its place in the order.
-        compute: from a batch to a loss, through the (compiled) model and the objective.
-        rate: learning rate by step.
-        total_steps: length of the run.
-        max_gradient_norm: gradients are scaled down to it; None: never.
-        average: replaces gradients, in place, by their means over processes; None: one process.
-        step: steps done.
+        model: The network; saved and loaded under its own names, never as compiled.
+        objective: The losses, with whatever state they keep.
+        optimiser: Over the weights of both.
+        loader: Yields batches and knows its place in the order.
+        compute: From a batch to a loss, through the (compiled) model and the objective.
+        rate: Learning rate by step.
+        total_steps: Length of the run.
+        max_gradient_norm: Gradients are scaled down to it; None: never.
+        average: Replaces gradients, in place, by their means over processes; None: one process.
+        step: Steps done.
     """
 
     model: nn.Module
@@ -79,7 +78,7 @@ class Training:
     STATE: ClassVar[tuple[str, ...]] = ("step", "model", "objective", "optimiser", "order", "rng")
 
     def state_dict(self) -> dict[str, Any]:
-        """The state after `step` steps, of tensors and plain values; its keys are STATE."""
+        """Return the state after `step` steps, of tensors and plain values; its keys are STATE."""
         device = next(self.model.parameters()).device
         rng = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
@@ -94,7 +93,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state whose model and objective have the layout of these."""
+        """Continue from a state of a model and an objective with this layout."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
@@ -111,7 +110,7 @@ class Training:
 
 
 class Keeper(Protocol):
-    """Who keeps what a run produces."""
+    """Keeps what a run produces."""
 
     def meet(self) -> None:
         """Wait on the host until all processes have taken the step."""
@@ -126,7 +125,7 @@ class Keeper(Protocol):
         """Wait until all checkpoints are written."""
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
-        """Write the plan of a batch for replay; returns the file."""
+        """Write the plan of a batch for replay, and return the file."""
 
 
 def train(
@@ -139,11 +138,18 @@ def train(
 ) -> bool:
     """Take steps until the run is complete or `should_stop` says so; both end with a checkpoint.
 
+    Args:
+        training: The state, changed in place.
+        keeper: Gets readings, states and plans.
+        log_every_steps: Steps between two readings.
+        checkpoint_every_steps: Steps between two checkpoints.
+        should_stop: Called after each step.
+
     Returns:
         Whether the run is complete.
 
     Raises:
-        FailureError: a loss or gradient was not finite; nothing after it is saved.
+        FailureError: A loss or gradient was not finite; nothing after it is saved.
     """
     meter = _Meter(training)
     early_readings = estimate_steps(training.step, training.total_steps)
@@ -158,8 +164,9 @@ def train(
             logging = training.step % log_every_steps == 0 or training.step in early_readings
             # Read before saving, so that weights that are not finite never reach a checkpoint.
             if saving or logging:
-                # Reading waits for the device, and that for the others' without an end: whoever
-                # hangs has to be missed here, where he is named.
+                # Reading metrics blocks until this device is done, and a collective on it can
+                # block forever. So meet on the host first: that wait has a time limit, and its
+                # error names the ranks that did not come.
                 keeper.meet()
                 keeper.report(meter.read(keeper))
             if saving:
@@ -171,7 +178,7 @@ def train(
 
 
 def take_step(training: Training, batch: ClipBatch) -> StepOutput:
-    """One step: rate, forward, backward, update. Nothing in it waits for the device."""
+    """Take one step: rate, forward, backward, update. Nothing in it waits for the device."""
     optimiser = training.optimiser
     for group in optimiser.param_groups:
         group["lr"] = training.rate(training.step)

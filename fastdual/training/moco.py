@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.functional import contrastive_loss_with_metrics, shuffle_rank_loss_with_metrics
 from fastdual.kernels.dispatch import Backend
+from fastdual.kernels.objective import Part
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.model.dual import normalise
 from fastdual.training.collapse import embedding_spread
 from fastdual.training.loop import StepOutput
-from fastdual.training.objective import PARTS
 
 
 class KeyQueue(nn.Module):
@@ -67,12 +67,12 @@ class MoCoObjective(nn.Module):
     def __init__(self, config: PretrainConfig, model: nn.Module) -> None:
         super().__init__()
         self.config, self.momentum = config.loss, config.moco.momentum
-        self.parts = PARTS[config.loss.objective]
+        self.parts = config.loss.objective.parts
         self.momentum_encoder: nn.Module = copy.deepcopy(model).requires_grad_(False)
         size = config.moco.queue_size
         # Drawn on the CPU: the same numbers whatever the device.
         self.clip_queue = KeyQueue(normalise(torch.randn(size, config.model.clip_dim)))
-        if "coherence" in self.parts:
+        if Part.COHERENCE in self.parts:
             shape = (size, config.clip.num_segments, config.model.segment_dim)
             self.segment_queue = KeyQueue(normalise(torch.randn(shape)).mean(dim=1))
 
@@ -98,7 +98,7 @@ class MoCoObjective(nn.Module):
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         contrasts = {"clip": (clip[:, 0], clip[:, 1], self.clip_queue)}
-        if "coherence" in self.parts:
+        if Part.COHERENCE in self.parts:
             means = segments[:, :2].mean(dim=2)
             contrasts["coherence"] = (means[:, 0], means[:, 1], self.segment_queue)
         for part, (query, view, queue) in contrasts.items():
@@ -111,7 +111,7 @@ class MoCoObjective(nn.Module):
             metrics[f"{part}_top1"] = result.top1.float().mean()
             metrics[f"{part}_top5"] = result.top5.float().mean()
             queue.push(gather_rows(key))
-        if "rank" in self.parts:
+        if Part.RANK in self.parts:
             losses["rank"], metrics["rank_accuracy"] = shuffle_rank_loss_with_metrics(
                 torch.cat([segments[:, 0], segments[:, 2]]),
                 segments[:, 3].repeat(2, 1, 1),

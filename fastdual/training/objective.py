@@ -11,13 +11,6 @@ from fastdual.losses import DualVarianceLoss
 from fastdual.training.collapse import embedding_spread
 from fastdual.training.loop import StepOutput
 
-# What each objective computes; the parts that one leaves out are not worth a column in a log.
-PARTS = {
-    "clip": ("clip",),
-    "clip+rank": ("clip", "rank"),
-    "clip+rank+coherence": ("clip", "rank", "coherence"),
-}
-
 
 class SimCLRObjective(nn.Module):
     """The paper's losses with the other videos of the batch as negatives, those of all processes.
@@ -30,7 +23,6 @@ class SimCLRObjective(nn.Module):
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
-        self.parts = PARTS[config.objective]
         self.loss = DualVarianceLoss(
             objective=config.objective,
             backend=config.backend,
@@ -53,9 +45,5 @@ class SimCLRObjective(nn.Module):
             video_ids: [B]; two slots that show the same video are positives of each other.
         """
         result = self.loss(clip, segments, permutation, video_ids)
-        metrics = {
-            name: value.detach()
-            for name, value in result._asdict().items()
-            if name.split("_")[0] in self.parts
-        }
+        metrics = {name: value.detach() for name, value in result.measured().items()}
         return StepOutput(result.total, metrics | {"spread": embedding_spread(clip[:, 0])})

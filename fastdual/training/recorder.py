@@ -15,7 +15,6 @@ from fastdual.run.progress import ProgressLine
 from fastdual.run.reading import StepReport
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.loop import Training
-from fastdual.training.schedule import gather_state
 
 
 class AgreedStop:
@@ -66,7 +65,6 @@ class RunKeeper:
                 warnings.warn(warning, stacklevel=2)
 
     def save(self, training: Training) -> None:
-        gather_state(training.optimiser)
         if self.log is not None:
             state = {**training.state_dict(), **self.constants}
             note = partial(self.log.event, "checkpoint", step=training.step)

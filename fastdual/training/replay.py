@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.backbones.custom import check_named
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan
-from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights
-from fastdual.run.folder import RunFolder, resolve_config
+from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
-from fastdual.training.pretrain import choose_split, create_loader, create_training
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.resume import resolve_pretrain
+from fastdual.training.start import choose_split, create_loader, create_model, create_training
 
 _PLAN_NAME = re.compile(r"plan-step-(\d+)(?:-rank-(\d+))?\.npz")
 _SHOWN = 3
@@ -50,18 +51,17 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
     folder = RunFolder(plan_file.absolute().parent)
     if not folder.config_file.is_file():
         raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
-    config = resolve_config(folder, recipe=None, flags={}, settings=(), resume=True).config
+    config = resolve_pretrain(folder, recipe=None, flags={}, settings=(), resume=True).config
     check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
     execution = replace(choose_execution(config.run), compile_mode=None)
-    split, world = choose_split(index, config.data.split), World()
-    torch.manual_seed(config.run.seed)
-    model = create_model(config)
+    task, split = Pretraining(config), choose_split(index, config.data.split)
+    model = create_model(task)
     with TemporaryDirectory() as aside, ExitStack() as stack:
         # Videos that fail are noted aside, for the run has them in its own list.
-        loader = create_loader(index, split, config, execution, world, RunFolder(Path(aside)))
+        loader = create_loader(index, split, config, execution, World(), RunFolder(Path(aside)))
         stack.callback(loader.close)
-        training = create_training(model, loader, config, execution)
+        training = create_training(task, model, loader, execution)
         start = _load_before(training, folder, step, index)
         batch = _batch_of(training, step)
         part = batch.plan[rank * len(saved) : (rank + 1) * len(saved)]

@@ -53,7 +53,7 @@ def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
 
 
 def create_optimiser(
-    module: nn.Module, config: OptimiserConfig, *, fused: bool, several: bool = False
+    module: nn.Module, config: OptimiserConfig, *, fused: bool
 ) -> torch.optim.Optimizer:
     """The optimiser of a config over all weights of a module.
 
@@ -63,8 +63,7 @@ def create_optimiser(
     Args:
         module: what is trained.
         config: name and constants.
-        fused: one kernel for all weights (CUDA; LARS has none, and sharded state cannot resume it).
-        several: there are other processes, with which `shard_state` shares the state out.
+        fused: one kernel for all weights (CUDA; LARS has none).
     """
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
@@ -74,18 +73,6 @@ def create_optimiser(
     else:
         kind = LARS if config.name == "lars" else torch.optim.SGD
         options["momentum"] = config.momentum
-    if several and config.shard_state == "on":
-        # Its package compiles dozens of functions when it is imported, which few runs need.
-        from torch.distributed.optim import ZeroRedundancyOptimizer
-
-        return ZeroRedundancyOptimizer(weights, kind, **options)
     if kind is not LARS:
         options["fused"] = fused
     return kind(weights, **options)
-
-
-def gather_state(optimiser: torch.optim.Optimizer) -> None:
-    """Make rank 0's `optimiser.state_dict()` whole; every process must call it before."""
-    consolidate = getattr(optimiser, "consolidate_state_dict", None)  # a ZeroRedundancyOptimizer
-    if consolidate is not None:
-        consolidate()

@@ -7,9 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.loaders.loader import ClipBatch
-from fastdual.model.dual import DualModel
 from fastdual.training.chunks import ChunkedEmbeddings, embed_without_graph
 from fastdual.training.execution import Execution
 from fastdual.training.loop import StepOutput
@@ -21,7 +20,7 @@ Objective = SimCLRObjective | MoCoObjective
 Embeddings = tuple[Tensor, ...]
 
 
-def create_objective(config: PretrainConfig, model: DualModel) -> Objective:
+def create_objective(config: PretrainConfig, model: nn.Module) -> Objective:
     """The objective of a config; MoCo's copies the model as it is now."""
     if config.model.framework == "moco":
         return MoCoObjective(config, model)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual._version import __version__
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.loaders.files import write
 from fastdual.model.encoder import VideoEncoder

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastdual.backbones import create_backbone
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.loaders.files import sha256_of
 from fastdual.model.encoder import VideoEncoder

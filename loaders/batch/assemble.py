@@ -1,8 +1,7 @@
 """From positions in the epoch's order to finished batches: plan, decode, replace the bad, augment.
 
 Work is cut into chunks of a few videos. While the graph augments one chunk, workers decode the
-next ones, also those of the next batch and the next epoch; the number of videos under way is
-bounded.
+next ones, also of the next batch and epoch; the number of videos under way is bounded.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Only what was indexed is decoded: bytes that were altered since are an error and
 picture. SHA-256 takes far less time than decoding.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Decoded frames (av.VideoFrame) to upright RGB planes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

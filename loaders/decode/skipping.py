@@ -13,8 +13,6 @@ out bit for bit as they would. Everything assumed is checked against what comes 
 does not hold, `SeekError` sends the reader the sure way: decoding all from the start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -6,8 +6,6 @@ not decode cleanly is refused (`VideoError`), so that a damaged picture is never
 one. Call this in a worker process (`loaders.pool`): libav may crash or hang on a damaged file.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager

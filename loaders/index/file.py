@@ -1,7 +1,5 @@
 """Indexes as files: read one (or that of a pack), write one, compare it with its videos."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

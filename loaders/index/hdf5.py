@@ -11,8 +11,6 @@ dataset may claim any size without having it, unfold from a few bytes, lie in an
 link to one, or hold pointers. None of that is followed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -35,6 +33,51 @@ UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeE
 T = TypeVar("T")
 _MAX_BYTES = 1 << 36
 _PLAIN_LAYOUTS = (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+
+
+class Tables:
+    """Reads the arrays of an open HDF5 file, in all no more bytes than it has.
+
+    Args:
+        file: The open file.
+        num_bytes: What its arrays take; each is read once, so that this bounds the memory.
+    """
+
+    def __init__(self, file: Any, num_bytes: int) -> None:
+        self._file, self._left = file, num_bytes
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a dataset.
+
+        Raises:
+            KeyError: There is none in this file itself.
+            ValueError: It is not stored as plain numbers, or is larger than the file.
+        """
+        parts = name.split("/")
+        for depth in range(1, len(parts) + 1):
+            link = self._file.get("/".join(parts[:depth]), getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise KeyError(f"{name} is missing or a link")
+        dataset = self._file[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"{name} is not a table")
+        creation = dataset.id.get_create_plist()
+        is_plain = creation.get_layout() in _PLAIN_LAYOUTS and not creation.get_external_count()
+        if not is_plain or dataset.dtype.kind not in "iuf" or dataset.shape is None:
+            raise ValueError(f"{name} is not stored as plain numbers")
+        if dataset.nbytes != dataset.id.get_storage_size() or dataset.nbytes > self._left:
+            raise ValueError(f"{name} claims {dataset.nbytes:,} bytes, which are not there")
+        self._left -= dataset.nbytes
+        values: NDArray[Any] = dataset[()]
+        return values
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return what `write_texts` stored; raises as `array` does."""
+        blob, offsets = self.array(f"{name}/bytes").tobytes(), self.array(f"{name}/offsets")
+        if offsets.ndim != 1 or offsets.dtype != "i8" or np.any(np.diff(offsets, prepend=0) < 0):
+            raise ValueError(f"the offsets of {name} are wrong")
+        ends = offsets.tolist()
+        return tuple(os.fsdecode(blob[a:b]) for a, b in zip(ends, ends[1:], strict=False))
 
 
 @dataclass(frozen=True)
@@ -86,21 +129,22 @@ class Container:
                 f"fastdual reads {self.version}: {self.remedy}"
             )
 
-    def encode(self, fill: Callable[[Any], None]) -> bytes:
-        """Return the contents of a file; `fill` puts its arrays into the open HDF5 file."""
-        stream = io.BytesIO()
-        with h5py.File(stream, "w", userblock_size=USER_BLOCK) as file:
-            fill(file)
-        body = stream.getbuffer()[USER_BLOCK:]
-        return self.header(hashlib.sha256(body).hexdigest()).ljust(USER_BLOCK, b"\0") + body
-
     def write(self, path: Path, fill: Callable[[Any], None]) -> None:
-        """Write a file whole or not at all; arguments as in `encode`.
+        """Write a file whole or not at all.
+
+        Args:
+            path: The file.
+            fill: Puts its arrays into the open HDF5 file.
 
         Raises:
             FailureError: It cannot be written, for instance because the disk is full.
         """
-        write(path, self.encode(fill), f"the {self.noun.partition(' ')[2]}")
+        stream = io.BytesIO()
+        with h5py.File(stream, "w", userblock_size=USER_BLOCK) as file:
+            fill(file)
+        body = stream.getbuffer()[USER_BLOCK:]
+        header = self.header(hashlib.sha256(body).hexdigest()).ljust(USER_BLOCK, b"\0")
+        write(path, header + body, f"the {self.noun.partition(' ')[2]}")
 
     def read(self, path: Path, decode: Callable[[Any, Tables], T]) -> T:
         """Read a file whose checksum fits.
@@ -132,51 +176,6 @@ class Container:
         if len(content) <= USER_BLOCK or not content.startswith(self.header(digest)):
             raise InputError(f"{self.named(path)} is truncated or was altered; {self.remedy}")
         return content
-
-
-class Tables:
-    """Reads the arrays of an open HDF5 file, in all no more bytes than it has.
-
-    Args:
-        file: The open file.
-        num_bytes: What its arrays take; each is read once, so that this bounds the memory.
-    """
-
-    def __init__(self, file: Any, num_bytes: int) -> None:
-        self._file, self._left = file, num_bytes
-
-    def array(self, name: str) -> NDArray[Any]:
-        """Return a dataset.
-
-        Raises:
-            KeyError: There is none in this file itself.
-            ValueError: It is not stored as plain numbers, or is larger than the file.
-        """
-        parts = name.split("/")
-        for depth in range(1, len(parts) + 1):
-            link = self._file.get("/".join(parts[:depth]), getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise KeyError(f"{name} is missing or a link")
-        dataset = self._file[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"{name} is no table")
-        creation = dataset.id.get_create_plist()
-        is_plain = creation.get_layout() in _PLAIN_LAYOUTS and not creation.get_external_count()
-        if not is_plain or dataset.dtype.kind not in "iuf" or dataset.shape is None:
-            raise ValueError(f"{name} is not stored as plain numbers")
-        if dataset.nbytes != dataset.id.get_storage_size() or dataset.nbytes > self._left:
-            raise ValueError(f"{name} claims {dataset.nbytes:,} bytes, which are not there")
-        self._left -= dataset.nbytes
-        values: NDArray[Any] = dataset[()]
-        return values
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return what `write_texts` stored; raises as `array` does."""
-        blob, offsets = self.array(f"{name}/bytes").tobytes(), self.array(f"{name}/offsets")
-        if offsets.ndim != 1 or offsets.dtype != "i8" or np.any(np.diff(offsets, prepend=0) < 0):
-            raise ValueError(f"the offsets of {name} are wrong")
-        ends = offsets.tolist()
-        return tuple(os.fsdecode(blob[a:b]) for a, b in zip(ends, ends[1:], strict=False))
 
 
 def write_texts(file: Any, name: str, texts: Sequence[str]) -> None:

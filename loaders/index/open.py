@@ -1,7 +1,5 @@
 """The index of a set of videos: opened, whatever the user named; verified; described."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -13,8 +13,6 @@ their final place; `finish` puts the header and the tables around them.
 A manifest is a pack without data: its videos lie in shards, each a pack on its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io
@@ -160,7 +158,7 @@ def check_shards(packed: Packed) -> None:
             )
         if read_shard(shard.file) != shard:
             raise InputError(
-                f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
+                f"the shard {shard.file} belongs to another pack, or was made again: bring the "
                 "right one, or pack again"
             )
 

@@ -1,7 +1,5 @@
 """Paths: which files are videos, which paths of a list may be followed, what may be written."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

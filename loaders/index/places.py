@@ -1,7 +1,5 @@
 """Where the videos of a pack lie: in its shards, each a run of bytes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self

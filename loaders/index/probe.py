@@ -5,8 +5,6 @@ tried: what follows a seek must be the very pictures of the full decode. This ru
 process of `loaders.pool`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from collections.abc import Iterator
@@ -42,24 +40,15 @@ _MAX_FPS = 10_000
 
 @dataclass
 class _Decoded:
-    """What one pass over the frames leaves behind.
-
-    Attributes:
-        num_frames, size, rotation: As in `Video`.
-        pts: Per frame; None where it has none.
-        keys: Numbers of the key frames.
-        checksums: By frame number, of the frames at which a tried seek is checked.
-        packets: Byte offset of the keyframe packets, by pts.
-        num_packets: All that are not empty.
-    """
+    """What one pass over the frames leaves behind."""
 
     num_frames: int = 0
     size: tuple[int, int] = (0, 0)
     rotation: int = 0
     pts: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
-    checksums: dict[int, int] = field(default_factory=dict)
-    packets: dict[int, int] = field(default_factory=dict)
+    checksums: dict[int, int] = field(default_factory=dict)  # of frames that seeks are checked at
+    packets: dict[int, int] = field(default_factory=dict)  # pts to offset of the keyframe packets
     num_packets: int = 0
 
 

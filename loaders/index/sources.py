@@ -4,8 +4,6 @@ Nothing is opened here but lists. Paths that come out of a list are text from so
 must stay inside the root.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator

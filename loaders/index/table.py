@@ -1,7 +1,5 @@
 """The index of a set of videos as it is used: arrays with one row per video."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The index of a pack: that of what was packed, with what is known of the new bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Putting the packs of several jobs together: a manifest over their files, checked for gaps."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,10 +1,8 @@
 """`fastdual pretrain` as its users meet it: what it prints, what it writes, and how it refuses."""
 
 import contextlib
-import json
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -20,17 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastdual.commands.pretrain import command
 from fastdual.commands.shared.launching import LAUNCH_OPTIONS
+from fastdual.config import resolve
 from fastdual.config.recipe import read_toml
-from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.loaders.index import load_index
-from fastdual.model.dual import create_model
-from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint
-from fastdual.run.folder import RunFolder
+from fastdual.run.checkpoint import find_checkpoint
 from fastdual.weights.load import load_network
-from tests.loaders.clips import encode
 from tests.runs import (
-    QUICK,
     arguments,
+    assert_refused,
     invoke,
     read_log,
     start,
@@ -50,20 +44,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def cache_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def assert_refused(args: list[str], *words: str, code: int = 2) -> None:
-    """One line that says the words, the right exit code, no traceback, and no run folder made."""
-    run = Path(args[args.index("--run") + 1])
-    before = sorted(run.rglob("*")) if run.is_dir() else None
-    result = invoke(args)
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    for word in words:
-        assert word in error[0]
-    assert (sorted(run.rglob("*")) if run.is_dir() else None) == before
 
 
 def test_options_are_few_and_frozen() -> None:
@@ -211,111 +191,6 @@ def test_a_recipe_that_is_not_there_or_not_toml_is_refused(index: Path, tmp_path
     bad = tmp_path / "bad.toml"
     bad.write_text("[data\n")
     assert_refused([*args, str(bad)], "bad.toml", "not valid TOML")
-
-
-def test_memory_that_runs_out_is_told_and_leaves_no_run(index: Path, tmp_path: Path) -> None:
-    # More than a process can address, so that it fails however freely the system promises memory.
-    queue = {"model__framework": "moco", "moco__queue_size": 10**12}
-    args = arguments(index, tmp_path / "run", **queue)
-    assert_refused(args, "cpu: out of memory (tried to allocate", "smaller --batch-size", code=1)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_folder_that_is_a_file_busy_or_not_to_be_written_is_refused(
-    index: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    assert_refused(arguments(index, tmp_path / "file"), "is a file")
-    # Not even root writes there.
-    refused = "cannot be written: No such file or directory; choose another folder"
-    assert_refused(arguments(index, Path("/proc/run")), refused, code=1)
-    config = resolve([], [f"{key}={value}" for key, value in QUICK.items()])
-    with RunFolder(tmp_path / "run").claimed(config):
-        args = arguments(index, tmp_path / "run", "--resume")
-        assert_refused(args, "another process is training")
-
-
-def test_a_checkpoint_of_another_model_is_refused(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    args = arguments(index, run, "--resume")
-    assert invoke(args).exit_code == 0
-    newest = find_checkpoint(run)
-    state = torch.load(newest, weights_only=True)
-    other: PretrainConfig = resolve([], ["model.backbone=tiny", "model.clip_dim=9"]).config
-    save_checkpoint(newest, {**state, "model": create_model(other).state_dict()})
-    assert_refused(args, "weights of another model: clip_head.2.weight is [9, 128] there")
-
-
-def test_a_checkpoint_of_another_torch_is_gone_on_with_and_said(
-    index: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    args = arguments(index, run, "--resume")
-    assert invoke(args).exit_code == 0
-    newest = find_checkpoint(run)
-    state = torch.load(newest, weights_only=True)
-    save_checkpoint(newest, {**state, "versions": {**state["versions"], "torch": "1.0"}})
-    result = invoke(args)
-    assert result.exit_code == 0
-    assert "was written under torch 1.0" in result.stderr
-
-
-def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(
-    index: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    args = arguments(index, run, "--resume", run__checkpoint_every_steps=1, schedule__epochs=200)
-    process = start(args)
-    wait_for_steps(process, run, 1)
-    process.terminate()
-    process.communicate(timeout=120)
-    kept = {path: path.read_bytes() for path in list_checkpoints(run / "checkpoints")}
-
-    process = start(args)
-    # Less than a checkpoint, more than everything else that a run writes.
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1, stderr
-    assert "the checkpoint could not be written" in stderr
-    assert "free some space and go on with --resume" in stderr
-    assert "Traceback" not in stderr
-    assert read_log(run, "failed")[0]["reason"] in stderr
-    left = {p: p.read_bytes() for p in (run / "checkpoints").iterdir()}
-    assert left == kept
-
-
-def test_a_loss_that_is_not_finite_is_a_failure_with_a_remedy(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    result = invoke(arguments(index, run, optimiser__learning_rate=1e38))
-    assert result.exit_code == 1
-    assert "is not finite" in result.stderr
-    assert "optimiser.learning_rate" in result.stderr
-    assert len(list(run.glob("plan-step-*.npz"))) == 1
-    assert "is not finite" in json.loads((run / "log.jsonl").read_text().splitlines()[-1])["reason"]
-    assert " failed " in invoke(["runs", str(run)]).stdout
-    assert list_checkpoints(run / "checkpoints") == []
-
-
-def test_a_video_that_breaks_during_the_run_is_named_and_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    index = write_index(tmp_path / "data", count=8)
-    victim = load_index(index).path(3)
-    victim.write_bytes(bytes(victim.stat().st_size))
-    run = tmp_path / "run"
-    result = invoke(arguments(index, run))
-    assert result.exit_code == 0, result.output
-    assert str(victim) in caplog.text
-    assert victim.name in (run / "quarantine.jsonl").read_text()
-
-
-def test_a_video_of_one_frame_trains_like_any_other(tmp_path: Path) -> None:
-
-    encode(tmp_path / "videos" / "one.mp4", 1)
-    write_videos(tmp_path / "videos", count=3)
-    one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
-    result = invoke(arguments(tmp_path / "videos", tmp_path / "run", **one))
-    assert result.exit_code == 0, result.output
 
 
 def test_on_a_terminal_the_bar_keeps_its_place_at_any_width(index: Path, tmp_path: Path) -> None:

@@ -1,14 +1,10 @@
 """`fastdual pretrain --gpus N`: elastic's launcher with real processes, signals and ports."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,59 +12,20 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from fastdual.commands.pretrain import command as pretrain_command
 from fastdual.commands.shared.launching import arguments_of
-from fastdual.distributed.launch import _root_cause
-from fastdual.loaders.loader import ClipBatch
-from fastdual.loaders.order import EpochOrder
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
-from fastdual.training.loop import StepOutput, Training, take_step
+from fastdual.distributed.launch import root_cause
 from tests.conftest import PROJECT
+from tests.distributed.processes import SETTINGS, TWO, one_error
 from tests.runs import (
     arguments,
-    differences,
     invoke,
-    read_log,
     start,
-    wait_for_steps,
     write_index,
 )
-
-TWO = ("--gpus", "2", "--device", "cpu")
-SETTINGS: dict[str, Any] = {
-    "schedule__epochs": 20,
-    "schedule__milestones": "[]",
-    "run__checkpoint_every_steps": 4,
-    "run__timeout_seconds": 60,
-}
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_index(tmp_path_factory.mktemp("data"), count=8)
-
-
-def ranks_of(launcher: int) -> dict[int, int]:
-    """Process numbers of the ranks that a launcher started."""
-    found = {}
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    for child in children:
-        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        values = dict(word.split(b"=", 1) for word in words if b"=" in word)
-        if b"RANK" in values:
-            found[int(values[b"RANK"])] = int(child)
-    return found
-
-
-def is_gone(process: int) -> bool:
-    """Ended, and not left behind as a zombie."""
-    return not Path(f"/proc/{process}").exists()
-
-
-def one_error(stderr: str) -> str:
-    assert "Traceback" not in stderr
-    assert "frame #" not in stderr  # the stacks of torch's C++
-    errors = [line for line in stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, stderr
-    return errors[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -196,210 +153,8 @@ def test_a_signal_that_memory_does_not_explain_is_named_alone(tmp_path: Path) ->
         (signal.SIGKILL, " (the kernel does so when memory"),
     ):
         failure = ProcessFailure(local_rank=1, pid=7, exitcode=-number, error_file="")
-        error = _root_cause({1: failure}, tmp_path)
+        error = root_cause({1: failure}, tmp_path)
         assert str(error).startswith(f"rank 1 was ended by {number.name}{why}")
-
-
-def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_on(
-    index: Path, tmp_path: Path
-) -> None:
-    """With all that a process keeps a share of: the queue's keys, and a batch in chunks."""
-    run = tmp_path / "run"
-    moco = {"model__framework": "moco", "moco__queue_size": 7, "optimiser__accumulate_chunks": 2}
-    process = start(arguments(index, run, *TWO, "--max-restarts", "3", **SETTINGS, **moco))
-    wait_for_steps(process, run, 5)
-    ranks = ranks_of(process.pid)
-    assert sorted(ranks) == [0, 1]
-    os.kill(ranks[1], signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 143, stderr
-    assert "Traceback" not in stderr
-    assert "go on with  fastdual pretrain" in stdout
-    assert all(is_gone(child) for child in ranks.values())
-    stopped = load_checkpoint(find_checkpoint(run))
-    assert read_log(run, "end")[-1] | {"time": 0} == {
-        "event": "end", "step": stopped["step"], "time": 0, "complete": False, "signal": 15,
-    }  # fmt: skip
-    order = stopped["order"]
-    assert 2 * order["epoch"] + order["step"] == stopped["step"] >= 5
-
-    # On another number of processes: from the same step, over the very same order.
-    result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
-    assert result.exit_code == 0, result.output
-    steps = [event["step"] for event in read_log(run, "train")]
-    assert steps == list(range(1, 41))
-    end = load_checkpoint(find_checkpoint(run))
-    assert end["order"] == order | {"epoch": 20, "step": 0}
-    for state, step in ((stopped, stopped["step"]), (end, 40)):
-        assert int(state["objective"]["clip_queue.position"]) == 4 * step % 7
-
-
-def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(arguments(index, run, *TWO, **SETTINGS))
-    wait_for_steps(process, run, 3)
-    ranks = ranks_of(process.pid)
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 143, stderr
-    assert "Traceback" not in stderr
-    assert "stopped     by a signal" in stdout
-    assert "torch/distributed" not in stderr  # what elastic tells its own log
-    assert all(is_gone(child) for child in ranks.values())
-    assert load_checkpoint(find_checkpoint(run))["step"] == read_log(run, "train")[-1]["step"]
-
-
-def test_a_killed_process_without_restarts_is_named(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(arguments(index, run, *TWO, **SETTINGS))
-    wait_for_steps(process, run, 2)
-    ranks = ranks_of(process.pid)
-    os.kill(ranks[1], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "rank 1 was ended by SIGKILL" in one_error(stderr)
-    assert all(is_gone(child) for child in ranks.values())
-
-
-def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(arguments(index, run, *TWO, **SETTINGS))
-    wait_for_steps(process, run, 2)
-    ranks = ranks_of(process.pid)
-    process.kill()
-    process.communicate(timeout=120)
-    deadline = time.monotonic() + 60
-    while not all(is_gone(child) for child in ranks.values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all(is_gone(child) for child in ranks.values())
-    assert read_log(run, "end")[-1]["signal"] == signal.SIGTERM
-
-
-def test_sharded_optimiser_state_is_whole_in_checkpoints(index: Path, tmp_path: Path) -> None:
-    """Stopped and gone on with, the weights are those of an undisturbed run that shards nothing."""
-    settings = {**SETTINGS, "schedule__epochs": 4, "optimiser__name": "adamw"}
-    for name, more in (("whole", {}), ("sharded", {"optimiser__shard_state": "on"})):
-        process = start(arguments(index, tmp_path / name, *TWO, **settings, **more))
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr
-    ends = [load_checkpoint(find_checkpoint(tmp_path / name)) for name in ("whole", "sharded")]
-    for end in ends:
-        assert end["step"] == 8
-    assert differences(ends[0]["model"], ends[1]["model"]) == []
-    assert differences(ends[0]["optimiser"]["state"], ends[1]["optimiser"]["state"]) == []
-    middle = tmp_path / "sharded" / "checkpoints" / "step-00000008.pt"
-    middle.unlink()
-    go_on = ["pretrain", str(index), "--run", str(tmp_path / "sharded"), "--resume"]
-    process = start([*go_on, *TWO])
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    assert differences(ends[1], load_checkpoint(middle)) == []
-    middle.unlink()
-    assert invoke(go_on).exit_code == 0  # one process takes the same checkpoint
-    assert load_checkpoint(middle)["step"] == 8
-
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_machine_that_leaves_is_told_and_the_rest_go_on(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: int
-) -> None:
-    """Machine 0 keeps the meeting point, so that the other one has to find its absence out."""
-    run = tmp_path / "run"
-    settings = {**SETTINGS, "schedule__epochs": 10}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    meeting = ("--gpus", "1", "--device", "cpu", "--nnodes", "2")
-    meeting += ("--rdzv-endpoint", f"127.0.0.1:{port}")
-    machines = [
-        start(arguments(index, run, *meeting, "--node-rank", str(node), **settings))
-        for node in (0, 1)
-    ]
-    wait_for_steps(machines[0], run, 6)
-    # As when its power fails: the launcher and all that it started, at once.
-    for process in (machines[victim].pid, *ranks_of(machines[victim].pid).values()):
-        os.kill(process, signal.SIGKILL)
-    machines[victim].communicate(timeout=60)
-    began = time.monotonic()
-    left = machines[1 - victim]
-    _, stderr = left.communicate(timeout=120)
-    assert time.monotonic() - began < 60
-    assert left.returncode == 1, stderr
-    assert re.search(r"rank [01] of 2.* go on from the last checkpoint", one_error(stderr))
-    step = load_checkpoint(find_checkpoint(run))["step"]
-    assert step % 4 == 0
-
-    # On one process, over the very videos that the two would have taken.
-    taken = []
-
-    def note(training: Training, batch: ClipBatch) -> StepOutput:
-        taken.append(batch.video_ids.tolist())
-        return take_step(training, batch)
-
-    monkeypatch.setattr("fastdual.training.loop.take_step", note)
-    result = invoke(["pretrain", str(index), "--run", str(run), "--resume"])
-    assert result.exit_code == 0, result.output
-    order = EpochOrder(8, global_batch_size=4, seed=0)
-    steps = [order.batch(epoch, part) for epoch in range(10) for part in range(2)]
-    assert taken == [videos.tolist() for videos in steps[step:]]
-    assert load_checkpoint(find_checkpoint(run))["step"] == 20
-
-
-def test_torchrun_and_srun_worlds_are_joined(index: Path, tmp_path: Path) -> None:
-    """As the launchers would start them: the variables of torchrun, and those of srun."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    torchrun = [
-        {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2",
-         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        for rank in "01"
-    ]  # fmt: skip
-    srun = [
-        {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": rank,
-         "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
-         "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
-        for rank in "01"
-    ]  # fmt: skip
-    ends = []
-    for name, worlds in (("torchrun", torchrun), ("srun", srun)):
-        run = tmp_path / name
-        args = arguments(index, run, **{**SETTINGS, "schedule__epochs": 1})
-        command = [sys.executable, "-m", "fastdual", *args]
-        processes = [
-            subprocess.Popen(
-                command, env={**os.environ, **world, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for world in worlds
-        ]  # fmt: skip
-        outputs = [process.communicate(timeout=120) for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], outputs
-        assert "processes 2 (2 on this machine) over gloo, 2 videos each" in outputs[0][1]
-        assert outputs[1] == ("", "")
-        ends.append(load_checkpoint(find_checkpoint(run))["model"])
-    assert differences(*ends) == []
-
-
-def test_torchrun_starts_a_killed_process_anew(index: Path, tmp_path: Path) -> None:
-    """The weights at the end are those of a run that nobody disturbed."""
-    quiet, run = tmp_path / "quiet", tmp_path / "run"
-    settings = {**SETTINGS, "schedule__epochs": 8}
-    _, stderr = start(arguments(index, quiet, *TWO, **settings)).communicate(timeout=120)
-    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2", "-m", "--"]
-    ours = arguments(index, run, "--device", "cpu", "--resume", **settings)
-    process = subprocess.Popen(
-        [sys.executable, "-m", *torchrun, "fastdual", *ours],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for_steps(process, run, 6)
-    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    assert len(read_log(run, "start")) == 2
-    ends = [load_checkpoint(find_checkpoint(folder)) for folder in (quiet, run)]
-    assert differences(*ends) == []
 
 
 def test_torchrun_understands_the_documented_command() -> None:

@@ -17,8 +17,9 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed as dist
 
-from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.distributed.team import LostProcessError, Team, World, first_node, joined, read_world
+from fastdual.config import PretrainConfig, resolve
+from fastdual.distributed.team import LostProcessError, Team, joined
+from fastdual.distributed.world import World, read_world
 from fastdual.errors import InputError
 from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
@@ -26,9 +27,10 @@ from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import take_step
-from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import create_loader, create_training
 from fastdual.training.step import PretrainStep
-from tests.runs import QUICK, differences, write_index
+from tests.runs import QUICK, write_index
 
 # High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh
 # network's nearly equal embeddings within steps, so that fp32 runs of 1 and 2 processes part.
@@ -102,7 +104,7 @@ def run_steps(
     run = RunFolder(folder)
     found: dict[str, Any] = {"loss": [], "norm": [], "videos": []}
     with closing(create_loader(videos, None, config, execution, team.world, run)) as loader:
-        training = create_training(model, loader, config, execution, team)
+        training = create_training(Pretraining(config), model, loader, execution, team)
         if wide:
             training.model.double()
             training.objective.double()
@@ -124,8 +126,6 @@ def run_steps(
         metrics = team.mean({k: v.item() for k, v in output.metrics.items()})
         found["loss"].append(metrics["loss"])
         found["norm"].append(metrics["gradient_norm"])
-    own = getattr(training.optimiser, "optim", training.optimiser)  # what this process keeps
-    found["kept"] = sum(len(state) > 0 for state in own.state.values())
     found["weights"] = {name: value.clone() for name, value in model.state_dict().items()}
     return found
 
@@ -192,8 +192,7 @@ def test_a_few_steps_of_four_processes_equal_those_of_one(index: Path, meeting: 
 BAD = (3, 5)
 MOCO = {"model.framework": "moco", "moco.queue_size": 24}
 CHUNKS = {"optimiser.accumulate_chunks": 2, "run.recompute_activations": "on"}
-OPTIMISERS = {name: {"optimiser.name": name} for name in ("sgd", "lars", "adamw")}
-SHARDING = {"whole": {}, "sharded": {"optimiser.shard_state": "on"}}
+OPTIMISERS = {name: {"optimiser.name": name} for name in ("lars", "adamw")}
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +212,8 @@ def two(index: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         "in one graph": common | {"steps": 5, "in_one_graph": True},
         "fp32": common | {"steps": 20, "wide": False},
         **{
-            f"{name}, {state}": common | {"steps": 10, "settings": optimiser | sharding}
+            name: common | {"steps": 10, "settings": optimiser}
             for name, optimiser in OPTIMISERS.items()
-            for state, sharding in SHARDING.items()
         },
         # Three epochs in which the bad videos come to one rank, then to the other.
         "bad": {
@@ -256,14 +254,11 @@ def test_chunks_of_two_processes_equal_those_of_one(
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_sharded_state_trains_to_the_very_same_weights(
+def test_other_optimisers_of_two_processes_equal_those_of_one(
     two: tuple[Path, dict[str, Any]], name: str
 ) -> None:
-    whole, sharded = (torch.load(two[0] / f"{name}, {state}.pt") for state in SHARDING)
-    assert 0 < sharded.pop("kept") < whole.pop("kept")
-    assert differences(sharded, whole) == []
-    fresh = run_alone(two[0] / "alone", **{**two[1][f"{name}, whole"], "steps": 0})
-    assert set(differences(whole["weights"], fresh["weights"])) >= {".clip_head.0.weight"}
+    folder, jobs = two
+    assert_equals_one_process(folder, name, jobs[name], tolerance=1e-6)
 
 
 def test_in_fp32_two_processes_part_no_further_than_one_that_sums_in_another_order(
@@ -362,50 +357,3 @@ def test_a_process_that_hangs_ends_or_never_comes_is_named_in_time(
         seconds, _, text = (meeting / f"{rank}.txt").read_text().partition(" ")
         assert text.startswith("rank 2 of 3 "), text
         assert int(seconds) <= 30
-
-
-def test_the_place_that_torchrun_and_srun_give() -> None:
-    assert read_world({}) == World()
-    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    assert read_world(torchrun) == World(5, 8, 1, 4, "torchrun")
-    srun = {
-        "SLURM_PROCID": "5",
-        "SLURM_STEP_NUM_TASKS": "8",
-        "SLURM_LOCALID": "1",
-        "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
-        "SLURM_STEP_NODELIST": "gpu[03-04]",
-        "SLURM_JOB_ID": "41002",
-        "SLURM_STEP_ID": "1",
-    }
-    assert read_world(srun) == World(5, 8, 1, 4, "slurm", ("gpu03", 21_003))
-    # A batch script is a single process, however many tasks its job may start.
-    assert read_world({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == World()
-
-
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK = ''"),
-        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "rank 2 is not in a world of 2"),
-        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK = 'x'"),
-        ({"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS = 'x'"),
-    ],
-)
-def test_variables_that_contradict_each_other_are_refused(
-    environment: dict[str, str], words: str
-) -> None:
-    with pytest.raises(InputError, match=words):
-        read_world(environment)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("node1", "node1"),
-        ("node[03-05,9]", "node03"),
-        ("a[1,3]-ib,b2", "a1-ib"),
-        ("x1,x2", "x1"),
-    ],
-)
-def test_the_first_node_of_a_list(nodes: str, first: str) -> None:
-    assert first_node(nodes) == first

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from fastdual.config import PretrainConfig, resolve
 from fastdual.config.recipe import read_recipe
-from fastdual.config.sections import PretrainConfig, resolve
 from fastdual.demo.videos import DemoSet, write_demo
 from fastdual.loaders.index import VideoIndex, build_index, load_index
 from fastdual.model.dual import create_model

@@ -1,86 +1,19 @@
-"""ClipLoader end to end: right clips, the same in all circumstances, bad files survived."""
+"""ClipLoader end to end: right clips, the same in all circumstances, resumed anywhere."""
 
-import gc
 import json
-import logging
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-import weakref
-from dataclasses import replace
-from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fastdual.errors import FailureError, InputError
-from fastdual.loaders.index import VideoIndex, build_index, load_index, save_index
+from fastdual.errors import InputError
+from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
-from fastdual.loaders.order import EpochOrder
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from fastdual.loaders.pool.channel import Channel
-from tests.loaders.clips import encode, read_frames
-from tests.loaders.processes import children, is_worker
+from tests.loaders.clips import read_frames
+from tests.loaders.loading import EVALUATE, NUM_VIDEOS, SPEC, load, order_of
 from tests.loaders.views.augment_reference import reference_views
-
-NUM_VIDEOS = 13
-SPEC = ClipSpec(frames_per_clip=4, frame_stride=3, resize_height=40, resize_width=57, crop_size=32)
-EVALUATE = ClipSpec(
-    mode="evaluate",
-    frames_per_clip=4,
-    resize_height=40,
-    resize_width=57,
-    crop_size=32,
-    clips_per_video=3,
-)
-
-
-def write_videos(folder: Path) -> None:
-    """13 videos in 2 classes, H.264 and VP9, of different lengths."""
-    for number in range(NUM_VIDEOS):
-        codec, suffix = (("libvpx-vp9", "webm"), ("libx264", "mp4"))[number % 2]
-        path = folder / f"class{number % 3 == 0:d}" / f"v{number:02}.{suffix}"
-        encode(path, 10 + number, codec=codec, gop=6)
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    folder = tmp_path_factory.mktemp("videos")
-    write_videos(folder)
-    return build_index(folder, tmp_path_factory.mktemp("index") / "x.h5", num_workers=1)
-
-
-@pytest.fixture
-def own_index(index: VideoIndex, tmp_path: Path) -> VideoIndex:
-    """The same index over a copy of the files, for tests that damage them."""
-    for path in index.paths:
-        target = tmp_path / "videos" / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((index.root / path).read_bytes())
-    saved = tmp_path / "x.h5"
-    save_index(index, saved)
-    return load_index(saved, root=tmp_path / "videos")
-
-
-def load(index: VideoIndex, count: int, **options) -> list[ClipBatch]:
-    """The first batches of a loader, over epoch borders."""
-    options = {"batch_size": 4, "num_workers": 1, "seed": 3, **options}
-    spec = options.pop("spec", SPEC)
-    state = options.pop("state", None)
-    with ClipLoader(index, spec, **options) as loader:
-        if state is not None:
-            loader.load_state_dict(state)
-        batches: list[ClipBatch] = []
-        while len(batches) < count:
-            batches.extend(islice(loader, count - len(batches)))
-    return batches
 
 
 def join(batches: list[ClipBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -95,17 +28,6 @@ def join(batches: list[ClipBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def assert_same(ours: list[ClipBatch], theirs: list[ClipBatch]) -> None:
     for one, other in zip(join(ours), join(theirs), strict=True):
         assert torch.equal(one, other)
-
-
-def break_file(index: VideoIndex, video: int) -> None:
-    path = index.path(video)
-    path.write_bytes(path.read_bytes()[:300])
-
-
-def order_of(index: VideoIndex, epoch: int = 0) -> list[int]:
-    """The epoch's order for batches of 4 and seed 3."""
-    order = EpochOrder(len(index), global_batch_size=4, seed=3)
-    return order.at(epoch, 0, len(index)).tolist()
 
 
 # ---- right clips
@@ -144,12 +66,6 @@ def test_memory_is_channels_last(index: VideoIndex):
     flat = batch.clips.flatten(0, 1)
     assert flat.data_ptr() == batch.clips.data_ptr()
     assert flat.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_the_rounded_batch(index: VideoIndex, dtype: torch.dtype):
-    (full,), (half,) = load(index, 1), load(index, 1, dtype=dtype)
-    assert torch.equal(half.clips, full.clips.to(dtype))
 
 
 def test_finetuning_gives_one_view(index: VideoIndex):
@@ -195,21 +111,6 @@ def test_workers_and_batch_split_change_no_bit(index: VideoIndex):
     assert_same(load(index, 3, num_workers=3, prefetch=1), base)
     assert_same(load(index, 6, batch_size=2), base)
     assert_same(load(index, 1, batch_size=12), base)
-
-
-def test_dali_and_pyav_serve_one_batch_side_by_side(index: VideoIndex):
-    """VP9 files go through DALI, H.264 files through PyAV, and every row is at its place."""
-    pyav, dali = load(index, 3), load(index, 3, decode="dali-cpu")
-    assert torch.equal(join(pyav)[2], join(dali)[2])
-    assert_same(load(index, 6, decode="dali-cpu", batch_size=2), dali)
-    for ours, theirs in zip(dali, pyav, strict=True):
-        for row, video in enumerate(ours.video_ids.tolist()):
-            if index.codecs[video] == "h264":
-                assert torch.equal(ours.clips[row], theirs.clips[row])
-            else:
-                assert not torch.equal(ours.clips[row], theirs.clips[row])
-                difference = (ours.clips[row] - theirs.clips[row]).abs().mean()
-                assert difference < 2 / 57  # 2 of 255, normalised
 
 
 # ---- state
@@ -281,184 +182,6 @@ def test_a_state_of_other_data_is_refused(index: VideoIndex, change, message):
         loader.load_state_dict({**loader.state_dict(), **change})
 
 
-# ---- bad videos
-
-
-@pytest.mark.parametrize("decode", ["pyav", "dali-cpu"])
-def test_a_bad_video_is_named_and_replaced_by_the_next_good_one(
-    own_index: VideoIndex, tmp_path: Path, caplog, decode
-):
-    base = load(own_index, 6, decode=decode)
-    order = order_of(own_index)
-    for place in (1, 2):  # one after the other: the substitute of the first is bad itself
-        break_file(own_index, order[place])
-    names = {own_index.paths[order[place]] for place in (1, 2)}
-    quarantine = tmp_path / "run" / "quarantine.jsonl"
-    shown = load(own_index, 6, decode=decode, quarantine_path=quarantine)
-    assert shown[0].video_ids.tolist() == [order[0], order[3], order[3], order[3]]
-    assert shown[0].plan.videos.tolist() == shown[0].video_ids.tolist()
-    for row in (0, 3):
-        assert torch.equal(shown[0].clips[row], base[0].clips[row])
-    lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
-    assert sorted(line["path"] for line in lines) == sorted(names)  # once, in two epochs
-    assert all(line["reason"] and line["video"] in order[1:3] for line in lines)
-    warned = [r.getMessage() for r in caplog.records if "cannot use the video" in r.getMessage()]
-    assert len(warned) == 2 and all(any(name in text for name in names) for text in warned)
-    # the batch that follows is as it was
-    assert torch.equal(shown[1].clips, base[1].clips)
-
-
-def test_too_many_bad_videos_stop_the_run(own_index: VideoIndex, tmp_path: Path):
-    for video in range(6):
-        break_file(own_index, video)
-    with pytest.raises(FailureError, match="5 of 13 videos failed, more than 4 are not tolerated"):
-        load(own_index, 9, quarantine_path=tmp_path / "quarantine.jsonl")
-
-
-def test_bad_videos_that_other_ranks_wrote_down_count(
-    own_index: VideoIndex, tmp_path: Path, caplog
-):
-    path = tmp_path / "quarantine.jsonl"
-    lines = [json.dumps({"path": f"other{number}", "reason": "x"}) for number in range(4)]
-    path.write_text("\n".join(lines) + "\nnot json\n")
-    break_file(own_index, 0)
-    with pytest.raises(FailureError, match="5 of 13 videos failed"):
-        load(own_index, 4, quarantine_path=path)
-
-
-def test_no_good_video_at_all_is_an_error(own_index: VideoIndex):
-    for video in range(3):
-        break_file(own_index, video)
-    few = replace(own_index, splits={"few": np.arange(3)})
-    with pytest.raises(FailureError, match="none of the videos can be decoded"):
-        load(few, 1, batch_size=2, split="few")
-
-
-def test_a_quarantine_list_that_cannot_be_written_is_an_error(
-    own_index: VideoIndex, tmp_path: Path
-):
-    break_file(own_index, 0)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FailureError, match="file.*: the quarantine list could not be written"):
-        load(own_index, 4, quarantine_path=tmp_path / "file" / "quarantine.jsonl")
-
-
-# ---- the background
-
-
-def test_closing_ends_thread_and_workers(index: VideoIndex):
-    before, threads = children(), threading.active_count()
-    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=2)
-    next(iter(loader))
-    assert len(children() - before) >= 1
-    loader.close()
-    loader.close()
-    assert children() == before
-    assert threading.active_count() <= threads
-    assert len(next(iter(loader)).clips) == 4  # and it can be used again
-    loader.close()
-
-
-def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
-    before = children()
-    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
-    next(iter(loader))
-    gone = weakref.ref(loader)
-    del loader
-    gc.collect()
-    assert gone() is None
-    assert children() == before
-
-
-def test_a_loader_may_be_collected_in_a_thread_of_its_own(
-    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The garbage collector runs wherever memory is asked for."""
-    threads, before = set(threading.enumerate()), children()
-    held = [ClipLoader(index, SPEC, batch_size=4, num_workers=1)]
-    next(iter(held[0]))
-    receive, collected_in = Channel.receive, set()
-
-    def collect(channel: Channel) -> Any:
-        if held:
-            held.clear()
-            collected_in.add(threading.current_thread().name)
-        return receive(channel)
-
-    monkeypatch.setattr(Channel, "receive", collect)
-    deadline = time.monotonic() + 30
-    while set(threading.enumerate()) - threads or children() - before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert collected_in == {"fastdual-pool"}
-
-
-def test_closing_does_not_wait_for_workers_that_hang(index: VideoIndex) -> None:
-    before, errors = children(), []
-
-    def read() -> None:
-        try:
-            next(iter(loader))
-        except FailureError as error:
-            errors.append(str(error))
-
-    loader = ClipLoader(index, SPEC, batch_size=4, num_workers=1)
-    reader = threading.Thread(target=read)
-    reader.start()
-    deadline = time.monotonic() + 60
-    while not any(map(is_worker, children() - before)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (pid,) = children() - before
-    os.kill(pid, signal.SIGSTOP)  # before it has decoded anything
-    time.sleep(0.5)
-    started = time.monotonic()
-    loader.close()
-    assert time.monotonic() - started < 10  # one that hangs is given up after 60 s
-    reader.join(60)
-    assert errors == ["the loader was closed while it was read"]
-    assert children() == before
-
-
-def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path: Path):
-    saved = tmp_path / "x.h5"
-    save_index(index, saved)
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from fastdual.loaders.index import load_index\n"
-        "from fastdual.loaders.loader import ClipLoader\n"
-        "from fastdual.loaders.plan import ClipSpec\n"
-        "spec = ClipSpec(resize_height=40, resize_width=57, crop_size=32)\n"
-        "loader = ClipLoader(load_index(Path(sys.argv[1])), spec, batch_size=4)\n"
-        "for batch in loader: break\n"
-        "print('seen', flush=True)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "seen\n", "")
-
-
-def test_an_error_in_the_background_reaches_the_reader_again_and_again(index: VideoIndex):
-    damaged = replace(index)
-    object.__setattr__(damaged, "codecs", ())  # as a bug of ours might
-    loader = ClipLoader(damaged, SPEC, batch_size=4, decode="dali-cpu")
-    for _ in range(2):
-        with pytest.raises(IndexError):
-            next(iter(loader))
-    loader.close()
-
-
-def test_waiting_is_measured_and_batches_are_made_ahead(index: VideoIndex):
-    with ClipLoader(index, SPEC, batch_size=4, num_workers=1) as loader:
-        iterator = iter(loader)
-        next(iterator)
-        first = loader.data_wait_seconds
-        assert first > 0.05  # workers and graph start
-        time.sleep(1.5)
-        next(iterator)
-        assert loader.data_wait_seconds - first < 0.05
-
-
 # ---- arguments
 
 
@@ -490,11 +213,6 @@ def test_a_batch_checks_itself(index: VideoIndex):
 def test_the_choice_of_decoder_is_told(index: VideoIndex):
     loader = ClipLoader(index, SPEC, batch_size=4)
     assert loader.decode_choice.decoder == "pyav" and "PyAV" in loader.decode_choice.reason
-
-
-@pytest.fixture(autouse=True)
-def _log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "fastdual.loaders")
 
 
 # ---- on a GPU

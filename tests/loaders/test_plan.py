@@ -1,9 +1,9 @@
-"""The plan against METHOD sections 2 and 3: frame lists by hand, distributions, independence."""
+"""The plan against the paper: streams, frame lists by hand, rows, recorded plans."""
 
 import hashlib
 import sys
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -12,23 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdual.errors import InputError
-from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan, random_words
-
-MANY = 20_000
-
-
-def draw(spec: ClipSpec, num_frames, *, seed: int = 1, epoch: int = 0, videos=None) -> ClipPlan:
-    num_frames = np.atleast_1d(np.asarray(num_frames, np.int64))
-    videos = np.arange(len(num_frames)) if videos is None else np.asarray(videos)
-    return draw_plan(spec, seed=seed, epoch=epoch, videos=videos, num_frames=num_frames)
-
-
-def assert_same_plan(one: ClipPlan, other: ClipPlan) -> None:
-    for field in fields(ClipPlan):
-        ours, theirs = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(ours, np.ndarray):
-            assert ours.dtype == theirs.dtype
-        assert np.array_equal(ours, theirs), field.name
+from fastdual.loaders.plan import ClipPlan, ClipSpec, random_words
+from tests.loaders.plans import MANY, assert_same_plan, draw
 
 
 @pytest.mark.parametrize("key", [(0, 0), (7, 5), (2**64 - 1, 2**63 + 3)])
@@ -175,66 +160,6 @@ def test_evaluation_agrees_with_the_formula_row_by_row():
             assert clip.tolist() == [min(start + 4 * i, n - 1) for i in range(16)]
 
 
-def test_evaluation_draws_nothing_and_crops_the_centre():
-    plan = draw(ClipSpec(mode="evaluate"), [100, 40])
-    other = draw(ClipSpec(mode="evaluate"), [100, 40], seed=9, epoch=3)
-    assert_same_plan(plan, other)
-    assert (plan.crop_y == 8).all() and (plan.crop_x == 30).all()
-    assert (plan.jitter == (1, 1, 1, 0)).all()
-    assert not plan.blur_sigma.any() and not plan.flip.any() and plan.permutation is None
-    assert plan.view_clip == tuple(range(10))
-
-
-def test_augmentation_probabilities_and_ranges():
-    plan = draw(ClipSpec(), np.full(MANY, 100))
-    jittered = (plan.jitter != (1, 1, 1, 0)).any(axis=2)
-    blurred = plan.blur_sigma > 0
-    # View 0 is left alone with probability 0.2; the others never are.
-    assert np.abs(jittered.mean(axis=0) - [0.8 * 0.64, 0.64, 0.64]).max() < 0.015
-    assert np.abs(blurred.mean(axis=0) - [0.8 * 0.5, 0.5, 0.5]).max() < 0.015
-    together = (jittered[:, 0] & blurred[:, 0]).mean()
-    assert abs(together - 0.8 * 0.64 * 0.5) < 0.015  # one draw decides over both
-    factors = plan.jitter[jittered]
-    assert factors[:, :3].min() >= 0.2 and factors[:, :3].max() < 1.8
-    assert factors[:, 3].min() >= -72 and factors[:, 3].max() < 72
-    assert np.abs(factors.mean(axis=0) - [1, 1, 1, 0]).max() < 1.0
-    assert np.abs(factors.std(axis=0) / [1.6, 1.6, 1.6, 144] - 12**-0.5).max() < 0.005
-    sigmas = plan.blur_sigma[blurred]
-    assert sigmas.min() >= 0.1 and sigmas.max() < 2.0 and abs(sigmas.mean() - 1.05) < 0.02
-    assert not plan.flip.any()
-    assert set(np.unique(plan.crop_y)) == set(range(17))
-    assert set(np.unique(plan.crop_x)) == set(range(60))
-
-
-def test_views_are_augmented_independently():
-    plan = draw(ClipSpec(), np.full(MANY, 100))
-    values = np.concatenate([plan.crop_y, plan.crop_x, plan.blur_sigma], axis=1)
-    correlation = np.corrcoef(values.T) - np.eye(values.shape[1])
-    correlation[[6, 7, 8], [6, 7, 8]] = 0
-    assert np.abs(correlation).max() < 0.035
-
-
-def test_finetuning_flips_and_jitters_but_does_not_blur():
-    plan = draw(ClipSpec(mode="finetune"), np.full(MANY, 100))
-    assert plan.view_clip == (0,)
-    assert abs(plan.flip.mean() - 0.5) < 0.015
-    assert abs((plan.jitter != (1, 1, 1, 0)).any(axis=2).mean() - 0.64) < 0.015
-    assert not plan.blur_sigma.any()
-
-
-@pytest.mark.parametrize("segments", [1, 2, 4])
-def test_permutations_are_uniform_with_the_identity(segments):
-    spec = ClipSpec(num_segments=segments)
-    permutation = draw(spec, np.full(MANY, 50)).permutation
-    assert (np.sort(permutation, axis=1) == np.arange(segments)).all()
-    counts = Counter(map(tuple, permutation.tolist()))
-    orders = {1: 1, 2: 2, 4: 24}[segments]
-    assert len(counts) == orders and tuple(range(segments)) in counts
-    expected = MANY / orders
-    chi_square = sum((n - expected) ** 2 / expected for n in counts.values())
-    assert chi_square < {1: 1, 2: 10.8, 4: 49.7}[segments]  # p = 0.001
-
-
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_row_depends_on_seed_epoch_and_video_alone(data):
@@ -306,13 +231,13 @@ def test_an_empty_plan_is_fine():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "train"}, "mode is 'train'; choose pretrain"),
+        ({"mode": "train"}, "mode = 'train': choose pretrain"),
         ({"frames_per_clip": 15}, "15 is not divisible by num_segments 2"),
-        ({"frame_stride": 0}, "frame_stride is 0"),
-        ({"frames_per_clip": 16.0}, "frames_per_clip is 16.0"),
+        ({"frame_stride": 0}, "frame_stride = 0: must be"),
+        ({"frames_per_clip": 16.0}, "frames_per_clip = 16.0: must be"),
         ({"crop_size": 130}, "crop_size 130 is larger than the resized frame 128x171"),
-        ({"jitter_probability": 1.5}, "jitter_probability is 1.5"),
-        ({"brightness": (1.0, 0.5)}, r"brightness is \(1.0, 0.5\)"),
+        ({"jitter_probability": 1.5}, "jitter_probability = 1.5: must"),
+        ({"brightness": (1.0, 0.5)}, r"brightness = \(1.0, 0.5\)"),
         ({"blur_sigma": (0.1, 40.0)}, "blur_sigma 40.0 reaches beyond the crop"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastdual.backbones import create_backbone
-from fastdual.config.sections import resolve
+from fastdual.config import resolve
 from fastdual.model.dual import DualModel, create_model
 
 

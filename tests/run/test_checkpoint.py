@@ -3,10 +3,8 @@
 import os
 import pickle
 import resource
-import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from fastdual.config.sections import resolve
 from fastdual.errors import FailureError, InputError
 from fastdual.run import checkpoint
 from fastdual.run.checkpoint import (
@@ -29,9 +26,6 @@ from fastdual.run.checkpoint import (
     save_checkpoint,
 )
 from fastdual.run.folder import RunFolder
-from fastdual.run.writer import CheckpointWriter, snapshot
-
-TINY = resolve([], ["model.backbone=tiny"]).config
 
 
 def small_state() -> dict[str, Any]:
@@ -148,16 +142,30 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_
     before = first.read_bytes()
     result = save_under_a_file_size_limit(tmp_path, limit_bytes=1 << 20)
     assert result.returncode == 1
-    assert "could not be written" in result.stderr
-    assert "--resume" in result.stderr
     assert "Traceback" not in result.stderr
+    kept = "earlier ones are untouched, and --resume goes on from them"
+    name = tmp_path / "step-00000002.pt"
+    message = f"{name}: the checkpoint could not be written: File too large; {kept}"
+    assert result.stderr.splitlines()[-1] == message
     assert list(tmp_path.iterdir()) == [first]
     assert first.read_bytes() == before
 
 
+def test_a_checkpoint_that_cannot_be_written_says_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "step-00000002.pt"
+    cause = r"the checkpoint could not be written: (Not a directory|File exists); earlier ones"
+    with pytest.raises(FailureError, match=cause):
+        save_checkpoint(path, {"step": 2})
+    (tmp_path / "step-00000003.pt").mkdir()
+    with pytest.raises(FailureError, match="could not be written: Is a directory; earlier ones"):
+        save_checkpoint(tmp_path / "step-00000003.pt", {"step": 3})
+
+
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     """Whatever the moment, the target is the old file or the new one, never a mixture."""
-    path = tmp_path / "a.pt"
+    folder = RunFolder(tmp_path / "run")
+    path = checkpoint_path(folder.checkpoints, 1)
     save_checkpoint(path, {"step": 0, "weight": torch.zeros(1 << 18)})
     code = (
         "import sys, torch; from pathlib import Path\n"
@@ -177,15 +185,11 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     process.wait()
     state = load_checkpoint(path)
     assert bool((state["weight"] == state["step"]).all())
-    # What a kill left over is taken by the next writer, or by the next process of the run.
-    leftover = RunFolder(tmp_path / "run").checkpoints / ".step-00000123.pt.partial"
-    leftover.parent.mkdir(parents=True)
-    leftover.touch()
-    with RunFolder(tmp_path / "run").claimed(resolve([])):
-        assert not leftover.exists()
-    shutil.rmtree(tmp_path / "run")
-    save_checkpoint(path, small_state())
-    assert list(tmp_path.iterdir()) == [path]
+    # What a kill left over is removed when the next process of the run claims the folder.
+    (folder.path / ".config.toml.0a1b2c3d.partial").touch()
+    with folder.claimed(""):
+        assert list(folder.checkpoints.iterdir()) == [path]
+        assert not list(folder.path.glob(".*.partial"))
 
 
 def test_newest_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
@@ -219,97 +223,3 @@ def test_weights_of_another_model_name_the_first_differences() -> None:
     assert "1.weight is [6, 4] there and [5, 4] here" in message
     assert "(4 entries differ)" in message
     assert equal(dict(model.state_dict()), before)
-
-
-def test_a_snapshot_does_not_change_with_its_state() -> None:
-    state = {"a": {0: torch.zeros(3)}, "b": [torch.ones(2), (1, torch.ones(1))], "c": "text"}
-    copy = snapshot(state)
-    state["a"][0].add_(5)  # type: ignore[index]
-    state["b"][0].add_(5)  # type: ignore[index]
-    state["b"][1][1].add_(5)  # type: ignore[index]
-    assert torch.equal(copy["a"][0], torch.zeros(3))
-    assert torch.equal(copy["b"][0], torch.ones(2))
-    assert copy["b"][1][0] == 1
-    assert torch.equal(copy["b"][1][1], torch.ones(1))
-    assert copy["c"] == "text"
-
-
-def test_one_checkpoint_is_written_at_a_time_while_the_caller_goes_on() -> None:
-    writer, first, order = CheckpointWriter(), threading.Event(), []
-
-    def slow() -> None:
-        assert first.wait(30)
-        order.append("first")
-
-    writer.start(slow)
-    order.append("went on")
-    timer = threading.Timer(0.05, first.set)
-    timer.start()
-    writer.start(lambda: order.append("second"))
-    assert order[:2] == ["went on", "first"]
-    writer.wait()
-    assert order == ["went on", "first", "second"]
-
-
-def test_what_fails_beside_the_step_is_raised_once_to_the_loop() -> None:
-    writer = CheckpointWriter()
-
-    def fail() -> None:
-        raise FailureError("disk full")
-
-    writer.start(fail)
-    writer.join()
-    with pytest.raises(FailureError, match="disk full"):
-        writer.check()
-    writer.wait()
-    writer.start(fail)
-    with pytest.raises(FailureError, match="disk full"):
-        writer.start(lambda: None)
-
-
-def test_a_run_folder_saves_the_state_as_it_was_when_asked(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.checkpoints.mkdir()
-    written: list[Path] = []
-    weight = torch.zeros(1 << 20)
-    for step in (1, 2, 3):
-        folder.save({"step": step, "weight": weight}, keep=2, written=written.append)
-        weight += 1  # as the next step would, while the thread writes
-    folder.wait_saved()
-    assert written == [checkpoint_path(folder.checkpoints, step) for step in (1, 2, 3)]
-    assert list_checkpoints(folder.checkpoints) == written[:0:-1]
-    for path, value in zip(written[1:], (1, 2), strict=True):
-        assert bool((load_checkpoint(path)["weight"] == value).all())
-
-
-def test_a_damaged_checkpoint_of_a_later_step_costs_no_whole_one(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.checkpoints.mkdir()
-    for step in (4, 9):
-        folder.save({"step": step}, keep=2, written=lambda _: None)
-    folder.wait_saved()
-    checkpoint_path(folder.checkpoints, 9).write_bytes(b"cut")
-    with pytest.warns(UserWarning, match="earlier ones of its folder may be whole; falling back"):
-        found = folder.load_newest()
-    assert found is not None
-    assert found[1]["step"] == 4
-    folder.save({"step": 5}, keep=1, written=lambda _: None)
-    folder.wait_saved()
-    newest = checkpoint_path(folder.checkpoints, 5)
-    assert list_checkpoints(folder.checkpoints) == [newest]
-    assert find_checkpoint(tmp_path) == newest
-
-
-@pytest.mark.gpu
-def test_a_snapshot_on_a_gpu_is_written_from_a_stream_of_its_own(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.checkpoints.mkdir()
-    weight = torch.zeros(1 << 24, device="cuda")
-    for step in range(1, 9):
-        for _ in range(50):
-            weight += 1
-        folder.save({"step": step, "weight": weight}, keep=9, written=lambda _: None)
-    folder.wait_saved()
-    for path in list_checkpoints(folder.checkpoints):
-        state = load_checkpoint(path)
-        assert bool((state["weight"] == 50 * state["step"]).all())

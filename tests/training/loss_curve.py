@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdual.config import resolve
 from fastdual.config.recipe import read_recipe
-from fastdual.config.sections import resolve
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.model.dual import create_model
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import StepOutput, take_step
 from fastdual.training.objective import SimCLRObjective
-from fastdual.training.pretrain import create_loader, create_training
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import create_loader, create_training
 from tests.evaluate.small import small_index
 
 STEPS = 200
@@ -85,7 +86,7 @@ def train(backend: str, *, beside: bool) -> tuple[list[float], list[float]]:
         run = RunFolder(Path(folder))
         loader = create_loader(small_index(), "train", config, execution, World(), run)
         with closing(loader):
-            training = create_training(create_model(config), loader, config, execution)
+            training = create_training(Pretraining(config), create_model(config), loader, execution)
             objective: Any = training.objective
             if beside:
                 fused = resolve([], ("loss.backend=fused",)).config.loss

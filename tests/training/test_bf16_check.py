@@ -1,5 +1,6 @@
 """The self-check of bf16 convolutions notices what it is there for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from fastdual.backbones import create_backbone
 from fastdual.errors import InputError
 from fastdual.training.bf16_check import check_bf16_convolutions, require_bf16
+from fastdual.training.execution import Execution
+from tests.evaluate.small import small_checkpoint, small_index_file
+from tests.runs import invoke
 
 CLIP = (4, 16, 16)
 CPU = torch.device("cpu")
@@ -59,6 +63,22 @@ def test_wrong_convolutions_are_refused_by_name(
     assert any(words in line for line in report.wrong), report.wrong
     with pytest.raises(InputError, match=r"conv1.spatial_conv \(2, 3, 4, 16, 16\).*precision=fp32"):
         require_bf16(backbone, CLIP, CPU)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_no_kind_of_training_starts_in_a_wrong_bf16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    plant(monkeypatch, infinite_gradient)
+    in_bf16 = Execution(CPU, bf16=True, compile_mode=None)
+    monkeypatch.setattr("fastdual.training.start.choose_execution", lambda *_: in_bf16)
+    run, data = tmp_path / "run", str(small_index_file())
+    source = [str(small_checkpoint())] if kind == "finetune" else []
+    recipe = ["--recipe", "tiny"] if kind == "pretrain" else []
+    refused = invoke([kind, *source, data, "--run", str(run), *recipe, "--batch-size", "4"])
+    assert refused.exit_code == 2
+    assert "bf16 convolutions are computed wrongly here" in refused.stderr
+    assert not run.exists()
 
 
 def test_the_rounding_of_bf16_alone_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

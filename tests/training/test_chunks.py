@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.measure import peak_memory_mib
-from fastdual.config.sections import resolve
+from fastdual.config import resolve
 from fastdual.losses import NTXentLoss
 from fastdual.model.dual import create_model
 from fastdual.training.chunks import ChunkedEmbeddings, embed_without_graph

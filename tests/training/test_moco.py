@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.config import PretrainConfig, resolve
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from fastdual.model.dual import create_model

@@ -3,45 +3,36 @@
 Real processes, real signals, real videos; states are compared bit for bit.
 """
 
-import fcntl
-import os
 import re
-import select
 import signal
-import subprocess
-import sys
-import termios
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from fastdual.errors import InputError
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from fastdual.run.folder import RunFolder
+from fastdual.training.resume import resolve_finetune
+from fastdual.weights.load import load
+from tests.evaluate.small import (
+    small_checkpoint,
+)
 from tests.runs import (
     arguments,
-    differences,
     invoke,
     read_log,
     start,
     wait_for_steps,
     write_index,
 )
-
-NUM_VIDEOS, BATCH = 24, 2
-STEPS = 2 * NUM_VIDEOS // BATCH
-SETTINGS: dict[str, Any] = {
-    "data__batch_size": BATCH,
-    "schedule__epochs": 2,
-    "schedule__milestones": "[1]",
-    "schedule__warmup_epochs": 0.5,
-    "run__checkpoint_every_steps": 4,
-    "run__keep_checkpoints": 2,
-}
-COMPARED = ("step", "model", "objective", "optimiser", "order", "rng", "config", "data", "versions")
+from tests.training.undisturbed import (
+    NUM_VIDEOS,
+    SETTINGS,
+    STEPS,
+    assert_same_end,
+    write_undisturbed,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +42,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    result = invoke(arguments(index, run, **SETTINGS))
-    assert result.exit_code == 0, result.output
-    # After 20 steps, and once.
-    assert result.stderr.count(" per epoch, ") == 1
-    assert "by steps 5 to 20" in result.stderr
-    return run
+    return write_undisturbed(index, tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 def signal_after(args: list[str], run: Path, *, steps: int, number: int) -> tuple[int, str]:
@@ -68,58 +53,6 @@ def signal_after(args: list[str], run: Path, *, steps: int, number: int) -> tupl
     stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr
     return process.returncode, stdout
-
-
-@contextmanager
-def terminal(
-    args: list[str], *before: str, cwd: Path
-) -> Iterator[tuple["subprocess.Popen[bytes]", Callable[[], None]]]:
-    """Start a run at a terminal of its own; yields it and what closes the terminal."""
-    ours, theirs = os.openpty()
-
-    def take_terminal() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the test suite
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen(
-        [*before, sys.executable, "-m", "fastdual", *args],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=take_terminal, cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )  # fmt: skip
-    os.close(theirs)
-    closing = threading.Event()
-
-    def read() -> None:
-        while not closing.is_set():
-            if select.select([ours], [], [], 0.05)[0]:
-                with suppress(OSError):  # the run has let go of its end, or ended
-                    os.read(ours, 1 << 16)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-
-    def close() -> None:
-        closing.set()
-        reader.join()
-        os.close(ours)
-
-    try:
-        yield process, close
-    finally:
-        process.kill()
-        process.wait()
-        if not closing.is_set():
-            close()
-
-
-def assert_same_end(run: Path, undisturbed: Path) -> None:
-    ours, theirs = (load_checkpoint(find_checkpoint(path)) for path in (run, undisturbed))
-    assert theirs["step"] == STEPS
-    pairs = [{key: state[key] for key in COMPARED} for state in (ours, theirs)]
-    assert differences(*pairs) == []
-    losses = [[(e["step"], e["loss"]) for e in read_log(r, "train")] for r in (run, undisturbed)]
-    assert losses[0] == losses[1]
 
 
 def test_sigterm_saves_and_resume_goes_on_to_the_same_weights(
@@ -143,47 +76,6 @@ def test_sigterm_saves_and_resume_goes_on_to_the_same_weights(
     assert result.exit_code == 0, result.output
     assert f"at step {stopped['step']}" in result.stderr
     assert_same_end(run, undisturbed)
-
-
-def test_output_whose_reader_is_gone_does_not_end_a_run(
-    index: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    process = start(arguments(index, run, **SETTINGS))
-    assert process.stdout is not None and process.stderr is not None
-    process.stderr.readline()
-    process.stdout.close()
-    process.stderr.close()
-    assert process.wait(timeout=120) == 0
-    assert_same_end(run, undisturbed)
-
-
-def test_a_terminal_that_closes_leaves_a_checkpoint(
-    index: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    args = arguments(index, run, **SETTINGS)
-    with terminal(args, cwd=tmp_path) as (process, close):
-        wait_for_steps(process, run, 5)
-        close()
-        assert process.wait(timeout=120) == 128 + signal.SIGHUP
-    stopped = read_log(run, "end")[-1]
-    assert stopped["signal"] == signal.SIGHUP
-    assert load_checkpoint(find_checkpoint(run))["step"] == stopped["step"] < STEPS
-    assert invoke(["pretrain", str(index), "--run", str(run), "--resume"]).exit_code == 0
-    assert_same_end(run, undisturbed)
-
-
-@pytest.mark.parametrize("more", [(), ("--gpus", "2", "--device", "cpu")], ids=["one", "two"])
-def test_nohup_outlives_its_terminal(index: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
-    run = tmp_path / "run"
-    args = arguments(index, run, *more, **SETTINGS)
-    with terminal(args, "nohup", cwd=tmp_path) as (process, close):
-        wait_for_steps(process, run, 5)
-        close()
-        assert process.wait(timeout=240) == 0
-    assert read_log(run, "end")[-1]["complete"]
-    assert "checkpoint  " in (tmp_path / "nohup.out").read_text()
 
 
 def test_sigkill_loses_the_steps_since_the_last_checkpoint_and_a_cut_checkpoint_is_passed_over(
@@ -260,3 +152,16 @@ def test_resume_refuses_other_settings_other_data_and_no_whole_checkpoint(
     result = invoke(again)
     assert result.exit_code == 2
     assert "none of its 2 checkpoints is whole" in result.stderr
+
+
+def test_checkpoint_of_a_pretraining_run_is_no_run_to_resume(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[data]\nbatch_size = 4\n")
+    with pytest.raises(InputError, match="holds a pretraining run"):
+        resolve_finetune(
+            RunFolder(tmp_path),
+            load(small_checkpoint()),
+            recipe=None,
+            flags={},
+            settings=(),
+            resume=True,
+        )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastdual.backbones import create_backbone
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.model.encoder import VideoEncoder
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.backbones import backbone_names, create_backbone
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.errors import FailureError, InputError
 from fastdual.model.encoder import VideoEncoder
 from fastdual.weights import onnx as onnx_export

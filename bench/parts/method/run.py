@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.results import Row
+from fastdual.config import PretrainConfig, resolve
 from fastdual.config.recipe import Resolved, read_recipe
-from fastdual.config.sections import PretrainConfig, resolve
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader, trains_segments

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bench.parts.results import Row
-from fastdual.config.sections import PretrainConfig, resolve
+from fastdual.config import PretrainConfig, resolve
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import draw_plan
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.train.case import Case
-from fastdual.config.sections import PretrainConfig
+from fastdual.config import PretrainConfig
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 from fastdual.model.dual import DualModel, create_model
 from fastdual.training.execution import Execution, choose_execution
 from fastdual.training.loop import StepOutput, Training, take_step
-from fastdual.training.pretrain import create_training
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import create_training
 
 PARTS = ("forward", "losses", "backward", "optimiser")
 # Settings by name; the steps of `paper` and `eager` are those of STEPS, not create_training's.
@@ -84,7 +85,7 @@ STEPS: dict[str, Callable[..., StepOutput]] = {"paper": paper_step, "eager": eag
 def _create(config: PretrainConfig, execution: Execution, *, contiguous: bool) -> Training:
     torch.manual_seed(0)
     model, loader = create_model(config), _NoLoader()
-    training = create_training(model, loader, config, execution)  # type: ignore[arg-type]
+    training = create_training(Pretraining(config), model, loader, execution)  # type: ignore[arg-type]
     if contiguous:
         model.to(memory_format=torch.contiguous_format)
     return training

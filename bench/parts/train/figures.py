@@ -17,11 +17,11 @@ from bench.parts.results import Row
 from bench.parts.train.case import Size
 from bench.parts.train.contestants import Contestant
 from fastdual.backbones import create_backbone
-from fastdual.distributed.team import World
+from fastdual.distributed.world import World
 from fastdual.loaders.index import load_index
 from fastdual.loaders.loader import ClipBatch
 from fastdual.run.folder import RunFolder
-from fastdual.training.pretrain import create_loader
+from fastdual.training.start import create_loader
 
 # Steps of one contestant with the real loader; the first few fill its queue.
 REAL_STEPS, REAL_WARMUP = 20, 4

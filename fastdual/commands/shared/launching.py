@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
         root: folder that the videos lie under.
     """
     from fastdual.distributed.launch import LaunchPlan, launch
-    from fastdual.distributed.team import read_world
+    from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
     from fastdual.loaders.order import check_world
     from fastdual.training.execution import check_gpus
@@ -126,3 +126,21 @@ def arguments_of(ctx: click.Context) -> list[str]:
     if named is not None:
         words += ["--backbone", named]
     return [*words, "--", *positional]
+
+
+def given_flags(keys: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Return key and value of each flag that was given, by the flag's name."""
+    return {
+        f"--{name.replace('_', '-')}": (key, options[name])
+        for name, key in keys.items()
+        if options[name] is not None
+    }
+
+
+def end_stopped(signal_number: int) -> None:
+    """End a command whose run a signal stopped: exit code 128 + n, through a launcher if any."""
+    from fastdual.distributed.launch import is_launched, report_signal
+
+    if not is_launched():
+        raise click.exceptions.Exit(128 + signal_number)
+    report_signal(signal_number)

@@ -1,0 +1,276 @@
+"""Starting a run: checks, the run's folder, the checkpoint to continue from, then the loop.
+
+Every kind of training starts here in the same way; a `Task` says what differs between them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastdual.config.recipe import to_toml
+from fastdual.config.sections import RunConfig, TrainingConfig
+from fastdual.distributed.signals import StopRequest
+from fastdual.distributed.team import Team, joined
+from fastdual.distributed.world import World
+from fastdual.errors import FailureError, InputError
+from fastdual.loaders.batch.decoder import available_cpus
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipLoader
+from fastdual.model.batch_norm import synchronise_batch_norm
+from fastdual.model.recompute import recompute_activations
+from fastdual.run.checkpoint import find_checkpoint
+from fastdual.run.folder import RunFolder
+from fastdual.run.log import RunLog, require_wandb
+from fastdual.run.progress import ProgressLine
+from fastdual.training.bf16_check import require_bf16
+from fastdual.training.collapse import CollapseWatch
+from fastdual.training.execution import Execution, choose_execution, explained_memory
+from fastdual.training.loop import Training, train
+from fastdual.training.recorder import AgreedStop, RunKeeper
+from fastdual.training.resume import current_versions, restore
+from fastdual.training.schedule import base_learning_rate, create_optimiser, learning_rate
+from fastdual.training.task import Start, Task
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: its newest checkpoint, and the signal that ended it early, if one did."""
+
+    model: nn.Module
+    checkpoint: Path
+    step: int
+    total_steps: int
+    signal_number: int | None
+
+
+def run(
+    task: Task,
+    index: VideoIndex,
+    folder: RunFolder,
+    sources: Mapping[str, str],
+    *,
+    world: World,
+    announce: Callable[[str], None],
+    precondition: Callable[[], None] = lambda: None,
+) -> RunResult:
+    """Train on an index, from the newest checkpoint of the folder if it holds one.
+
+    Args:
+        task: The kind of training, with its config.
+        index: The videos.
+        folder: Where everything is kept.
+        sources: Origin of each value of the config, by dotted key.
+        world: Which process of how many this is.
+        announce: Called with each line of what is going to be done.
+        precondition: Called on rank 0 before the folder is written; its error ends all processes.
+
+    Raises:
+        InputError: Before anything is written, if the parts do not fit each other.
+        FailureError: The disk is full, too many videos fail, or the loss is not finite.
+    """
+    config = task.config
+    require_wandb(config.run.wandb_project)
+    execution = choose_execution(config.run, world)
+    split = choose_split(index, config.data.split)
+    task.check(index, split, execution)
+    num_videos = check_batch_size(index, split, config.data.batch_size)
+    model = create_model(task)
+    identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
+    agreed = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
+    constants = {**task.kind, **agreed}
+    timeout = config.run.timeout_seconds
+    with (
+        closing(create_loader(index, split, config, execution, world, folder)) as loader,
+        joined(world, device=execution.device, timeout_seconds=timeout) as team,
+        explained_memory(execution.device, task.memory_remedy),
+        ExitStack() as claim,
+    ):
+        team.check_equal(agreed)
+        team.from_main(precondition)
+        # Before the folder is claimed: what cannot be computed here leaves no run there.
+        training = create_training(task, model, loader, execution, team)
+        if execution.bf16:
+            backbone = model.get_submodule("backbone")
+            require_bf16(backbone, config.clip.clip_shape, execution.device)
+        config_toml = to_toml(config.to_dict(), sources)
+        team.from_main(lambda: claim.enter_context(folder.claimed(config_toml)))
+        restored = restore(training, folder, constants, team)
+        start = Start(
+            index=index,
+            split=split,
+            training=training,
+            execution=execution,
+            world=world,
+            restored=restored,
+            sources=sources,
+        )
+        for line in task.describe(start):
+            announce(line)
+        return run_loop(training, folder, config.run, constants, team, task.watch(len(loader)))
+
+
+def choose_split(index: VideoIndex, wanted: str) -> str | None:
+    """Return the split that `data.split` means for an index; None stands for every video."""
+    if wanted == "auto":
+        return "train" if "train" in index.splits else None
+    return None if wanted == "all" else wanted
+
+
+def check_batch_size(index: VideoIndex, split: str | None, batch_size: int) -> int:
+    """Return the number of videos in a split, which must fill a batch.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    num_videos = len(index.split(split))
+    if batch_size > num_videos:
+        raise InputError(
+            f"data.batch_size = {batch_size}: larger than the data, which has {num_videos} videos; "
+            f"use --batch-size {num_videos} or less"
+        )
+    return num_videos
+
+
+def create_model(task: Task) -> nn.Module:
+    """Return the network of a task as its seed draws it."""
+    torch.manual_seed(task.config.run.seed)
+    return task.create_model()
+
+
+def create_loader(
+    index: VideoIndex,
+    split: str | None,
+    config: TrainingConfig,
+    execution: Execution,
+    world: World,
+    folder: RunFolder,
+) -> ClipLoader:
+    """Return the loader of a config; clips have the precision that the network computes in."""
+    return ClipLoader(
+        index,
+        config.clip,
+        batch_size=config.data.batch_size,
+        split=split,
+        seed=config.run.seed,
+        rank=world.rank,
+        world_size=world.size,
+        device=str(execution.device),
+        decode=config.data.decode,
+        dtype=torch.bfloat16 if execution.bf16 else torch.float32,
+        num_workers=config.data.num_workers or max(1, available_cpus() // world.local_size),
+        prefetch=config.data.prefetch,
+        quarantine_path=folder.quarantine_file,
+    )
+
+
+def create_training(
+    task: Task,
+    model: nn.Module,
+    loader: ClipLoader,
+    execution: Execution,
+    team: Team | None = None,
+) -> Training:
+    """Put model, objective and optimiser on the device, at step 0.
+
+    Args:
+        task: The kind of training.
+        model: Its network; changed in place.
+        loader: Its batches.
+        execution: Device, precision and compilation.
+        team: All processes; None: this one alone.
+    """
+    config, several = task.config, team is not None and team.world.size > 1
+    if several and task.trains_backbone:
+        synchronise_batch_norm(model)
+    if execution.is_cuda:
+        model.to(execution.device)
+        nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
+        # Every batch has the same shape, so the search for the fastest convolution pays.
+        torch.backends.cudnn.benchmark = True
+    objective, compute = task.create_step(model, execution)
+    # After MoCo has copied the model: keys need no gradient.
+    if config.run.recompute_activations == "on" and task.trains_backbone:
+        recompute_activations(model.get_submodule("backbone"))
+    trained = nn.ModuleList([model, objective])
+    base_rate = base_learning_rate(config.optimiser, batch_size=config.data.batch_size)
+    return Training(
+        model=model,
+        objective=objective,
+        optimiser=create_optimiser(trained, config.optimiser, fused=execution.is_cuda),
+        loader=loader,
+        compute=compute,
+        rate=lambda step: learning_rate(
+            step, config.schedule, base_rate=base_rate, steps_per_epoch=len(loader)
+        ),
+        total_steps=config.schedule.epochs * len(loader),
+        max_gradient_norm=config.optimiser.max_gradient_norm,
+        average=team.average if team is not None and several else None,
+    )
+
+
+def run_loop(
+    training: Training,
+    folder: RunFolder,
+    config: RunConfig,
+    constants: dict[str, Any],
+    team: Team,
+    collapse: CollapseWatch | None = None,
+) -> RunResult:
+    """Train to the end, or until a signal asks for a stop; both leave a checkpoint.
+
+    Args:
+        training: The state to start from.
+        folder: Of the run, claimed.
+        config: How often to read, save and look for signals.
+        constants: What the run's checkpoints hold beside the state.
+        team: All processes.
+        collapse: Looks at each reading.
+
+    Raises:
+        FailureError: The disk is full, too many videos fail, or the loss is not finite.
+    """
+    first_step, total_steps = training.step, training.total_steps
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        log, line = None, None
+        if team.is_main:
+            project = config.wandb_project
+            opened = RunLog(folder.path, start_step=first_step, wandb_project=project)
+            log = stack.enter_context(closing(opened))
+            stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
+            line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
+            log.event("start", step=first_step, total_steps=total_steps)
+        keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
+        signals = AgreedStop(stop, team)
+        with _failure_logged(log, training, folder):
+            complete = train(
+                training,
+                keeper,
+                log_every_steps=config.log_every_steps,
+                checkpoint_every_steps=config.checkpoint_every_steps,
+                should_stop=signals,
+            )
+        signal_number = None if complete else signals.number
+        if log is not None:
+            log.event("end", step=training.step, complete=complete, signal=signal_number)
+    newest = team.from_main(lambda: find_checkpoint(folder.path))
+    return RunResult(training.model, newest, training.step, total_steps, signal_number)
+
+
+@contextmanager
+def _failure_logged(log: RunLog | None, training: Training, folder: RunFolder) -> Iterator[None]:
+    """Log what ended the block, so that `fastdual runs` tells it from a kill."""
+    try:
+        yield
+    except Exception as error:
+        folder.finish_saving()  # its line in the log comes before the last
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if log is not None:
+            with suppress(FailureError):  # a full disk may be what ended it
+                log.event("failed", step=training.step, reason=reason)
+        raise

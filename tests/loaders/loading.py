@@ -1,0 +1,55 @@
+"""A set of small videos in two codecs, and the first batches that a loader makes of it."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.order import EpochOrder
+from fastdual.loaders.plan import ClipSpec
+from tests.loaders.clips import encode
+
+NUM_VIDEOS = 13
+SPEC = ClipSpec(frames_per_clip=4, frame_stride=3, resize_height=40, resize_width=57, crop_size=32)
+EVALUATE = ClipSpec(
+    mode="evaluate",
+    frames_per_clip=4,
+    resize_height=40,
+    resize_width=57,
+    crop_size=32,
+    clips_per_video=3,
+)
+
+
+def write_videos(folder: Path) -> None:
+    """13 videos in 2 classes, H.264 and VP9, of different lengths."""
+    for number in range(NUM_VIDEOS):
+        codec, suffix = (("libvpx-vp9", "webm"), ("libx264", "mp4"))[number % 2]
+        path = folder / f"class{number % 3 == 0:d}" / f"v{number:02}.{suffix}"
+        encode(path, 10 + number, codec=codec, gop=6)
+
+
+def load(index: VideoIndex, count: int, **options: Any) -> list[ClipBatch]:
+    """The first batches of a loader, over epoch borders."""
+    options = {"batch_size": 4, "num_workers": 1, "seed": 3, **options}
+    spec = options.pop("spec", SPEC)
+    state = options.pop("state", None)
+    with ClipLoader(index, spec, **options) as loader:
+        if state is not None:
+            loader.load_state_dict(state)
+        batches: list[ClipBatch] = []
+        while len(batches) < count:
+            batches.extend(islice(loader, count - len(batches)))
+    return batches
+
+
+def break_file(index: VideoIndex, video: int) -> None:
+    path = index.path(video)
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def order_of(index: VideoIndex, epoch: int = 0) -> list[int]:
+    """The epoch's order for batches of 4 and seed 3."""
+    order = EpochOrder(len(index), global_batch_size=4, seed=3)
+    return order.at(epoch, 0, len(index)).tolist()
