@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 
-from fastdual.cli import cli
 from fastdual.loaders.files import write
 
 SETTINGS = ("--recipe", "tiny")
@@ -57,6 +56,8 @@ def run_demo(folder: Path) -> None:
 
 
 def _type(*words: str | Path) -> None:
+    """Show a command line, and run it as the program that is running this one."""
+    cli = click.get_current_context().find_root().command
     arguments = [str(word) for word in words]
     click.echo("\n$ " + shlex.join(["fastdual", *arguments]))
     cli.main(arguments, prog_name="fastdual", standalone_mode=False)
