@@ -24,8 +24,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any, Self
 
 from fastdual.loaders.pool.channel import ChannelClosed
@@ -118,11 +118,7 @@ class ProcessPool:
         source = iter(tasks)
         try:
             while True:
-                while len(pending) < max(1, window):
-                    try:
-                        task = next(source)
-                    except StopIteration:
-                        break
+                for task in islice(source, max(1, window) - len(pending)):
                     pending.append((self.submit(task), task))
                 if not pending:
                     return
@@ -148,12 +144,7 @@ class ProcessPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _wake(self) -> None:
