@@ -31,7 +31,7 @@ from fastdual.loaders.views.graph import ClipGraph, Source, encoded_inputs, read
 
 Ints = NDArray[np.int64]
 
-MOST_SHARED_BATCHES = 8  # those that wait, that are under way and that the reader holds are fewer
+MOST_SHARED_BATCHES = 8  # more than wait, are being filled and are usually held by the consumer
 _READ_THREADS = 4
 logger = logging.getLogger("fastdual.loaders")
 
@@ -229,7 +229,7 @@ class Assembler:
         self._submit_to_pyav(chunk, row)
 
     def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
-        """Run the decoding graph; return the last line of its error, None if there is none."""
+        """Run the decoding graph; return the last line of its error, or None."""
         inputs = encoded_inputs(
             self._spec,
             [row.encoded.result() for row in rows if row.encoded is not None],
