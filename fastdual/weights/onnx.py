@@ -113,7 +113,7 @@ def _difference(encoder: VideoEncoder, content: bytes, clips: Tensor) -> float:
 
 
 def _rounding(encoder: VideoEncoder, clips: Tensor) -> float:
-    """How far the features in float32 are from those in float64."""
+    """Return how far the features in float32 are from those in float64."""
     with torch.inference_mode():
         exact = copy.deepcopy(encoder).double()(clips.double())
         return _relative(encoder(clips).double(), exact)
