@@ -60,6 +60,13 @@ def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None
         raise InputError(f"{key} = {value!r}: {rule}", keys=(key, *others))
 
 
+def check_at_least_1(section: object, prefix: str, *names: str) -> None:
+    """Raise an InputError unless some values of a section are at least 1, or None."""
+    for name in names:
+        value = getattr(section, name)
+        check(value is None or value >= 1, f"{prefix}.{name}", value, "must be at least 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which videos, how many at a time, and who decodes them."""
@@ -77,9 +84,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 2, "data.batch_size", self.batch_size, "a contrast needs 2 videos")
-        workers = self.num_workers
-        check(workers is None or workers >= 1, "data.num_workers", workers, "must be at least 1")
-        check(self.prefetch >= 1, "data.prefetch", self.prefetch, "must be at least 1")
+        check_at_least_1(self, "data", "num_workers", "prefetch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +103,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         multiple = self.channel_multiple
         check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
-        check(self.clip_dim >= 1, "model.clip_dim", self.clip_dim, "must be at least 1")
-        check(self.segment_dim >= 1, "model.segment_dim", self.segment_dim, "must be at least 1")
+        check_at_least_1(self, "model", "clip_dim", "segment_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,7 @@ class MomentumConfig:
     """Share of its own weights that the momentum encoder keeps in a step."""
 
     def __post_init__(self) -> None:
-        check(self.queue_size >= 1, "moco.queue_size", self.queue_size, "must be at least 1")
+        check_at_least_1(self, "moco", "queue_size")
         check(0 <= self.momentum < 1, "moco.momentum", self.momentum, "must lie in [0, 1)")
 
 
@@ -160,8 +164,7 @@ class OptimiserConfig:
         norm = self.max_gradient_norm
         rule = "must be positive, or none"
         check(norm is None or norm > 0, "optimiser.max_gradient_norm", norm, rule)
-        chunks = self.accumulate_chunks
-        check(chunks >= 1, "optimiser.accumulate_chunks", chunks, "must be at least 1")
+        check_at_least_1(self, "optimiser", "accumulate_chunks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,15 +221,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
-        for name in (
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-            "timeout_seconds",
-        ):
-            check(
-                getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1"
-            )
+        check_at_least_1(self, "run", "log_every_steps", "checkpoint_every_steps")
+        check_at_least_1(self, "run", "keep_checkpoints", "timeout_seconds")
 
 
 class TrainingConfig(Protocol):

@@ -4,6 +4,7 @@ Shapes: B videos of a batch, K clips per video, C classes.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_ove
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import kept_frozen
 from fastdual.run.folder import RunFolder
-from fastdual.training.finetune import finetune
-from fastdual.training.start import RunResult, choose_split
+from fastdual.training.finetune import Finetuning
+from fastdual.training.start import RunResult, choose_split, run
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def finetune_and_test(
     overlaps_file: Path | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
-    """Refuse splits that overlap, fine-tune (`fastdual.training.finetune`), then test.
+    """Refuse splits that overlap, fine-tune, then test.
 
     Args:
         index: Labelled videos with both splits.
@@ -88,15 +90,17 @@ def finetune_and_test(
             write_overlaps(overlaps_file, found)
         overlaps.extend(refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file))
 
-    training = finetune(
-        index,
-        encoder,
-        folder,
-        resolved,
-        world=world,
-        announce=announce,
-        precondition=settle_overlaps,
-    )
+    task = Finetuning(config, encoder.backbone, num_classes=len(index.class_names))
+    with kept_frozen(encoder.backbone) if config.model.freeze else nullcontext():
+        training = run(
+            task,
+            index,
+            folder,
+            resolved.sources,
+            world=world,
+            announce=announce,
+            precondition=settle_overlaps,
+        )
     if training.signal_number is not None or not world.is_main:
         return FinetuneResult(training, None, (), overlaps)
     tested, missing = classify_by_clips(training.model, index, config, progress=progress)

@@ -53,7 +53,7 @@ class RunKeeper:
             metrics=means,
             clips_per_second=report.clips_per_second * self.team.world.size,
         )
-        self.folder.check_saved()
+        self.folder.writer.check()
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
@@ -71,7 +71,7 @@ class RunKeeper:
             self.folder.save(state, keep=self.keep, written=lambda path: note(file=path.name))
 
     def wait_saved(self) -> None:
-        self.folder.wait_saved()
+        self.folder.writer.wait()
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         world = self.team.world

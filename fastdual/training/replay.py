@@ -23,7 +23,7 @@ from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
 from fastdual.training.pretrain import Pretraining
-from fastdual.training.resume import resolve_pretrain
+from fastdual.training.resume import ConfigRequest, resolve_pretrain
 from fastdual.training.start import choose_split, create_loader, create_model, create_training
 
 _PLAN_NAME = re.compile(r"plan-step-(\d+)(?:-rank-(\d+))?\.npz")
@@ -51,7 +51,7 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
     folder = RunFolder(plan_file.absolute().parent)
     if not folder.config_file.is_file():
         raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
-    config = resolve_pretrain(folder, recipe=None, flags={}, settings=(), resume=True).config
+    config = resolve_pretrain(folder, ConfigRequest(resume=True)).config
     check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
     execution = replace(choose_execution(config.run), compile_mode=None)

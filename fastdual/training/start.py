@@ -242,7 +242,7 @@ def run_loop(
             project = config.wandb_project
             opened = RunLog(folder.path, start_step=first_step, wandb_project=project)
             log = stack.enter_context(closing(opened))
-            stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
+            stack.callback(folder.writer.join)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
         keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
@@ -268,7 +268,7 @@ def _failure_logged(log: RunLog | None, training: Training, folder: RunFolder) -
     try:
         yield
     except Exception as error:
-        folder.finish_saving()  # its line in the log comes before the last
+        folder.writer.join()  # its line in the log comes before the last
         reason = str(error).partition("\n")[0] or type(error).__name__
         if log is not None:
             with suppress(FailureError):  # a full disk may be what ended it

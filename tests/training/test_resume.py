@@ -13,7 +13,7 @@ import torch
 from fastdual.errors import InputError
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
-from fastdual.training.resume import resolve_finetune
+from fastdual.training.resume import ConfigRequest, resolve_finetune
 from fastdual.weights.load import load
 from tests.evaluate.small import (
     small_checkpoint,
@@ -157,11 +157,4 @@ def test_resume_refuses_other_settings_other_data_and_no_whole_checkpoint(
 def test_checkpoint_of_a_pretraining_run_is_no_run_to_resume(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[data]\nbatch_size = 4\n")
     with pytest.raises(InputError, match="holds a pretraining run"):
-        resolve_finetune(
-            RunFolder(tmp_path),
-            load(small_checkpoint()),
-            recipe=None,
-            flags={},
-            settings=(),
-            resume=True,
-        )
+        resolve_finetune(RunFolder(tmp_path), ConfigRequest(resume=True), load(small_checkpoint()))

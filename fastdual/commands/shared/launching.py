@@ -3,14 +3,19 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastdual.commands.shared.backbone_option import named_on_command_line
 from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import FailureError, InputError
+
+if TYPE_CHECKING:
+    from fastdual.distributed.world import World
+    from fastdual.training.resume import ConfigRequest
 
 # Where the run computes rather than what: read by the launcher, unknown to the processes.
 LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
@@ -128,13 +133,31 @@ def arguments_of(ctx: click.Context) -> list[str]:
     return [*words, "--", *positional]
 
 
-def given_flags(keys: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Return key and value of each flag that was given, by the flag's name."""
-    return {
-        f"--{name.replace('_', '-')}": (key, options[name])
-        for name, key in keys.items()
-        if options[name] is not None
-    }
+def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "ConfigRequest":
+    """Return what the options of a command say of its run's config.
+
+    Args:
+        keys: Dotted key of each option that sets one; an option that is None was not given.
+        options: With `recipe`, `settings` and `resume`; a process that was restarted resumes.
+    """
+    from fastdual.distributed.launch import is_launched, is_restart
+    from fastdual.training.resume import ConfigRequest
+
+    return ConfigRequest(
+        recipe=options["recipe"],
+        flags={
+            f"--{name.replace('_', '-')}": (key, options[name])
+            for name, key in keys.items()
+            if options[name] is not None
+        },
+        settings=options["settings"],
+        resume=options["resume"] or (is_launched() and is_restart()),
+    )
+
+
+def announcer(world: "World") -> Callable[[str], None]:
+    """Return what tells people what is going to be done: on stderr, by one process of all."""
+    return partial(click.echo, err=True) if world.is_main else lambda _: None
 
 
 def end_stopped(signal_number: int) -> None:
