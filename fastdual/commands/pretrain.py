@@ -82,7 +82,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
 
 
 def _check_backbone(config: Any) -> None:
-    """A backbone of the user's own runs code: a run's folder may not choose it, only the user."""
+    """Refuse a backbone of the user's own, which is code, unless the user named it."""
     from fastdual.backbones.custom import check_named
 
     origin = config.sources["model.backbone"]
@@ -118,7 +118,7 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
 
 
 def _typed(*words: str | Path, **options: str | Path | None) -> str:
-    """A command line that can be pasted, with those options that have a value."""
+    """Return a command line that can be pasted, with those options that have a value."""
     given = [(f"--{name}", value) for name, value in options.items() if value is not None]
     return shlex.join(
         ["fastdual", *map(str, words), *(str(part) for pair in given for part in pair)]

@@ -75,20 +75,10 @@ def finetune_and_test(
         FailureError: The disk is full, too many videos fail, the loss is not finite, or a frozen
             weight or statistic moved.
     """
-    config, overlaps = resolved.config, []
+    config, overlaps = resolved.config, list[dict[str, Any]]()
 
     def settle_overlaps() -> None:
-        data = config.data
-        found = index_overlaps(
-            index,
-            choose_split(index, data.split),
-            config.test.split,
-            decode=data.decode,
-            num_workers=data.num_workers,
-        )
-        if overlaps_file is not None:
-            write_overlaps(overlaps_file, found)
-        overlaps.extend(refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file))
+        overlaps.extend(_settle_overlaps(index, config, allow_overlap, overlaps_file))
 
     task = Finetuning(config, encoder.backbone, num_classes=len(index.class_names))
     with kept_frozen(encoder.backbone) if config.model.freeze else nullcontext():
@@ -105,6 +95,21 @@ def finetune_and_test(
         return FinetuneResult(training, None, (), overlaps)
     tested, missing = classify_by_clips(training.model, index, config, progress=progress)
     return FinetuneResult(training, tested, missing, overlaps)
+
+
+def _settle_overlaps(
+    index: VideoIndex, config: FinetuneConfig, allowed: bool, listing: Path | None
+) -> list[dict[str, Any]]:
+    found = index_overlaps(
+        index,
+        choose_split(index, config.data.split),
+        config.test.split,
+        decode=config.data.decode,
+        num_workers=config.data.num_workers,
+    )
+    if listing is not None:
+        write_overlaps(listing, found)
+    return refuse_overlaps(found, allowed=allowed, listing=listing)
 
 
 def classify_by_clips(
@@ -141,9 +146,7 @@ def classify_by_clips(
     model.eval()
     with loader, torch.inference_mode():
         for batch in loader:
-            parts = torch.split(batch.clips.flatten(0, 1), CLIPS_AT_ONCE)
-            chances = torch.cat([model(part).double().softmax(dim=1) for part in parts])
-            means = chances.view(*batch.clips.shape[:2], -1).mean(dim=1).cpu()  # [B, C]
+            means = _mean_softmax(model, batch.clips).cpu()
             rows.update(zip(batch.video_ids.tolist(), means, strict=True))
             if progress is not None:
                 progress(len(rows), len(wanted), 0)
@@ -155,3 +158,10 @@ def classify_by_clips(
         class_names=index.class_names,
     )
     return tested, left_out(index, wanted, rows)
+
+
+def _mean_softmax(model: nn.Module, clips: Tensor) -> Tensor:
+    """Clips [B, K, 3, T, H, W] -> mean over K of the softmax of their logits, [B, C] in float64."""
+    parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
+    chances = torch.cat([model(part).double().softmax(dim=1) for part in parts])
+    return chances.view(*clips.shape[:2], -1).mean(dim=1)

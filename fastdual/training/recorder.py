@@ -1,4 +1,4 @@
-"""What a run's processes do together beside the steps: stop at once, keep what comes of them."""
+"""What the processes of a run do together beside the steps: stop at one step, keep the results."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from fastdual.training.loop import Training
 
 
 class AgreedStop:
-    """Stops all processes at the same step, whichever of them was sent the signal."""
+    """Stops all processes at the same step, whichever of them got the signal."""
 
     def __init__(self, request: StopRequest, team: Team) -> None:
         self._request, self._team = request, team
@@ -31,7 +31,7 @@ class AgreedStop:
 
 @dataclass(frozen=True)
 class RunKeeper:
-    """Keeps what the loop produces in the run folder and shows it; rank 0 does, for all."""
+    """Keeps what the loop produces in the run folder, and shows it; rank 0 does so for all."""
 
     folder: RunFolder
     log: RunLog | None
