@@ -133,7 +133,11 @@ def check_views(axes: str, **views: Tensor) -> None:
     if first.ndim != axes.count(",") + 1:
         raise ValueError(f"{first_name} has shape {list(first.shape)}, must be {axes}")
     for name, view in others:
-        _check_same_shape(name, view, first_name, first)
+        if view.shape != first.shape:
+            raise ValueError(
+                f"{name} has shape {list(view.shape)} but {first_name} has {list(first.shape)}, "
+                "must be equal"
+            )
     _check_dim(first_name, first)
     if 0 in first.shape:
         raise ValueError(f"{first_name} has shape {list(first.shape)}, no axis may be empty")
@@ -178,13 +182,8 @@ def check_contrast(
 
 def check_segments(x: Tensor, shuffled: Tensor) -> None:
     """Check the segments [B, S, D] of two clips: B >= 1, 2 <= S <= MAX_SEGMENTS, D <= MAX_DIM."""
-    check_floating(x=x, shuffled=shuffled)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {list(x.shape)}, must be [B, S, D]")
-    _check_same_shape("shuffled", shuffled, "x", x)
-    batch, segments, _ = x.shape
-    if batch < 1:
-        raise ValueError(f"x has shape {list(x.shape)}, must have at least one sample")
+    check_views("[B, S, D]", x=x, shuffled=shuffled)
+    segments = x.shape[1]
     if segments == 1:
         raise ValueError(
             "x has S = 1 segment: rank undefined, a match needs other segments to beat; "
@@ -192,9 +191,6 @@ def check_segments(x: Tensor, shuffled: Tensor) -> None:
         )
     if not 2 <= segments <= MAX_SEGMENTS:
         raise ValueError(f"x has S = {segments} segments, must be between 2 and {MAX_SEGMENTS}")
-    _check_dim("x", x)
-    check_same_dtype(x=x, shuffled=shuffled)
-    check_same_device(x=x, shuffled=shuffled)
 
 
 def check_permutation(permutation: Tensor, x: Tensor) -> None:
@@ -247,11 +243,3 @@ def as_rank_numbers(temperature: Any, clip: Any, *, prefix: str = "") -> tuple[f
 def _check_dim(name: str, x: Tensor) -> None:
     if not 1 <= x.shape[-1] <= MAX_DIM:
         raise ValueError(f"{name} has D = {x.shape[-1]}, must be between 1 and {MAX_DIM}")
-
-
-def _check_same_shape(name: str, x: Tensor, first_name: str, first: Tensor) -> None:
-    if x.shape != first.shape:
-        raise ValueError(
-            f"{name} has shape {list(x.shape)} but {first_name} has {list(first.shape)}, "
-            "must be equal"
-        )

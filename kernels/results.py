@@ -1,4 +1,4 @@
-"""What the losses return besides a bare tensor."""
+"""What losses with metrics return."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from torch import Tensor
 class ContrastiveResult(NamedTuple):
     """Loss and the metrics of the same pass; the metrics carry no gradient.
 
-    With several positives the best one is judged: `top1` says that no negative has a higher logit
-    than the row's best positive, `top5` that fewer than five have. Equal logits count for the
-    positive. A row without a positive is not `valid`, and neither top1 nor top5.
+    The best of several positives is judged: `top1` means that no negative has a higher logit than
+    the row's best positive, `top5` that fewer than five have. Equal logits count for the positive.
+    A row without a positive is not `valid`, and neither top1 nor top5.
     """
 
     loss: Tensor  # 0-d, or [N] for reduction="none"
@@ -20,7 +20,7 @@ class ContrastiveResult(NamedTuple):
 
 
 class RankResult(NamedTuple):
-    """Shuffle-rank loss, and the share of rows whose match beats all others (no gradient)."""
+    """Shuffle-rank loss, and the share of rows whose match beats all others, without gradient."""
 
     loss: Tensor  # 0-d
     accuracy: Tensor  # 0-d float32

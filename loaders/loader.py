@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeGuard
 
 import numpy as np
@@ -24,7 +23,7 @@ from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 
-_TIMEOUT_SECONDS = 60.0  # a decode that takes longer is given up; a good one takes well below 1 s
+_TIMEOUT_SECONDS = 60.0  # a video that is decoded longer has failed; most take well below 1 s
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ClipBatch:
             The memory is channels-last: `clips.flatten(0, 1)` is channels_last_3d.
         permutation: [B, S] int64, or None; shuffled segment i is segment permutation[i] of view 2.
         video_ids: [B] int64 index numbers of the videos shown.
-        labels: [B] int64 class numbers, -1 where there is none.
+        labels: [B] int64 class numbers, -1 for none.
         plan: The decisions behind the clips.
     """
 
@@ -178,7 +177,7 @@ class ClipLoader:
         self._epoch, self._step = epoch, step
 
     def close(self) -> None:
-        """Stop the background work; iterating again starts it anew."""
+        """Stop the background work; iterating again starts it again."""
         if self._producer is not None and self._at_exit is not None:
             self._producer.stop()
             self._at_exit.detach()  # it would keep the producer alive
@@ -187,12 +186,7 @@ class ClipLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _identity(self) -> dict[str, Any]:

@@ -26,8 +26,8 @@ ORDER = (
     "training",
     "evaluate",
     "report",
-    "doctor",
     "demo",
+    "doctor",
     "fastdual",  # the face: `fastdual.load` and the version
     "commands",
     "cli",

@@ -1,6 +1,7 @@
 """`fastdual export`: a backbone as a file for other programs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,10 +40,6 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
     """
     from fastdual.loaders.files import make_folder_of
-    from fastdual.weights.export import export_safetensors, export_torchvision
-    from fastdual.weights.foreign import import_backbone
-    from fastdual.weights.load import load
-    from fastdual.weights.onnx import export_onnx
 
     folder = source if source.is_dir() else source.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
@@ -52,12 +49,31 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
             f"{target.with_suffix('.safetensors')}"
         )
     make_folder_of(target, "the export")  # before the work
+    encoder = _read(source, backbone)
+    _write(encoder, form, target)
+    clip = encoder.config.clip
+    click.echo(
+        f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
+        f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}"
+    )
+
+
+def _read(source: Path, backbone: str | None) -> Any:
+    from fastdual.weights.foreign import import_backbone
+    from fastdual.weights.load import load
+
     ours = source.is_dir() or source.suffix == ".safetensors"
     if backbone is None or (ours and ":" in backbone):
-        encoder = load(source, backbone=backbone)
-    else:
-        encoder, report = import_backbone(source, backbone)
-        click.echo(report.describe())
+        return load(source, backbone=backbone)
+    encoder, report = import_backbone(source, backbone)
+    click.echo(report.describe())
+    return encoder
+
+
+def _write(encoder: Any, form: str, target: Path) -> None:
+    from fastdual.weights.export import export_safetensors, export_torchvision
+    from fastdual.weights.onnx import export_onnx
+
     if form == "onnx":
         difference = export_onnx(encoder, target)
         click.echo(f"ONNX Runtime gives the same features to {difference:.1e} of the largest")
@@ -65,8 +81,3 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
         export_torchvision(encoder, target)
     else:
         export_safetensors(encoder, target)
-    clip = encoder.config.clip
-    click.echo(
-        f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
-        f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}"
-    )

@@ -1,6 +1,7 @@
 """`fastdual index`: build, check or show the index of a set of videos."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,10 +10,10 @@ from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
 from fastdual.loaders.index import build_index, load_index, summary
 from fastdual.loaders.index.build import TIMEOUT_SECONDS
-from fastdual.loaders.index.sources import KINDS, Kind
+from fastdual.loaders.index.sources import KINDS
 
 _PATH = click.Path(path_type=Path)
-_TIMEOUT_HELP = f"Give a video up after so many seconds [default: {TIMEOUT_SECONDS:g}]."
+_TIMEOUT_HELP = f"Give up on a video after so many seconds [default: {TIMEOUT_SECONDS:g}]."
 
 
 @click.command("index")
@@ -24,24 +25,22 @@ _TIMEOUT_HELP = f"Give a video up after so many seconds [default: {TIMEOUT_SECON
 @click.option("--root", type=_PATH, help="Folder that the paths of a list or index are under.")
 @click.option("--annotations", type=_PATH, help="Official split files, or a CSV file.")
 @click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP)
 def command(
     source: Path,
     output: Path | None,
     show: bool,
     verify: bool,
-    kind: Kind,
     root: Path | None,
-    annotations: Path | None,
-    allow_shared_groups: bool,
     workers: int | None,
     timeout: float,
+    **building: Any,
 ) -> None:
     """Build the index of SOURCE: a folder of videos, or a CSV file that lists them.
 
     Every video is decoded once, so that counts are exact; one that cannot be used is quarantined
-    with the reason. A build that was stopped goes on where it was.
+    with the reason. A build that was stopped continues where it was.
 
     \b
       fastdual index videos -o x.h5                 a folder for each class
@@ -55,13 +54,11 @@ def command(
             index = build_index(
                 source,
                 output,
-                kind=kind,
                 root=root,
-                annotations=annotations,
-                allow_shared_groups=allow_shared_groups,
                 num_workers=workers,
                 timeout_seconds=timeout,
                 progress=progress,
+                **building,
             )
     elif show or verify:
         index = load_index(source, root=root)

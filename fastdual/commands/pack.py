@@ -9,7 +9,7 @@ from fastdual.commands.shared.pack_options import encoding_options, parse_bytes,
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
-from fastdual.loaders.index import load_index, open_index, summary
+from fastdual.loaders.index import VideoIndex, load_index, open_index, summary
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,30 +18,28 @@ _PATH = click.Path(path_type=Path)
 @click.argument("source", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Write the pack here (packed.h5).")
 @encoding_options
-@click.option("--shard-size", callback=parse_bytes, help="Begin a new file there, as 50GB.")
+@click.option("--shard-size", callback=parse_bytes, help="Begin a new file at this size, as 50GB.")
 @click.option("--job", callback=parse_job, default="1/1", help="Pack part i of n, as 2/8.")
 @click.option("--merge", is_flag=True, help="Put the packs of all jobs together.")
 @click.option("--verify", is_flag=True, help="Read and decode every packed video, and compare.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core].")
-@click.option("--timeout", type=click.FloatRange(1), default=1800.0, help="Seconds a video.")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@click.option("--timeout", type=click.FloatRange(1), default=1800.0, help="Seconds per video.")
 def command(
     source: Path,
     output: Path | None,
-    shard_size: int | None,
-    job: tuple[int, int],
     merge: bool,
     verify: bool,
     root: Path | None,
     workers: int | None,
     timeout: float,
-    **encoding: Any,
+    **packing: Any,
 ) -> None:
     """Pack the videos of SOURCE, an index or a folder, into one HDF5 file that is itself an index.
 
     As they are, or encoded anew, small and with a keyframe every few frames, so that a clip costs
-    little more than its own frames to decode; an odd height or width is rounded up to even. What
-    was stopped goes on where it was.
+    little more than its own frames to decode; an odd height or width is rounded up to even. A
+    packing that was stopped continues where it was.
 
     \b
       fastdual pack x.h5 -o packed.h5 --short-side 128      for training at 112
@@ -50,33 +48,48 @@ def command(
       fastdual pack x.h5 -o packed.h5 --merge               then, all files in one folder
       fastdual pack packed.h5 --verify                      is it still true
     """
-    from fastdual.loaders.pack import PackOptions, Transcoding, hardware_warning, merge_jobs, pack
+    from fastdual.loaders.pack import merge_jobs
 
     if output is None and not verify:
         raise InputError("name the pack to write with -o packed.h5, or check one with --verify")
-    given = {name: value for name, value in encoding.items() if value is not None}
-    _refuse_idle_options(output, merge, given or shard_size or job != (1, 1))
-    transcoding = Transcoding(**given) if given else None
+    given = {name: value for name, value in packing.items() if value not in (None, (1, 1))}
+    _refuse_idle_options(output, merge, given)
     if output is not None and merge:  # the videos need not be on this machine
         index = merge_jobs(load_index(source), output)
     else:
         with keeping_what_is_done("indexing") as progress:
             index = open_index(source, root=root, progress=progress)
-    if output is not None and not merge:
-        if warning := hardware_warning(index, transcoding):
-            click.echo(f"note: {warning}", err=True)
-        options = PackOptions(
-            transcoding=transcoding,
-            shard_bytes=shard_size,
-            job=job,
-            num_workers=workers,
-            timeout_seconds=timeout,
-        )
-        with keeping_what_is_done("packing") as progress:
-            index = pack(index, output, options, progress=progress)
+        if output is not None:
+            index = _pack(index, output, workers, timeout, **given)
     click.echo(summary(index))
     if verify:
         verify_videos(index, "pack", workers=workers, timeout=timeout)
+
+
+def _pack(
+    index: VideoIndex,
+    output: Path,
+    workers: int | None,
+    timeout: float,
+    *,
+    shard_size: int | None = None,
+    job: tuple[int, int] = (1, 1),
+    **encoding: Any,
+) -> VideoIndex:
+    from fastdual.loaders.pack import PackOptions, Transcoding, hardware_warning, pack
+
+    transcoding = Transcoding(**encoding) if encoding else None
+    if warning := hardware_warning(index, transcoding):
+        click.echo(f"note: {warning}", err=True)
+    options = PackOptions(
+        transcoding=transcoding,
+        shard_bytes=shard_size,
+        job=job,
+        num_workers=workers,
+        timeout_seconds=timeout,
+    )
+    with keeping_what_is_done("packing") as progress:
+        return pack(index, output, options, progress=progress)
 
 
 def _refuse_idle_options(output: Path | None, merge: bool, says_how: object) -> None:

@@ -1,6 +1,6 @@
 """Features of videos: pooled backbone features, averaged over the clips of a video.
 
-Shapes: B videos of a batch, K clips a video, N videos, F features.
+Shapes: B videos of a batch, K clips per video, N videos, F features.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -13,18 +13,17 @@ from torch import Tensor
 
 from fastdual.config import PretrainConfig
 from fastdual.evaluate.features import FeatureSet, LeftOut
+from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
 from fastdual.model.frozen import kept_frozen
 from fastdual.weights.load import Network
 
-# Clips in one forward; the activations of more would not fit a small machine.
+# Clips per forward pass; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
-_WANTED = "fastdual embed"  # the split of what is embedded
 
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos that could not be decoded)."""
@@ -35,11 +34,11 @@ class EmbedOptions:
     """How videos are turned into features.
 
     Attributes:
-        clips_per_video: clips averaged, spread evenly over the video.
-        frame_stride: frames from one frame of a clip to the next; None: as in pretraining.
-        batch_size: videos decoded together.
-        decode: decoder, or "auto".
-        num_workers: decoding processes; None: as many as suit this machine.
+        clips_per_video: Clips that are averaged, spread evenly over the video.
+        frame_stride: Frames from one frame of a clip to the next; None: as in pretraining.
+        batch_size: Videos decoded together.
+        decode: Decoder, or "auto".
+        num_workers: Decoding processes; None: as many as suit this machine.
     """
 
     clips_per_video: int = 10
@@ -49,7 +48,7 @@ class EmbedOptions:
     num_workers: int | None = None
 
     def spec(self, config: PretrainConfig) -> ClipSpec:
-        """The clips that a network of this config is evaluated on."""
+        """Return the clips that a network of this config is evaluated on."""
         return replace(
             config.clip,
             mode="evaluate",
@@ -85,7 +84,7 @@ def embed(
     rows: dict[int, Tensor] = {}
     shown = 0
     for videos, clips in embed_clips(network, index, splits=splits, options=options):
-        # A substitute stands in for a video that failed; it has its own row already or to come.
+        # A substitute for a video that failed has a row of its own anyway.
         rows.update(zip(videos, clips.mean(dim=1), strict=True))
         shown += len(videos)
         if progress is not None:
@@ -102,17 +101,14 @@ def embed_clips(
     A video may come twice, in place of one that could not be decoded. The features are on the CPU.
     Arguments and errors as `embed`; whether a weight moved is checked after the last batch.
     """
-    wanted = _videos_of(index, splits)
-    loader = ClipLoader(
-        replace(index, splits={_WANTED: wanted}),
+    loader = one_pass(
+        index,
         options.spec(network.config),
-        batch_size=min(options.batch_size, len(wanted)),
-        split=_WANTED,
+        _videos_of(index, splits),
+        batch_size=options.batch_size,
         device=str(network.device),
         decode=options.decode,
         num_workers=options.num_workers,
-        shuffle=False,
-        drop_last=False,
     )
     with loader, kept_frozen(network.model):
         for batch in loader:
@@ -127,7 +123,7 @@ def _videos_of(index: VideoIndex, splits: Sequence[str] | None) -> NDArray[np.in
 
 @torch.inference_mode()
 def _pooled(model: DualModel | VideoEncoder, clips: Tensor) -> Tensor:
-    """Features [B, K, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
+    """Return features [B, K, F] on the CPU, float32, of clips [B, K, C, T, H, W]."""
     parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
     features = torch.cat([model.features(part).float() for part in parts])  # [B * K, F]
     return features.view(*clips.shape[:2], -1).cpu()
@@ -136,17 +132,10 @@ def _pooled(model: DualModel | VideoEncoder, clips: Tensor) -> Tensor:
 def feature_set(
     network: Network, index: VideoIndex, spec: ClipSpec, rows: dict[int, Tensor]
 ) -> FeatureSet:
-    """The features [F] of videos of an index, by their number, and what the index knows of them."""
+    """Return features with what the index knows of their videos; `rows`: [F] by video number."""
     videos = np.array(sorted(rows), dtype=np.int64)
-    settings = {
-        "backbone": network.config.model.backbone,
-        "clips_per_video": spec.clips_per_video,
-        "crop_size": spec.crop_size,
-        "frame_stride": spec.frame_stride,
-        "frames_per_clip": spec.frames_per_clip,
-        "resize_height": spec.resize_height,
-        "resize_width": spec.resize_width,
-    }
+    described = "clips_per_video crop_size frame_stride frames_per_clip resize_height resize_width"
+    settings = {name: getattr(spec, name) for name in described.split()}
     return FeatureSet(
         features=torch.stack([rows[video] for video in videos.tolist()]).numpy(),
         paths=tuple(index.paths[video] for video in videos),
@@ -156,14 +145,14 @@ def feature_set(
         splits={name: np.flatnonzero(np.isin(videos, of)) for name, of in index.splits.items()},
         weights_sha256=network.weights_sha256,
         data_fingerprint=index.fingerprint,
-        settings=settings,
+        settings={"backbone": network.config.model.backbone, **settings},
     )
 
 
 def left_out(
     index: VideoIndex, wanted: NDArray[np.int64], shown: Container[int]
 ) -> tuple[LeftOut, ...]:
-    """The wanted videos that were not shown, and those that the index has in quarantine."""
+    """Return the wanted videos that were not shown, and those in the index's quarantine."""
     failed = (
         LeftOut(
             index.paths[video],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions
+from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
@@ -36,17 +37,15 @@ def held_out_loader(
     num_workers: int | None = None,
 ) -> ClipLoader:
     """Return the pretraining views of a held-out split, drawn with a seed that no run changes."""
-    return ClipLoader(
+    return one_pass(
         index,
         config.clip,
-        batch_size=min(config.data.batch_size, len(index.split(split))),
-        split=split,
+        index.split(split),
+        batch_size=config.data.batch_size,
         seed=HELD_OUT_SEED,
         device=device,
         decode=decode,
         num_workers=num_workers,
-        shuffle=False,
-        drop_last=False,
     )
 
 
@@ -153,7 +152,7 @@ def trains_segments(config: PretrainConfig) -> bool:
 
 
 def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
-    """Rows of videos not shown before: a substitute would be a second positive of its video."""
+    """Return the rows of new videos: a substitute would be a second positive of its video."""
     rows = []
     for row, video in enumerate(video_ids.tolist()):
         if video not in seen:
@@ -163,7 +162,7 @@ def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
 
 
 def _embed_views(model: DualModel, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Clip embeddings [B, V, D], segment embeddings [B, V, S, D'] and pooled features [B, V, F]."""
+    """Return clip embeddings [B, V, D], those of segments [B, V, S, D'] and features [B, V, F]."""
     pooled: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:

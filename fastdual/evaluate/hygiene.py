@@ -1,6 +1,6 @@
-"""Do a training split and a test split share what they must not: groups, files, pictures?
+"""Whether a training and a test split share what they must not: groups, files, pictures.
 
-Shapes: N training videos, Q test videos, K thumbnails a video, P pixels of them all.
+Shapes: N training videos, Q test videos, K thumbnails per video, P pixels of all K.
 """
 
 import csv
@@ -18,37 +18,30 @@ from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.evaluate.features import FeatureSet
+from fastdual.evaluate.passes import pictures
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.files import write
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.plan import ClipSpec
 
-# The perceptual hash of a video: thumbnails from its start to its end, as real numbers.
-_HASH_SPEC = ClipSpec(
-    mode="evaluate",
-    frames_per_clip=1,
-    frame_stride=1,
-    num_segments=1,
-    clips_per_video=8,
-    resize_height=24,
-    resize_width=32,
-    crop_size=24,
-)
-# Two encodings of one video differ less than two takes of one scene: the first threshold is for the
-# mean picture, the second for what moves.
+# The perceptual hash of a video: small pictures from its start to its end, as real numbers.
+_HASH_PICTURES, _HASH_SIDE = 8, 24
+# Cosines above which two videos are one: of the mean pictures, and of what moves. Two encodings of
+# one video differ less than two takes of one scene.
 _SAME_LOOK, _SAME_MOTION = 0.95, 0.98
-# Motion below this (of a grey level's deviation, in units of the normalisation) is coding noise.
+# Motion below this deviation of the normalised grey level is coding noise.
 _STILL = 0.03
 _BLOCK = 1024
 _SHOWN = 5
 
 
+Kind = Literal["same video", "same bytes", "near-identical", "same features", "same group"]
+
+
 @dataclass(frozen=True)
 class Overlap:
-    """A training video and a test video that share something, and what."""
+    """A training video and a test video that share something, and what they share."""
 
-    kind: Literal["same video", "same bytes", "near-identical", "same features", "same group"]
+    kind: Kind
     train: str
     test: str
 
@@ -79,15 +72,15 @@ def settle_overlaps(
 def refuse_overlaps(
     overlaps: Sequence[Overlap], *, allowed: bool, listing: Path | None = None
 ) -> list[dict[str, Any]]:
-    """The overlaps as plain values, where they are allowed.
+    """Return the overlaps as plain values, if they are allowed.
 
     Args:
-        overlaps: of one training and one test split.
-        allowed: go on all the same.
-        listing: where `write_overlaps` wrote them all, for the error.
+        overlaps: Of one training and one test split.
+        allowed: Go on in spite of them.
+        listing: Where `write_overlaps` wrote them all, for the error.
 
     Raises:
-        InputError: there are some, and they are not allowed; names the first pairs.
+        InputError: There are some, and they are not allowed; names the first pairs.
     """
     if overlaps and not allowed:
         pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
@@ -102,10 +95,10 @@ def refuse_overlaps(
 
 
 def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
-    """Write pairs as a CSV file: kind, training video, test video.
+    """Write overlaps as a CSV file: kind, training video, test video.
 
     Raises:
-        FailureError: it cannot be written.
+        FailureError: The file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -122,48 +115,54 @@ def index_overlaps(
     decode: Requested = "auto",
     num_workers: int | None = None,
 ) -> list[Overlap]:
-    """What two splits of an index share: videos, groups (once each), bytes, pictures.
+    """Return what two splits of an index share: videos, groups (once each), bytes, pictures.
 
     Near-identical means another encoding or size of the same video; a part cut out of a longer one
     is not found.
 
+    Args:
+        index: The videos.
+        train, test: Names of the two splits; None: all videos.
+        decode: Decoder, or "auto".
+        num_workers: Decoding processes; None: as many as suit this machine.
+
     Raises:
-        InputError: no such split.
-        FailureError: too many videos cannot be decoded.
+        InputError: No such split.
+        FailureError: Too many videos cannot be decoded.
     """
     train_rows, test_rows = index.split(train), index.split(test)
     shared = np.intersect1d(train_rows, test_rows)
     found = [Overlap("same video", index.paths[v], index.paths[v]) for v in shared.tolist()]
     known = {(v, v) for v in shared.tolist()}
-    for kind, pairs in (
+    checksums = [row.tobytes() for row in index.sha256]
+    found_pairs: list[tuple[Kind, list[tuple[int, int]]]] = [
         ("same group", _same_group_pairs(index.groups, train_rows, test_rows)),
-        ("same bytes", _same_bytes_pairs(index, train_rows, test_rows)),
-        ("near-identical", _near_pairs(index, train, test, decode, num_workers)),
-    ):
+        ("same bytes", _equal_pairs(checksums, train_rows, test_rows)),
+        ("near-identical", _near_pairs(index, train_rows, test_rows, decode, num_workers)),
+    ]
+    for kind, pairs in found_pairs:
         new = [pair for pair in pairs if pair not in known]
-        found += [Overlap(kind, index.paths[a], index.paths[b]) for a, b in new]  # type: ignore[arg-type]
+        found += [Overlap(kind, index.paths[a], index.paths[b]) for a, b in new]
         known.update(new)
     return found
 
 
 def feature_overlaps(train: FeatureSet, test: FeatureSet) -> list[Overlap]:
-    """What can be told from features alone: shared groups (of one index), equal features."""
-    groups = train.groups + test.groups
-    rows = np.arange(len(groups))
-    pairs: list[tuple[str, list[tuple[int, int]]]] = []
+    """Return what features alone can tell: shared groups (of one index), equal features."""
+    groups, paths = train.groups + test.groups, train.paths + test.paths
+    sides = np.arange(len(train)), np.arange(len(train), len(paths))
+    pairs: list[tuple[Kind, list[tuple[int, int]]]] = []
     if train.data_fingerprint == test.data_fingerprint:
-        sides = rows[: len(train)], rows[len(train) :]
         pairs.append(("same group", _same_group_pairs(groups, *sides)))
     keys = [row.tobytes() for row in (*train.features, *test.features)]
-    pairs.append(("same features", _equal_pairs(keys, len(train))))
-    paths = train.paths + test.paths
-    return [Overlap(kind, paths[a], paths[b]) for kind, of in pairs for a, b in of]  # type: ignore[arg-type]
+    pairs.append(("same features", _equal_pairs(keys, *sides)))
+    return [Overlap(kind, paths[a], paths[b]) for kind, of in pairs for a, b in of]
 
 
 def _same_group_pairs(
     groups: Sequence[str], train_rows: NDArray[np.int64], test_rows: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """One pair for each group that is on both sides."""
+    """Return one pair per group that is on both sides."""
     first: dict[str, int] = {}
     for row in train_rows.tolist():
         first.setdefault(groups[row], row)
@@ -174,66 +173,54 @@ def _same_group_pairs(
     return list(seen.values())
 
 
-def _equal_pairs(keys: Sequence[bytes], num_train: int) -> list[tuple[int, int]]:
-    rows: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys[:num_train]):
-        rows[key].append(row)
-    return [(a, row) for row, key in enumerate(keys[num_train:], num_train) for a in rows[key]]
-
-
-def _same_bytes_pairs(
-    index: VideoIndex, train_rows: NDArray[np.int64], test_rows: NDArray[np.int64]
+def _equal_pairs(
+    keys: Sequence[bytes], train_rows: NDArray[np.int64], test_rows: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    rows: defaultdict[bytes, list[int]] = defaultdict(list)
+    """Return the pairs of a training and a test row with the same key."""
+    known: defaultdict[bytes, list[int]] = defaultdict(list)
     for row in train_rows.tolist():
-        rows[index.sha256[row].tobytes()].append(row)
-    return [
-        (other, row)
-        for row in test_rows.tolist()
-        for other in rows.get(index.sha256[row].tobytes(), ())
-        if other != row
-    ]
+        known[keys[row]].append(row)
+    return [(a, b) for b in test_rows.tolist() for a in known.get(keys[b], ()) if a != b]
 
 
 def _near_pairs(
     index: VideoIndex,
-    train: str | None,
-    test: str | None,
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
     decode: Requested,
     num_workers: int | None,
 ) -> list[tuple[int, int]]:
-    sides = [_thumbnails(index, split, decode, num_workers) for split in (train, test)]
+    sides = [_thumbnails(index, videos, decode, num_workers) for videos in (train, test)]
     (train_rows, train_thumbs), (test_rows, test_thumbs) = sides
     return [(train_rows[a], test_rows[b]) for a, b in near_identical(train_thumbs, test_thumbs)]
 
 
 def _thumbnails(
-    index: VideoIndex, split: str | None, decode: Requested, num_workers: int | None
+    index: VideoIndex, videos: NDArray[np.int64], decode: Requested, num_workers: int | None
 ) -> tuple[list[int], Tensor]:
-    """Video numbers and grey thumbnails [N, K, P / K]."""
-    loader = ClipLoader(
-        index,
-        _HASH_SPEC,
-        batch_size=min(64, len(index.split(split))),
-        split=split,
-        decode=decode if decode != "nvdec" else "auto",  # the thumbnails are wanted on the CPU
-        num_workers=num_workers,
-        shuffle=False,
-        drop_last=False,
-    )
+    """Return video numbers and grey thumbnails [N, K, P / K]."""
     rows: dict[int, Tensor] = {}
-    with loader:
-        for batch in loader:
-            grey = batch.clips.mean(dim=2).flatten(2)  # [B, K, pixels]
-            rows.update(zip(batch.video_ids.tolist(), grey.clone(), strict=True))
+    for numbers, shown in pictures(
+        index,
+        videos,
+        count=_HASH_PICTURES,
+        side=_HASH_SIDE,
+        decode=decode,
+        num_workers=num_workers,
+    ):
+        rows.update(zip(numbers, shown.mean(dim=2).flatten(2), strict=True))
     return list(rows), torch.stack(list(rows.values()))
 
 
 def near_identical(train: Tensor, test: Tensor) -> list[tuple[int, int]]:
-    """Row numbers of pairs that show the same pictures, from thumbnails [N, K, P / K].
+    """Return the rows of pairs that show the same pictures.
 
     The mean pictures must agree and, where something moves, the deviations from them too: videos of
     one fixed camera share the first but not the second.
+
+    Args:
+        train: [N, K, P / K] thumbnails.
+        test: [Q, K, P / K] thumbnails.
     """
     (train_look, train_motion, train_still), (test_look, test_motion, test_still) = (
         _look_and_motion(thumbs) for thumbs in (train, test)
@@ -250,7 +237,7 @@ def near_identical(train: Tensor, test: Tensor) -> list[tuple[int, int]]:
 
 
 def _look_and_motion(thumbs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit vectors of the mean picture and of the motion, and whether there is none."""
+    """Return unit vectors of the mean picture and of the motion, and whether nothing moves."""
     mean = thumbs.mean(dim=1)  # [N, pixels]
     motion = (thumbs - mean[:, None]).flatten(1)
     still = motion.square().mean(dim=1).sqrt() < _STILL

@@ -71,11 +71,11 @@ def pairs_of_files(
     train_set, *others = map(FeatureSet.load, files)
     test_set = others[0] if others else train_set
     pairs = [
-        Pair(
-            train_name=train or files[0].name,
-            test_name=test or files[-1].name,
-            train=train_set.part(train),
-            test=test_set.part(test),
+        _pair(
+            train or files[0].name,
+            test or files[-1].name,
+            train_set.part(train),
+            test_set.part(test),
         )
         for train, test in splits
     ]
@@ -112,23 +112,19 @@ def pairs_of_run(
         FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
     """
     # Everything that can be refused is, before hours are spent on features.
-    found = [
-        index_overlaps(index, *pair, decode=options.decode, num_workers=options.num_workers)
-        for pair in splits
-    ]
+    how = {"decode": options.decode, "num_workers": options.num_workers}
+    found = [index_overlaps(index, *pair, **how) for pair in splits]  # type: ignore[arg-type]
     overlaps = settle_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
     wanted = [*dict.fromkeys(name for pair in splits for name in pair)]
     features = embed(network, index, splits=wanted, options=options, progress=progress)
-    return [
-        Pair(
-            train_name=train,
-            test_name=test,
-            train=features.part(train),
-            test=features.part(test),
-            overlaps=of,
-        )
-        for (train, test), of in zip(splits, overlaps, strict=True)
+    pairs = [
+        _pair(train, test, features.part(train), features.part(test)) for train, test in splits
     ]
+    return [replace(pair, overlaps=of) for pair, of in zip(pairs, overlaps, strict=True)]
+
+
+def _pair(train_name: str, test_name: str, train: FeatureSet, test: FeatureSet) -> Pair:
+    return Pair(train_name=train_name, test_name=test_name, train=train, test=test)
 
 
 def features_files(path: Path, data: Path | None) -> list[Path] | None:

@@ -72,10 +72,10 @@ def load_network(
         InputError: Nothing there, a damaged file, weights that do not fit, videos in place of a
             network, or a backbone of the user's own that was not named.
     """
-    if is_index(path) or is_pack(path):
-        raise InputError(f"{path}: an index or pack of videos; name the run first, then the videos")
     file, config, weights, has_heads = _read(path)
     check_named(config.model.backbone, origin=str(file))
+    if has_heads and not heads:
+        weights = _part(weights, _BACKBONE)
     seed = config.run.seed if seed is None else seed
     with torch.random.fork_rng(enabled=random_weights):
         if random_weights:
@@ -84,8 +84,6 @@ def load_network(
     if random_weights:
         weights_sha256 = f"random weights, seed {seed}"
     else:
-        if has_heads and not heads:
-            weights = _part(weights, _BACKBONE)
         load_weights(module, with_aliases(module, weights), origin=file)
         weights_sha256 = sha256_of(file)
     if not isinstance(module, DualModel):
@@ -112,6 +110,8 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
 
 def _read(path: Path) -> tuple[Path, PretrainConfig, Mapping[str, Tensor], bool]:
     """Return the file, its config, its weights, and whether they include the heads."""
+    if is_index(path) or is_pack(path):
+        raise InputError(f"{path}: an index or pack of videos; name the run first, then the videos")
     if path.suffix == SUFFIX:
         config, weights = read_safetensors(path)
         return path, config, weights, False

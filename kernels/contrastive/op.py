@@ -14,7 +14,15 @@ from torch import Tensor
 
 from fastdual.kernels.backend import device_of, refuse_transforms, runs_triton
 from fastdual.kernels.contrastive import streaming, streaming_backward
-from fastdual.kernels.contrastive.problem import Merged, Partials, Problem, Saved, Settings
+from fastdual.kernels.contrastive.problem import (
+    Gradients,
+    Merged,
+    Needs,
+    Partials,
+    Problem,
+    Saved,
+    Settings,
+)
 
 
 def run(problem: Problem) -> Merged:
@@ -53,13 +61,8 @@ def merge_partials(fields: Tensor, settings: Settings) -> Merged:
 
 
 def compute_gradients(
-    problem: Problem,
-    saved: Saved,
-    upstream: Tensor,
-    needs: tuple[bool, bool, bool],
-    *,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
+    problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
+) -> Gradients:
     """Return the gradients of query, key and temperature; see streaming_backward."""
     if runs_triton(problem.query):
         from fastdual.kernels.contrastive import triton_backward

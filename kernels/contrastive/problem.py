@@ -15,6 +15,10 @@ REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+Needs = tuple[bool, bool, bool]  # which gradients: of query, key and temperature
+Gradients = tuple[Tensor, Tensor, Tensor]  # of those; [0] for each that is not needed
+
+
 class Layout(NamedTuple):
     """Ids and groups that follow from the places of rows contrasted with themselves.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastdual.kernels.contrastive.problem import NORM_FLOOR, Problem, Saved
+from fastdual.kernels.contrastive.problem import NORM_FLOOR, Gradients, Needs, Problem, Saved
 from fastdual.kernels.contrastive.streaming_tiles import (
     Tile,
     make_tile,
@@ -15,14 +15,9 @@ from fastdual.kernels.contrastive.streaming_tiles import (
 
 
 def compute_gradients(
-    problem: Problem,
-    saved: Saved,
-    upstream: Tensor,
-    needs: tuple[bool, bool, bool],
-    *,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key and temperature; [0] for each that is not needed.
+    problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
+) -> Gradients:
+    """Return the gradients of query, key and temperature.
 
     Args:
         problem: The problem of the forward; its `metrics` and `learned` are not read.

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdual.kernels.contrastive.problem import Problem, Saved
+from fastdual.kernels.contrastive.problem import Gradients, Needs, Problem, Saved
 from fastdual.kernels.contrastive.streaming_backward import temperature_gradient
 from fastdual.kernels.contrastive.triton_shared import (
     FLOOR,
@@ -42,15 +42,15 @@ HALF_SCALE = tl.constexpr(16384.0)
 
 @triton.jit
 def _slopes(logits, positive, a, b, ratio, uniform, axis: tl.constexpr, IS_SUM: tl.constexpr):
-    """d loss / d logit [OWN, OTHER]; the numbers of the rows are expanded along `axis`."""
+    """Return d loss / d logit [OWN, OTHER]; the numbers of the rows are expanded along `axis`."""
     a, b = tl.expand_dims(a, axis), tl.expand_dims(b, axis)
     away = logits - tl.where(positive, a, b)
     share = tl.exp2(away)
     if IS_SUM:
         return tl.where(positive, -share, share)
     else:
-        # share - 1 near 1 by its series: the subtraction would cancel. Of products, for a GPU is
-        # slow to divide; the first term left out is below 5e-8 of the sum.
+        # share - 1 near 0 by its series, because the subtraction would cancel. It takes products
+        # alone, because a GPU divides slowly; the first term left out is below 5e-8 of the sum.
         x = away * LN_2
         tail = 1.0 + x * (1.0 / 5) * (1.0 + x * (1.0 / 6))
         tail = 1.0 + x * (1.0 / 2) * (1.0 + x * (1.0 / 3) * (1.0 + x * (1.0 / 4) * tail))
@@ -61,7 +61,7 @@ def _slopes(logits, positive, a, b, ratio, uniform, axis: tl.constexpr, IS_SUM: 
 
 @triton.jit
 def _load_statistics(statistics_ptr, index, N, IS_SUM: tl.constexpr):
-    """The numbers of streaming.statistics_of; past the end those of a row without positives."""
+    """Return the numbers of streaming.statistics_of; past the end, of a row without positives."""
     at = statistics_ptr + index.to(tl.int64)
     inside = index < N
     a = tl.load(at, mask=inside, other=float("inf"))
@@ -79,9 +79,9 @@ def _store_gradient(
     temperature_ptr, temperature_value, index, dims, num_own, D,
     IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """From sums of slopes x embeddings to the gradient: through upstream, temperature and length.
+    """Turn sums of slopes x embeddings into the gradient, through upstream, temperature and length.
 
-    `along` is the sum of slopes x logits of each row; it gives the part of the gradient that points
+    `along` is the sum of slopes x logits of each row. It gives the part of the gradient that points
     along the row, which normalisation takes out.
     """
     per_logit = base2_scale(temperature_ptr, temperature_value, IS_SCALE)
@@ -107,7 +107,7 @@ def _store_gradient(
 def _store_temperature_gradient(
     grad_ptr, slope_ptr, upstream_ptr, temperature_ptr, IS_SCALE: tl.constexpr
 ):
-    """streaming.temperature_gradient of a loss that is one number, by the first program."""
+    """Store streaming_backward.temperature_gradient of a 0-d loss, by the first program."""
     inverse = base2_scale(temperature_ptr, 1.0, IS_SCALE) * LN_2  # 1 / temperature
     total = tl.load(slope_ptr) * tl.load(upstream_ptr).to(tl.float32)
     first = tl.program_id(0) + tl.program_id(1) + tl.program_id(2) == 0
@@ -128,10 +128,10 @@ def _contrastive_bwd_kernel(
     SINGLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a block of the own side, in a slice of D, from a part of the other side.
+    """Store the gradient of a block of the own side in a slice of D, from a part of the other side.
 
-    Both sides are queries where rows are their own candidates. Parts are stored as they are, to be
-    merged; a single part finishes here.
+    Both sides are queries where rows are their own candidates. Several parts are stored as they
+    are, to be merged; a single part is finished here.
     """
     if grad_temperature_ptr is not None:
         _store_temperature_gradient(
@@ -242,7 +242,7 @@ def _contrastive_bwd_merge_kernel(
     IS_SCALE: tl.constexpr, UPSTREAM_ROWS: tl.constexpr, NORMALIZE: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Add the parts of a block in their order, and finish."""
+    """Add up the parts of a block in their order, and finish."""
     index = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = index < num_own
@@ -281,13 +281,8 @@ class _Upstream(NamedTuple):
 
 
 def compute_gradients(
-    problem: Problem,
-    saved: Saved,
-    upstream: Tensor,
-    needs: tuple[bool, bool, bool],
-    *,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
+    problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
+) -> Gradients:
     """Launch once for query and once for key, or once for both; see streaming_backward.
 
     One more launch for each side that is split into parts. The launch for the query also stores the

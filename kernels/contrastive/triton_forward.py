@@ -81,7 +81,7 @@ def _contrastive_fwd_kernel(
     NUM_FIELDS: tl.constexpr,
     BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """fields[part, :, rows] of a block of rows against a part of the candidates: problem.py."""
+    """Store fields[part, :, rows] of a block of rows against a part of the candidates."""
     part = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_OWN + tl.arange(0, BLOCK_OWN)
     ids, ids_high = load_ids(query_ids_ptr, rows, N, -1, id_run, num_ids, LAYOUT)
@@ -138,7 +138,7 @@ def _contrastive_fwd_kernel(
                 ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M,
                 id_run, num_ids, group_run, LAYOUT,
             )  # fmt: skip
-            # One of -inf, of an embedding that is infinite, is not to look like none at all.
+            # A logit of -inf, from an infinite embedding, must not look like no positive at all.
             present = tl.where(logits < LOWEST, LOWEST, logits)
             positives = tl.where(positive, present, float("-inf"))
             positive_peak, positive_mass, positive_moment = _online_softmax(
@@ -147,7 +147,7 @@ def _contrastive_fwd_kernel(
             if not IS_SUM:
                 positive_count += tl.sum(positive.to(tl.float32), 1)
                 positive_sum += tl.sum(tl.where(positive, logits, 0.0), 1)
-        # Apart from the above, so that less is in registers at a time.
+        # Separate from the above, so that registers hold less at a time.
         if special > 0:
             positive, ignored = exact_masks(
                 ids, ids_high, groups, groups_high, key_ids_ptr, key_groups_ptr, columns, M,
@@ -158,7 +158,7 @@ def _contrastive_fwd_kernel(
             negative_peak, negative_mass, negative_moment, logits, LEARNED
         )
         if METRICS:
-            # Take out a row's largest negative while any row has one that belongs to its best five.
+            # Take out each row's largest negative while any row's belongs to its best five.
             largest, at = tl.max(logits, 1, return_indices=True)
             while tl.max((largest > top4).to(tl.int32), 0) > 0:
                 top0, top1, top2, top3, top4 = _insert(top0, top1, top2, top3, top4, largest)

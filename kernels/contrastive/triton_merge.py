@@ -21,7 +21,7 @@ MERGE_ROWS = 1024  # of a program
 
 @triton.jit
 def _merge_lse(fields_ptr, field, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr):
-    """Log-sum-exp [BLOCK] of one field over the P parts."""
+    """Return the log-sum-exp [BLOCK] of one field over the P parts."""
     peak = tl.full([BLOCK], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK], tl.float32)
     for part in range(P):
@@ -36,7 +36,7 @@ def _merge_lse(fields_ptr, field, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: t
 
 @triton.jit
 def _merge_sum(fields_ptr, field, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum [BLOCK] of one field over the P parts."""
+    """Return the sum [BLOCK] of one field over the P parts."""
     total = tl.zeros([BLOCK], tl.float32)
     for part in range(P):
         at = fields_ptr + (tl.cast(part, tl.int64) * NUM_FIELDS + field) * N + rows
@@ -48,7 +48,7 @@ def _merge_sum(fields_ptr, field, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: t
 def _merge_mean(
     fields_ptr, field, lse_field, lse, rows, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Mean [BLOCK] of one field over the P parts, weighted by their shares of the log-sum-exp."""
+    """Return the mean [BLOCK] of one field over the P parts, weighted by shares of `lse`."""
     base = tl.where(lse == float("-inf"), 0.0, lse)
     mean = tl.zeros([BLOCK], tl.float32)
     for part in range(P):
@@ -62,7 +62,7 @@ def _merge_mean(
 def _store_hits(
     fields_ptr, hits_ptr, rows, valid, N, P, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """hits[0 .. 2, rows]: best positive first, among the first five, there is one."""
+    """Store hits[0 .. 2, rows]: best positive first, among the first five, there is a positive."""
     best = tl.full([BLOCK], float("-inf"), tl.float32)
     for part in range(P):
         at = fields_ptr + (tl.cast(part, tl.int64) * NUM_FIELDS + 6) * N + rows
@@ -85,11 +85,11 @@ def _contrastive_merge_kernel(
     fields_ptr, rows_ptr, loss_ptr, count_ptr, hits_ptr, statistics_ptr, slope_ptr, N, P,
     IS_SUM: tl.constexpr, IS_MEAN: tl.constexpr, NUM_FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """From all parts of a block of rows to losses, statistics ...: streaming.merge_partials.
+    """Merge all parts of a block of rows as streaming.merge_partials does.
 
-    loss[block] is the sum of the losses, slope[block] that of the slopes (if rows are not asked
-    for), count[block] the number of rows that have a positive; IS_MEAN says that this is the only
-    block, and divides.
+    loss[block] is the sum of the losses, slope[block] that of the slopes (unless rows are wanted),
+    count[block] the number of rows that have a positive. IS_MEAN: this is the only block, and the
+    sums are divided.
     """
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = rows < N
@@ -98,10 +98,10 @@ def _contrastive_merge_kernel(
     # Not `>`: a NaN has to reach the loss.
     valid = inside & (positive_lse != float("-inf"))
     positive_lse = tl.where(positive_lse <= LOWEST, float("-inf"), positive_lse)
-    # A stand-in for rows without positives: finite, and cut off by `valid`.
+    # Rows without positives get a finite stand-in, which `valid` cuts off.
     positive_lse = tl.where(valid, positive_lse, 0.0)
     gap = negative_lse - positive_lse
-    share = tl.exp2(-base2_softplus(-gap))  # of the mass, that the negatives have
+    share = tl.exp2(-base2_softplus(-gap))  # of the negatives in the mass
     loss = base2_softplus(gap)
     at_negative = positive_lse + loss
     if IS_SUM:
@@ -145,7 +145,7 @@ def _contrastive_total_kernel(
     losses_ptr, counts_ptr, slopes_ptr, loss_ptr, count_ptr, slope_ptr, num_blocks,
     IS_MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program adds what the merge's blocks have found, in a fixed order."""
+    """Add up the results of all blocks of the merge, by one program in a fixed order."""
     loss = tl.zeros([BLOCK], tl.float32)
     count = tl.zeros([BLOCK], tl.float32)
     for start in range(0, num_blocks, BLOCK):

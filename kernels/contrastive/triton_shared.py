@@ -15,9 +15,10 @@ LOWEST = tl.constexpr(-3e38)
 
 @triton.jit
 def load_labels(labels_ptr, index, count, absent: tl.constexpr):
-    """Ids or groups as two int32 halves [BLOCK]; negative and past the end they are `absent`.
+    """Return ids or groups as two int32 halves [BLOCK]; negative or past the end: `absent`.
 
-    `absent` is negative and another number on either side, so that its high half equals nothing.
+    `absent` is a negative number that differs between the two sides, so that its high half equals
+    nothing.
     """
     labels = tl.load(labels_ptr + index, mask=index < count, other=-1).to(tl.int64)
     low = tl.where(labels >= 0, labels.to(tl.int32), absent)
@@ -29,7 +30,7 @@ def load_labels(labels_ptr, index, count, absent: tl.constexpr):
 def load_ids(
     ids_ptr, index, count, absent: tl.constexpr, id_run, num_ids, LAYOUT: tl.constexpr
 ):  # fmt: skip
-    """`load_labels` of ids, which with a layout (problem.py) are those of the rows' samples."""
+    """Return `load_labels` of ids; with a layout they are those of the rows' samples."""
     if LAYOUT:
         sample = (index // id_run) % num_ids
         if ids_ptr is not None:
@@ -46,7 +47,7 @@ def load_ids(
 def load_groups(
     groups_ptr, index, count, absent: tl.constexpr, group_run, LAYOUT: tl.constexpr
 ):  # fmt: skip
-    """`load_labels` of groups, where there are any: with a layout they follow from the place."""
+    """Return `load_labels` of groups; with a layout they follow from the places of the rows."""
     if LAYOUT:
         low = tl.where(index < count, index // group_run, absent)
         return low, tl.where(index < count, 0, absent)
@@ -58,10 +59,10 @@ def load_groups(
 def span_of_other_groups(
     start, stop, own_start, count, group_run, BLOCK_OWN: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The part of [start, stop), in whole blocks, that can hold rows of other groups than a block.
+    """Return the part of [start, stop), in whole blocks, that can hold other groups than a block.
 
-    A block of rows of the first group alone leaves that out, and so does one of the last: with two
-    groups (CLIP's images and texts) that is half of the work.
+    A block of rows of the first group alone leaves that group out, and so does a block of the last:
+    with two groups (CLIP's images and texts) that is half of the work.
     """
     group = own_start // group_run
     alone = group == (tl.minimum(own_start + BLOCK_OWN, count) - 1) // group_run
@@ -76,9 +77,9 @@ def is_special(
     own_ids, own_groups, other_ids_ptr, other_groups_ptr, start, num_other,
     id_run, num_ids, group_run, LAYOUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Whether a tile may hold a positive, an ignored pair or the end: 1, or 0 for negatives only.
+    """Return 1 if a tile may hold a positive, an ignored pair or the end, 0 for negatives only.
 
-    Most tiles hold negatives only, and this is all that they pay for the masks. Low halves may be
+    Most tiles hold negatives only, and this is all that the masks cost them. Low halves may be
     equal by chance; `exact_masks` then finds nothing in the tile.
     """
     others = start + tl.arange(0, BLOCK)
@@ -99,7 +100,7 @@ def exact_masks(
     other_ids_ptr, other_groups_ptr, others, num_other,
     id_run, num_ids, group_run, LAYOUT: tl.constexpr,
 ):  # fmt: skip
-    """Positive pairs and ignored pairs [OWN, OTHER]; those past the end are ignored."""
+    """Return positive pairs and ignored pairs [OWN, OTHER]; those past the end are ignored."""
     ids, ids_high = load_ids(other_ids_ptr, others, num_other, -2, id_run, num_ids, LAYOUT)
     positive = (own_ids[:, None] == ids[None, :]) & (own_ids_high[:, None] == ids_high[None, :])
     ignored = (own_ids[:, None] != own_ids[:, None]) | (others >= num_other)[None, :]
@@ -116,6 +117,7 @@ def exact_masks(
 
 @triton.jit
 def load_tile(x_ptr, index, dims, count, D, stride_row, stride_dim):
+    """Return rows `index` and columns `dims` of embeddings, 0 outside of [count, D]."""
     offsets = index.to(tl.int64)[:, None] * stride_row + dims.to(tl.int64)[None, :] * stride_dim
     return tl.load(x_ptr + offsets, mask=(index < count)[:, None] & (dims < D)[None, :], other=0.0)
 
@@ -126,9 +128,10 @@ def similarities(
     other_ptr, other_index, num_other, other_stride_row, other_stride_dim, D,
     SQUARES: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Dot products [OWN, OTHER], the other side's tile, and if SQUARES its squared lengths [OTHER].
+    """Return dot products [OWN, OTHER], the other side's tile, and its squared lengths [OTHER].
 
-    SINGLE: one tile spans all of D, and `own` is that tile of the own side, loaded once.
+    The lengths are right only if SQUARES. SINGLE: one tile spans all of D, and `own` is that tile
+    of the own side, loaded once.
     """
     squares = tl.zeros([other_index.shape[0]], tl.float32)
     dims = tl.arange(0, BLOCK_D)
@@ -160,7 +163,7 @@ def similarities(
 
 @triton.jit
 def base2_scale(temperature_ptr, temperature_value, IS_SCALE: tl.constexpr):
-    """log2(e) / temperature; IS_SCALE: what is given as temperature is its inverse."""
+    """Return log2(e) / temperature; IS_SCALE: the inverse was given as temperature."""
     if temperature_ptr is not None:
         temperature = tl.load(temperature_ptr).to(tl.float32)
     else:
@@ -173,12 +176,13 @@ def base2_scale(temperature_ptr, temperature_value, IS_SCALE: tl.constexpr):
 
 @triton.jit
 def length_scale(squares):
+    """Return 1 / length."""
     return 1.0 / tl.maximum(tl.sqrt(squares), FLOOR)
 
 
 @triton.jit
 def base2_softplus(x):
-    """log2(1 + 2^x) to full relative precision, also where 2^x is far below 1."""
+    """Return log2(1 + 2^x) to full relative precision, even where 2^x is far below 1."""
     small = tl.exp2(-tl.abs(x))
     one_plus = 1.0 + small
     # log(1 + e) * e / ((1 + e) - 1) undoes the rounding of 1 + e (Kahan).

@@ -18,7 +18,7 @@ from fastdual.kernels.shuffle_rank.problem import Problem
 
 @triton.jit
 def _locate_rows(permutation_ptr, B, stride_pb, stride_ps, S: tl.constexpr, ROWS: tl.constexpr):
-    """Sample, slot in its tensor, segment number and side of each row of the program."""
+    """Return sample, slot in its tensor, segment number, side and validity of each row."""
     lanes = tl.arange(0, ROWS)
     samples_per_program: tl.constexpr = ROWS // (2 * S)
     sample = tl.program_id(0).to(tl.int64) * samples_per_program + lanes // (2 * S)  # [ROWS]
@@ -34,7 +34,7 @@ def _locate_rows(permutation_ptr, B, stride_pb, stride_ps, S: tl.constexpr, ROWS
 
 @triton.jit
 def _load_rows(x_ptr, shuffled_ptr, x_offset, s_offset, stride_xd, stride_sd, is_x, is_s, dim, D):
-    """The columns `dim` of every row [ROWS, BLOCK_D]; of the two loads one is masked off."""
+    """Return the columns `dim` of every row [ROWS, BLOCK_D]; one of the two loads is masked off."""
     inside = (dim < D)[None, :]
     x = tl.load(
         x_ptr + x_offset[:, None] + dim[None, :] * stride_xd, mask=is_x[:, None] & inside, other=0.0
@@ -52,7 +52,7 @@ def _similarities(
     x_ptr, shuffled_ptr, x_offset, s_offset, stride_xd, stride_sd, is_x, is_s, D,
     NORMALIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Similarity of every two rows [ROWS, ROWS]; the factor that gives a row length 1 [ROWS]."""
+    """Return similarities of all pairs of rows [ROWS, ROWS], and 1 / length of each row [ROWS]."""
     similarity = tl.zeros([ROWS, ROWS], tl.float32)
     for start in range(0, D, BLOCK_D):
         dim = (start + tl.arange(0, BLOCK_D)).to(tl.int64)
@@ -72,7 +72,7 @@ def _similarities(
 
 @triton.jit
 def _violations(similarity, sample, number, valid, temperature, ROWS: tl.constexpr):
-    """Masks of matches and of others, similarity of the match [ROWS], scaled violations."""
+    """Return masks of matches and others, similarity of the match [ROWS], and scaled violations."""
     lanes = tl.arange(0, ROWS)
     twins = (
         (sample[:, None] == sample[None, :])
@@ -89,7 +89,7 @@ def _violations(similarity, sample, number, valid, temperature, ROWS: tl.constex
 
 @triton.jit
 def _softplus(u):
-    """log(1 + e^u) to full relative precision, also where e^u is far below 1."""
+    """Return log(1 + e^u) to full relative precision, even where e^u is far below 1."""
     small = tl.exp(-tl.abs(u))
     one_plus = 1.0 + small
     # log(1 + e) * e / ((1 + e) - 1) undoes the rounding of 1 + e (Kahan).
@@ -105,7 +105,7 @@ def _shuffle_rank_fwd_kernel(
     S: tl.constexpr, HAS_CLIP: tl.constexpr, NORMALIZE: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """partial[0, program]: sum of the softplus; partial[1, program]: rows ranked right."""
+    """Store the sum of the softplus in partial[0, program], and the rows ranked right in [1]."""
     sample, slot, number, in_order, valid = _locate_rows(
         permutation_ptr, B, stride_pb, stride_ps, S, ROWS
     )
@@ -133,7 +133,7 @@ def _shuffle_rank_reduce_kernel(
     partial_ptr, loss_ptr, accuracy_ptr, num_partials, num_pairs, num_rows,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program adds all partials in a fixed order, so that two runs agree bit by bit."""
+    """Add up all partials by one program in a fixed order, so that two runs agree bit by bit."""
     loss = tl.zeros([BLOCK], tl.float32)
     correct = tl.zeros([BLOCK], tl.float32)
     for start in range(0, num_partials, BLOCK):
@@ -153,7 +153,7 @@ def _shuffle_rank_bwd_kernel(
     S: tl.constexpr, HAS_CLIP: tl.constexpr, NORMALIZE: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of both inputs, contiguous [B, S, D]: a [ROWS, ROWS] matrix times the rows."""
+    """Store the gradients of both inputs [B, S, D]: a [ROWS, ROWS] matrix times the rows."""
     sample, slot, number, in_order, valid = _locate_rows(
         permutation_ptr, B, stride_pb, stride_ps, S, ROWS
     )

@@ -19,12 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.errors import FailureError
-from fastdual.loaders.batch.decoder import (
-    DecodeChoice,
-    available_cpus,
-    graph_threads,
-    why_not_dali,
-)
+from fastdual.loaders.batch.decoder import DecodeChoice, available_cpus, graph_threads, why_not_dali
 from fastdual.loaders.batch.quarantine import Quarantine
 from fastdual.loaders.batch.reader import FrameReader, unique_frames
 from fastdual.loaders.batch.rows import Assembled, Chunk, Row, Span
@@ -36,7 +31,7 @@ from fastdual.loaders.views.graph import ClipGraph, Source, encoded_inputs, read
 
 Ints = NDArray[np.int64]
 
-MOST_SHARED_BATCHES = 8  # those that wait, that are under way and that the reader holds are fewer
+MOST_SHARED_BATCHES = 8  # more than wait, are being filled and are usually held by the consumer
 _READ_THREADS = 4
 logger = logging.getLogger("fastdual.loaders")
 
@@ -72,9 +67,7 @@ class Assembler:
         self._index, self._spec, self._order, self._seed = index, spec, order, seed
         self._device, self._choice, self._dtype = device, choice, dtype
         self._quarantine = Quarantine(index, order.num_videos, quarantine_path)
-        self._reader = FrameReader(
-            index, spec, num_workers=num_workers, timeout_seconds=timeout_seconds
-        )
+        self._reader = FrameReader(index, spec, num_workers, timeout_seconds)
         self._files = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="fastdual-read")
         self._graphs: dict[Source, ClipGraph] = {}
         self._view_shape = (spec.num_views, *spec.clip_shape, 3)
@@ -236,7 +229,7 @@ class Assembler:
         self._submit_to_pyav(chunk, row)
 
     def _try_encoded(self, chunk: Chunk, rows: list[Row]) -> str | None:
-        """Run the decoding graph; return the last line of its error, None if there is none."""
+        """Run the decoding graph; return the last line of its error, or None."""
         inputs = encoded_inputs(
             self._spec,
             [row.encoded.result() for row in rows if row.encoded is not None],

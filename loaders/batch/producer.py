@@ -72,7 +72,7 @@ class Producer:
         self._stopping.set()
         if self._assembler is not None:
             self._assembler.interrupt()
-        # The garbage collector may call this in a thread of ours, which must not wait for itself.
+        # The garbage collector may call this in one of these threads, which cannot wait for itself.
         if not threading.current_thread().name.startswith("fastdual-"):
             self._thread.join()
         with contextlib.suppress(queue.Empty):

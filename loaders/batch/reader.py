@@ -93,7 +93,7 @@ class FrameReader:
     """
 
     def __init__(
-        self, index: VideoIndex, spec: ClipSpec, *, num_workers: int, timeout_seconds: float
+        self, index: VideoIndex, spec: ClipSpec, num_workers: int, timeout_seconds: float
     ) -> None:
         self._index, self._spec = index, spec
         self._pool = ProcessPool(

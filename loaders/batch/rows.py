@@ -1,4 +1,4 @@
-"""What is under way between the order and a finished batch: spans, rows, chunks."""
+"""The parts of a batch that is being filled: spans, rows, chunks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Assembled:
 
 @dataclass(eq=False)
 class Row:
-    """One video under way: PyAV works on its `ticket`, or `encoded` is fed to DALI.
+    """One video of a batch that is being filled: PyAV gets its `ticket`, DALI its `encoded` bytes.
 
     Attributes:
         number: Its row of the batch.
@@ -76,7 +76,10 @@ class Chunk:
     """Some rows of a batch, which are decoded and augmented together.
 
     Attributes:
-        shared: A row for the result of each worker, where that does not go into the batch itself.
+        batch: What is being filled.
+        first_row: Number of the first row in the batch.
+        rows: The videos.
+        shared: A row for each video's frames or views, unless workers write into the batch itself.
     """
 
     batch: Assembled

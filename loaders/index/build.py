@@ -112,7 +112,7 @@ def _refuse_to_overwrite(output: Path) -> None:
     """An index may take the place of an index, but not of a pack, a video or whatever else."""
     refuse_folder(output, "videos.h5")
     if output.exists() and output.stat().st_size and not is_index(output):
-        raise InputError(f"{output} exists and is no index: delete it, or choose another name")
+        raise InputError(f"{output} exists and is not an index: delete it, or choose another name")
 
 
 @functools.cache
@@ -176,7 +176,7 @@ def _assemble(listing: Listing, findings: dict[str, _Finding]) -> VideoIndex:
     if not videos:
         (path, first), *_ = bad
         is_missing = first.reason == _MISSING
-        hint = "is --root the folder that they are under?" if is_missing else "encode them anew"
+        hint = "is --root the folder that they are under?" if is_missing else "encode them again"
         raise InputError(
             f"none of the {len(bad)} videos under {listing.root} can be used (the first, {path}: "
             f"{first.reason}): {hint}"

@@ -60,7 +60,7 @@ class Tables:
                 raise KeyError(f"{name} is missing or a link")
         dataset = self._file[name]
         if not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"{name} is no table")
+            raise ValueError(f"{name} is not a table")
         creation = dataset.id.get_create_plist()
         is_plain = creation.get_layout() in _PLAIN_LAYOUTS and not creation.get_external_count()
         if not is_plain or dataset.dtype.kind not in "iuf" or dataset.shape is None:

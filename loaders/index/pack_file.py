@@ -158,7 +158,7 @@ def check_shards(packed: Packed) -> None:
             )
         if read_shard(shard.file) != shard:
             raise InputError(
-                f"the shard {shard.file} belongs to another pack, or was made anew: bring the "
+                f"the shard {shard.file} belongs to another pack, or was made again: bring the "
                 "right one, or pack again"
             )
 

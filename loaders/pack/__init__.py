@@ -1,4 +1,4 @@
-"""Packing: the videos of an index in one file or several, as they are or encoded anew."""
+"""Packing: the videos of an index in one file or several, as they are or re-encoded."""
 
 from fastdual.loaders.pack.merge import merge_jobs
 from fastdual.loaders.pack.pack import PackOptions, hardware_warning, job_file, pack

@@ -1,4 +1,4 @@
-"""Packing: the videos of an index, as they are or encoded anew, into one file or several shards.
+"""Packing: the videos of an index, as they are or re-encoded, into one file or several shards.
 
 Machines may share the work: each packs the videos of its job, and `merge_jobs` puts the packs
 together, without copying them, when nothing is missing and nothing twice.
@@ -120,7 +120,7 @@ def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> Vi
         return None
     refuse_folder(output, "packed.h5")
     if not pack_file.is_pack(output):
-        raise InputError(f"{output} exists and is no pack: delete it, or choose another name")
+        raise InputError(f"{output} exists and is not a pack: delete it, or choose another name")
     known = load_index(output)
     assert known.packed is not None
     if (known.packed.source, known.packed.settings) != (index.fingerprint, _settings(options)):

@@ -35,7 +35,7 @@ class Record:
         path: Its path in the index.
         length: Its bytes.
         sha256: Their checksum, in hexadecimal.
-        facts: Their `size`, `codec` and `keyframes`; None where they are not encoded anew.
+        facts: Their `size`, `codec` and `keyframes`; None where they are not re-encoded.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Record:
 
     @classmethod
     def of(cls, path: str, contents: bytes, made: Video | None) -> Self:
-        """Return the line for some bytes; `made` is what they hold if they were encoded anew."""
+        """Return the line for some bytes; `made` is what they hold if they were re-encoded."""
         facts = None
         if made is not None:
             keyframes = made.keyframes.to_lists()
@@ -105,7 +105,7 @@ class Spool:
         return self
 
     def _lock(self) -> FileIO:
-        """Open the journal for this process alone: anew, if its owner removed it meanwhile."""
+        """Open the journal for this process alone; again, if its owner removed it meanwhile."""
         while True:
             with ExitStack() as stack:
                 journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
@@ -140,7 +140,7 @@ class Spool:
         Args:
             path: Its path in the index.
             contents: Its bytes.
-            made: What they hold, if they were encoded anew.
+            made: What they hold, if they were re-encoded.
 
         Raises:
             OSError: They cannot be written.

@@ -1,4 +1,4 @@
-"""Encoding a video anew for a pack: upright, small, in short groups, every frame at its place.
+"""Re-encoding a video for a pack: upright, small, in short groups, every frame at its place.
 
 Frame i of the result is frame i of the source as the loader would show it (`decode.picture`), at a
 constant rate whatever the times of the source, with its colours as BT.601. There are no B-frames:
@@ -39,7 +39,7 @@ _ENCODERS: dict[str, tuple[str, int, int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Transcoding:
-    """How videos are encoded anew.
+    """How videos are re-encoded.
 
     4:2:0 pictures have even sides: an odd height or width is scaled up to the next even number.
 

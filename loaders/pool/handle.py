@@ -67,7 +67,7 @@ class Worker:
 def start_worker(function: str, setup: tuple[Any, ...]) -> Worker:
     """Start a worker process; its first message says whether it could import the function."""
     ours, theirs = socket.socketpair()
-    # A worker that is stopped in the middle of a message must not stop us for ever.
+    # A worker that is stopped in the middle of a message must not block the parent forever.
     ours.settimeout(START_SECONDS)
     environment = {
         **os.environ,

@@ -38,7 +38,7 @@ class SharedMemory:
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker is told of a target: the memory by its number."""
+    """A target as it is described to a worker, with the memory by its number."""
 
     memory: int
     nbytes: int

@@ -1,6 +1,6 @@
 """Worker processes that may crash or hang without taking the run with them.
 
-A corrupt video can kill a decoder or keep it busy for ever, so every file is touched in a child
+A corrupt video can kill a decoder or keep it busy forever, so every file is touched in a child
 process. One thread of the parent hands out tasks and collects results, so that workers stay busy
 while the caller does something else. The life of a worker:
 
@@ -24,8 +24,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any, Self
 
 from fastdual.loaders.pool.channel import ChannelClosed
@@ -118,11 +118,7 @@ class ProcessPool:
         source = iter(tasks)
         try:
             while True:
-                while len(pending) < max(1, window):
-                    try:
-                        task = next(source)
-                    except StopIteration:
-                        break
+                for task in islice(source, max(1, window) - len(pending)):
                     pending.append((self.submit(task), task))
                 if not pending:
                     return
@@ -134,10 +130,6 @@ class ProcessPool:
             for ticket, _ in pending:
                 self.release(ticket)
 
-    def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are alive now."""
-        return [worker.process.pid for worker in list(self._workers)]
-
     def close(self) -> None:
         """Kill the workers and wait for them; pending tasks are lost. May be called twice."""
         self._jobs.stop()
@@ -148,12 +140,7 @@ class ProcessPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _wake(self) -> None:
@@ -169,7 +156,7 @@ class ProcessPool:
                 self._start_workers()
                 self._hand_out()
                 self._collect()
-        except Exception as error:  # a bug of ours must not leave callers waiting for ever
+        except Exception as error:  # of the pool itself: callers must not wait forever
             self._jobs.stop(f"the worker pool failed: {type(error).__name__}: {error}")
             raise
         finally:

@@ -62,7 +62,7 @@ def test_verify_exits_1_and_names_the_video(videos: Path, tmp_path: Path) -> Non
         (["{tmp}/videos", "-o", "{tmp}/empty"], "empty is a folder: name a file, such as"),
         (
             ["{tmp}/bad", "-o", "{tmp}/x.h5"],
-            "a.mp4: is not a video, or its header is damaged): encode them anew",
+            "a.mp4: is not a video, or its header is damaged): encode them again",
         ),
     ],
 )

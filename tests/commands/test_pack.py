@@ -145,7 +145,7 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
         (["{tmp}/videos", "--verify", "--gop", "4"], "--verify alone packs nothing: leave out"),
         (["{tmp}/videos", "-o", "{tmp}"], "is a folder: name a file, such as"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--quality", "99"], "quality of h264 is 99"),
-        (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is no pack"),
+        (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is not a pack"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -62,7 +62,7 @@ def test_bad_argument_of_a_contrast_is_named(
         ({"x": torch.zeros(3, 1, 8), "shuffled": torch.zeros(3, 1, 8)}, "S = 1 .*rank undefined"),
         ({"x": torch.zeros(3, 17, 8), "shuffled": torch.zeros(3, 17, 8)}, "S = 17 .*2 and 16"),
         ({"x": torch.zeros(3, 8)}, r"x has shape \[3, 8\], must be \[B, S, D\]"),
-        ({"x": torch.zeros(0, 4, 8), "shuffled": torch.zeros(0, 4, 8)}, "at least one sample"),
+        ({"x": torch.zeros(0, 4, 8), "shuffled": torch.zeros(0, 4, 8)}, "no axis may be empty"),
         ({"x": torch.zeros(3, 4, 2000), "shuffled": torch.zeros(3, 4, 2000)}, "D = 2000"),
         ({"shuffled": torch.zeros(3, 4, 9)}, r"shuffled has shape \[3, 4, 9\] but x has"),
         ({"shuffled": torch.zeros(3, 4, 8).half()}, "shuffled has dtype torch.float16 but x"),

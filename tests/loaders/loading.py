@@ -4,6 +4,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
@@ -53,3 +56,17 @@ def order_of(index: VideoIndex, epoch: int = 0) -> list[int]:
     """The epoch's order for batches of 4 and seed 3."""
     order = EpochOrder(len(index), global_batch_size=4, seed=3)
     return order.at(epoch, 0, len(index)).tolist()
+
+
+def join(batches: list[ClipBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.cat([b.clips for b in batches]),
+        torch.cat([b.permutation for b in batches]),
+        torch.cat([b.video_ids for b in batches]),
+        torch.cat([b.labels for b in batches]),
+    )
+
+
+def assert_same(ours: list[ClipBatch], theirs: list[ClipBatch]) -> None:
+    for one, other in zip(join(ours), join(theirs), strict=True):
+        assert torch.equal(one, other)

@@ -21,7 +21,15 @@ def alive(pid: int) -> bool:
 
 def is_worker(pid: int) -> bool:
     """Whether a process runs a worker's program; a new process runs its parent's for a moment."""
-    return b"fastdual.loaders.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    try:
+        return b"fastdual.loaders.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def worker_pids() -> list[int]:
+    """Process ids of this process's workers that are alive."""
+    return sorted(filter(is_worker, children()))
 
 
 def wait_until_dead(pids: list[int]) -> None:

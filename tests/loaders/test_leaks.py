@@ -1,7 +1,7 @@
 """Hundreds of batches, with workers killed among them, leave nothing behind.
 
 Counted, not weighed: how many MiB a process holds depends on allocators and on how far ahead the
-loader got, but maps of shared memory, file descriptors, threads and jobs can be told one by one.
+loader got, but maps of shared memory, file descriptors, threads and jobs can be counted.
 """
 
 import gc

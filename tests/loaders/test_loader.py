@@ -5,30 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from tests.loaders.clips import read_frames
-from tests.loaders.loading import EVALUATE, NUM_VIDEOS, SPEC, load, order_of
+from tests.loaders.loading import EVALUATE, NUM_VIDEOS, SPEC, assert_same, load, order_of
 from tests.loaders.views.augment_reference import reference_views
-
-
-def join(batches: list[ClipBatch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.cat([b.clips for b in batches]),
-        torch.cat([b.permutation for b in batches]),
-        torch.cat([b.video_ids for b in batches]),
-        torch.cat([b.labels for b in batches]),
-    )
-
-
-def assert_same(ours: list[ClipBatch], theirs: list[ClipBatch]) -> None:
-    for one, other in zip(join(ours), join(theirs), strict=True):
-        assert torch.equal(one, other)
-
 
 # ---- right clips
 

@@ -207,7 +207,7 @@ def test_a_plan_survives_a_file(mode):
 
 @pytest.mark.parametrize("mode", ["pretrain", "finetune", "evaluate"])
 def test_nothing_but_random_words_is_drawn_sample_by_sample(mode):
-    """As many calls for 512 samples as for two, but for the generator's own, which numpy hides."""
+    """As many calls for 512 videos as for two; numpy hides those of its generator."""
 
     def calls(count: int) -> int:
         seen = []

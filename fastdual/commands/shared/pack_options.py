@@ -41,15 +41,15 @@ parse_bytes = _parser(
 
 
 def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of encoding anew."""
+    """Add the options of re-encoding."""
     options = (
         click.option(
-            "--size", callback=_parse_size, metavar="HEIGHTxWIDTH", help="Encode anew at this size."
+            "--size", callback=_parse_size, metavar="HEIGHTxWIDTH", help="Re-encode at this size."
         ),
         click.option(
             "--short-side",
             type=click.IntRange(16),
-            help="Encode anew, scaled down to this; shape kept.",
+            help="Re-encode, scaled down to this; shape kept.",
         ),
         click.option(
             "--gop", type=click.IntRange(1), help="Frames from keyframe to keyframe [default: 8]."

@@ -8,12 +8,8 @@ from torch import Tensor
 
 from fastdual.loaders.batch.assemble import MOST_SHARED_BATCHES
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipBatch, ClipLoader
-from tests.loaders.loading import SPEC, load
-
-
-def joined(batches: list[ClipBatch]) -> Tensor:
-    return torch.cat([batch.clips for batch in batches])
+from fastdual.loaders.loader import ClipLoader
+from tests.loaders.loading import SPEC, assert_same, load
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -25,8 +21,7 @@ def test_half_precision_is_the_rounded_batch(index: VideoIndex, dtype: torch.dty
 def test_dali_and_pyav_serve_one_batch_side_by_side(index: VideoIndex):
     """VP9 files go through DALI, H.264 files through PyAV, and every row is at its place."""
     pyav, dali = load(index, 3), load(index, 3, decode="dali-cpu")
-    halves = load(index, 6, decode="dali-cpu", batch_size=2)
-    assert torch.equal(joined(halves), joined(dali))
+    assert_same(load(index, 6, decode="dali-cpu", batch_size=2), dali)
     for ours, theirs in zip(dali, pyav, strict=True):
         assert torch.equal(ours.video_ids, theirs.video_ids)
         for row, video in enumerate(ours.video_ids.tolist()):
@@ -45,5 +40,5 @@ def test_batches_that_are_held_and_batches_that_are_let_go_are_the_same(index: V
     with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
         while len(let_go) < count:
             let_go.extend(batch.clips.clone() for batch in islice(loader, count - len(let_go)))
-    held = load(index, count)
-    assert torch.equal(joined(held), torch.cat(let_go))
+    held = [batch.clips for batch in load(index, count)]
+    assert torch.equal(torch.cat(held), torch.cat(let_go))

@@ -188,12 +188,12 @@ def test_files_whose_frames_dali_would_miscount_are_left_to_pyav(
     assert examine(reader, early) == "DALI leaves out frames whose time is missing or negative"
     assert np.array_equal(examine(reader, good), np.eye(3))
     reader.close()
-    # The same video twice in a row, before the first answer: it is asked once and told once.
+    # The same video twice in a row, before the first answer: it is examined once and logged once.
     with ClipLoader(index, SPEC, batch_size=1, decode="dali-cpu", num_workers=1) as loader:
         batches = [batch for _ in range(3) for batch in loader]
     assert len(batches) == 6
-    told = [record.message for record in caplog.records if "PyAV decodes" in record.message]
-    assert len(told) == 1 and "early.mkv: DALI leaves out frames" in told[0]
+    logged = [record.message for record in caplog.records if "PyAV decodes" in record.message]
+    assert len(logged) == 1 and "early.mkv: DALI leaves out frames" in logged[0]
     fewer = replace(index, num_frames=index.num_frames - 1)
     reader = FrameReader(fewer, SPEC, num_workers=1, timeout_seconds=60)
     assert examine(reader, good) == "it has 20 packets for 19 frames"

@@ -203,7 +203,9 @@ def test_nothing_but_an_index_is_overwritten(
     pack(index, tmp_path / "p.h5", PackOptions(num_workers=1))
     for precious in (tmp_path / "p.h5", videos / "run" / "0.mp4"):
         before = precious.read_bytes()
-        with pytest.raises(InputError, match=rf"{precious.name} exists and is no index: delete it"):
+        with pytest.raises(
+            InputError, match=rf"{precious.name} exists and is not an index: delete it"
+        ):
             build_index(videos, precious, num_workers=1)
         assert precious.read_bytes() == before
         assert not precious.with_name(f"{precious.name}.partial").exists()

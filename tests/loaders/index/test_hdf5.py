@@ -108,7 +108,7 @@ def test_what_nobody_changed_is_read(index: VideoIndex, tmp_path: Path) -> None:
         (link_instead("paths", h5py.ExternalLink("/etc/passwd", "x")), "is missing or a link"),
         (link_instead("labels", h5py.SoftLink("/labels")), "is missing or a link"),
         (lambda file: file.move("labels", "other"), "labels is missing or a link"),
-        (lambda file: (file.pop("labels"), file.create_group("labels")), "labels is no table"),
+        (lambda file: (file.pop("labels"), file.create_group("labels")), "labels is not a table"),
         (instead("paths/offsets", data=np.array([0, 9, 5, 9])), "offsets of paths are wrong"),
         (instead("paths/offsets", data=np.array([0.0, 9.0])), "offsets of paths are wrong"),
         (instead("quarantine/stamps", data=np.zeros((5, 2), "i8")), "quarantine_stamps are wrong"),

@@ -1,4 +1,4 @@
-"""Encoding anew for a pack: every frame at its place, upright, in the right colours, repeatable."""
+"""Re-encoding for a pack: every frame at its place, upright, in the right colours, repeatable."""
 
 from dataclasses import replace
 from fractions import Fraction

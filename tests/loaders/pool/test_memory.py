@@ -11,7 +11,7 @@ import torch
 
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.pool.memory import RecycledMemory, SharedMemory, SharedRows, Target
-from tests.loaders.processes import shared_maps
+from tests.loaders.processes import shared_maps, worker_pids
 
 RUN = "tests.loaders.pool.tasks:run"
 
@@ -27,7 +27,7 @@ def test_tasks_fill_rows_of_one_memory_and_nothing_beside_them() -> None:
         assert [pool.result(ticket) for ticket in tickets] == [None, None]
         assert shared.row(1, 10).array.tolist() == [2.5] * 10
         pool.release(tickets[1])
-        os.kill(pool.worker_pids()[0], signal.SIGKILL)  # its arrays stay readable
+        os.kill(worker_pids()[0], signal.SIGKILL)  # its arrays stay readable
         assert pool.result(pool.submit(("fill", 3.5), out=shared.row(2, 0))) is None
     assert (shared.values[0] == 1.5).all() and not shared.values[1, 10:].any()
     assert not shared.values[2].any()
@@ -54,7 +54,7 @@ def test_a_worker_lets_go_of_memory_that_is_gone() -> None:
                 assert (out.array == number).all()
                 assert (target.array((15,), "|u1", 1024) == number).all()
             del target, memory, out
-            (pid,) = pool.worker_pids()
+            (pid,) = worker_pids()
             assert shared_maps(pid) <= 3  # the one kept, the last, the one before
 
 

@@ -16,7 +16,7 @@ from fastdual.errors import FailureError
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.pool.channel import Channel, ChannelClosed
 from fastdual.loaders.pool.memory import SharedMemory, SharedRows
-from tests.loaders.processes import alive, wait_until_dead
+from tests.loaders.processes import alive, wait_until_dead, worker_pids
 
 RUN = "tests.loaders.pool.tasks:run"
 
@@ -48,10 +48,10 @@ def test_results_can_be_asked_for_in_any_order(pool: ProcessPool) -> None:
 
 def test_an_exception_is_reported_at_once_and_keeps_the_worker(pool: ProcessPool) -> None:
     assert pool.result(pool.submit(("square", 2))) == 4
-    pids = pool.worker_pids()
+    pids = worker_pids()
     failure = pool.result(pool.submit(("raise", "no such stream")))
     assert failure == TaskFailure("ValueError: no such stream", "error")
-    assert pool.worker_pids() == pids
+    assert worker_pids() == pids
 
 
 def test_a_result_that_cannot_be_sent_is_an_error(pool: ProcessPool) -> None:
@@ -106,7 +106,7 @@ def test_a_worker_that_is_dead_when_it_is_sent_a_task_is_noticed(
 
         def send_to_a_dead_one(*arguments: Any, **options: Any) -> None:
             monkeypatch.setattr(Channel, "send", send)
-            (pid,) = pool.worker_pids()
+            (pid,) = worker_pids()
             os.kill(pid, signal.SIGKILL)
             raise ChannelClosed("broken pipe")
 
@@ -138,7 +138,7 @@ def test_a_crash_is_tried_once_more(tmp_path: Path) -> None:
 def test_a_hang_ends_at_the_time_limit(send_ahead: bool) -> None:
     with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5, send_ahead=send_ahead) as quick:
         quick.result(quick.submit(("square", 1)))
-        pids = quick.worker_pids()
+        pids = worker_pids()
         tickets = [quick.submit(("sleep", 600)), quick.submit(("square", 7))]
         started = time.monotonic()
         assert quick.result(tickets[0]) == TaskFailure("took longer than 0.5 s", "timeout")
@@ -155,7 +155,7 @@ def test_killing_random_workers_loses_nothing(pool: ProcessPool) -> None:
     def kill_now_and_then() -> None:
         nonlocal kills
         while not stop.wait(rng.uniform(0.3, 0.6)):
-            pids = pool.worker_pids()
+            pids = worker_pids()
             if pids:
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 kills += 1
@@ -201,7 +201,7 @@ def test_closing_kills_the_workers_and_frees_a_waiting_caller() -> None:
     pool = ProcessPool(RUN, num_workers=2, timeout_seconds=60)
     pool.result(pool.submit(("square", 1)))
     ticket = pool.submit(("sleep", 600))
-    pids = pool.worker_pids()
+    pids = worker_pids()
     threading.Timer(0.3, pool.close).start()
     with pytest.raises(FailureError, match="closed"):
         pool.result(ticket)
@@ -223,7 +223,7 @@ def test_workers_killed_while_they_start_are_started_again() -> None:
         deadline = time.monotonic() + 60
         while len(killed) < 6:  # more often than a worker that fails by itself is started
             assert time.monotonic() < deadline, "workers are not started any more"
-            for pid in set(pool.worker_pids()) - killed:
+            for pid in set(worker_pids()) - killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
         assert pool.result(ticket) == 49

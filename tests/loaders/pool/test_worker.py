@@ -9,7 +9,7 @@ import pytest
 
 from fastdual.errors import FailureError
 from fastdual.loaders.pool import ProcessPool
-from tests.loaders.processes import alive, anonymous_mib, wait_until_dead
+from tests.loaders.processes import alive, anonymous_mib, wait_until_dead, worker_pids
 
 RUN = "tests.loaders.pool.tasks:run"
 
@@ -18,7 +18,7 @@ def test_a_worker_gives_free_memory_back_to_the_system() -> None:
     """Small blocks between ones that stay: free, but in the heap until it is trimmed."""
     with ProcessPool(RUN, num_workers=1, timeout_seconds=60) as pool:
         pool.result(pool.submit(("square", 1)))
-        (pid,) = pool.worker_pids()
+        (pid,) = worker_pids()
         assert pool.result(pool.submit(("gaps", 64))) > 64  # freed, and still held
         for _ in pool.imap([("square", number) for number in range(300)], window=4):
             pass
@@ -28,11 +28,12 @@ def test_a_worker_gives_free_memory_back_to_the_system() -> None:
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys; from fastdual.loaders.pool import ProcessPool\n"
+        "from tests.loaders.processes import worker_pids\n"
         f"pool = ProcessPool({RUN!r}, num_workers=2, timeout_seconds=600)\n"
         "tickets = [pool.submit(('square', 1)) for _ in range(4)]\n"
         "[pool.result(ticket) for ticket in tickets]\n"
         "[pool.submit(('sleep', 600)) for _ in range(2)]\n"
-        "print(*pool.worker_pids(), flush=True); sys.stdin.read()"
+        "print(*worker_pids(), flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script],

@@ -1,0 +1,37 @@
+"""Decoders of other libraries, and the two that are wrong on purpose."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.parts.loader import decoders
+from tests.loaders.clips import encode, read_frames, read_number
+
+
+def test_the_controls_are_wrong_by_one_frame(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", 20, b_frames=2)
+    wanted, size = np.array([0, 3, 4, 19]), (48, 64)
+    exact, late, early = (
+        decode(path, wanted, size).numpy()
+        for decode in (
+            decoders.pyav,
+            decoders.one_frame_late,
+            decoders.one_frame_early,
+        )
+    )
+    assert [read_number(picture) for picture in exact] == [0, 3, 4, 19]
+    assert [read_number(picture) for picture in late] == [0, 2, 3, 18]
+    assert [read_number(picture) for picture in early] == [1, 4, 5, 19]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("decord") is None,
+    reason="decord is not installed",
+)
+def test_decord_numbers_frames_as_we_do(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", 20, b_frames=2)
+    wanted = np.array([0, 3, 4, 19])
+    theirs = decoders.decord(path, wanted, (48, 64)).numpy().astype(int)
+    assert np.abs(theirs - read_frames(path, wanted, size=(48, 64))).mean() < 4
