@@ -236,7 +236,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _coerce(value: Any, hint: Any) -> Any:
-    """Return the value as `hint`, converting only int to float and list to tuple, or raise TypeError."""
+    """Return the value as `hint`; convert int to float and list to tuple, else raise TypeError."""
     options = _options(hint)
     if len(options) > 1:
         for option in options:
