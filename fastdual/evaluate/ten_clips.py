@@ -18,14 +18,16 @@ from fastdual.distributed.world import World
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
 from fastdual.evaluate.features import LeftOut
-from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
+from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
+from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipLoader
 from fastdual.model.encoder import VideoEncoder
 from fastdual.model.frozen import kept_frozen
 from fastdual.run.folder import RunFolder
 from fastdual.training.finetune import Finetuning
 from fastdual.training.start import RunResult, choose_split, run
+
+_VIDEOS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def finetune_and_test(
     """
     config, overlaps = resolved.config, list[dict[str, Any]]()
 
-    def settle_overlaps() -> None:
+    def settle() -> None:
         overlaps.extend(_settle_overlaps(index, config, allow_overlap, overlaps_file))
 
     task = Finetuning(config, encoder.backbone, num_classes=len(index.class_names))
@@ -89,7 +91,7 @@ def finetune_and_test(
             resolved.sources,
             world=world,
             announce=announce,
-            precondition=settle_overlaps,
+            precondition=settle,
         )
     if training.signal_number is not None or not world.is_main:
         return FinetuneResult(training, None, (), overlaps)
@@ -100,16 +102,15 @@ def finetune_and_test(
 def _settle_overlaps(
     index: VideoIndex, config: FinetuneConfig, allowed: bool, listing: Path | None
 ) -> list[dict[str, Any]]:
+    data = config.data
     found = index_overlaps(
         index,
-        choose_split(index, config.data.split),
+        choose_split(index, data.split),
         config.test.split,
-        decode=config.data.decode,
-        num_workers=config.data.num_workers,
+        decode=data.decode,
+        num_workers=data.num_workers,
     )
-    if listing is not None:
-        write_overlaps(listing, found)
-    return refuse_overlaps(found, allowed=allowed, listing=listing)
+    return settle_overlaps([found], allowed=allowed, listing=listing)[0]
 
 
 def classify_by_clips(
@@ -131,22 +132,20 @@ def classify_by_clips(
         FailureError: Too many videos cannot be decoded.
     """
     wanted = index.split(config.test.split)
-    loader = ClipLoader(
+    loader = one_pass(
         index,
         replace(config.clip, mode="evaluate"),
-        batch_size=min(8, len(wanted)),
-        split=config.test.split,
+        wanted,
+        batch_size=_VIDEOS_AT_ONCE,
         device=str(next(model.parameters()).device),
         decode=config.data.decode,
         num_workers=config.data.num_workers,
-        shuffle=False,
-        drop_last=False,
     )
     rows: dict[int, Tensor] = {}
     model.eval()
-    with loader, torch.inference_mode():
+    with loader:
         for batch in loader:
-            means = _mean_softmax(model, batch.clips).cpu()
+            means = _chances(model, batch.clips).mean(dim=1).cpu()  # [B, C]
             rows.update(zip(batch.video_ids.tolist(), means, strict=True))
             if progress is not None:
                 progress(len(rows), len(wanted), 0)
@@ -160,8 +159,9 @@ def classify_by_clips(
     return tested, left_out(index, wanted, rows)
 
 
-def _mean_softmax(model: nn.Module, clips: Tensor) -> Tensor:
-    """Clips [B, K, 3, T, H, W] -> mean over K of the softmax of their logits, [B, C] in float64."""
+@torch.inference_mode()
+def _chances(model: nn.Module, clips: Tensor) -> Tensor:
+    """Return the softmax [B, K, C] of clips [B, K, 3, T, H, W]."""
     parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
     chances = torch.cat([model(part).double().softmax(dim=1) for part in parts])
-    return chances.view(*clips.shape[:2], -1).mean(dim=1)
+    return chances.view(*clips.shape[:2], -1)
