@@ -6,13 +6,14 @@ OUT ?= build/gpu-check
 STAMP := $(VENV)/installed
 TYPES := build/types
 
-.PHONY: help install demo test lint bench gpu-check clean
+.PHONY: help install demo test resolve lint bench gpu-check clean
 
 help:
 	@echo "make demo       install, write the demo videos, pretrain, evaluate, plot (at most 6 minutes on 2 cores)"
 	@echo "make test       install, run the whole test suite"
 	@echo "make install    the environment alone, in $(VENV)"
 	@echo "make lint       ruff and mypy"
+	@echo "make resolve    check that constraints.txt fits PyPI; downloads metadata alone, installs nothing"
 	@echo "make bench      losses, loader, training, checkpoints and order at a size for this machine, into"
 	@echo "                bench/results, and the tables made of them; what takes longer is started by name:"
 	@echo "                python -m bench.method, python -m bench.soak"
@@ -25,6 +26,8 @@ $(STAMP): setup.py pyproject.toml constraints.txt requirements/loss-contestants.
 	@$(PYTHON) -c 'import sys; sys.exit("fastdual needs Python >= 3.11, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@# PyPI's fastdual is another project, and ours was called so before: its files would replace ours.
+	$(BIN)/python -m pip uninstall -qq --yes fastdual
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loss-contestants.txt
 	touch $@
@@ -34,6 +37,9 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+resolve:
+	PYTHON=$(PYTHON) .ci/resolve
 
 # mypy does not know package_dir, so it is shown the tree as it will be installed.
 lint: install

@@ -16,7 +16,6 @@ import faulthandler
 import logging
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -32,7 +31,7 @@ if not __package__:  # run as a file
 import numpy as np
 import torch
 
-from bench.parts.loader.data import write_videos
+from bench.parts.loader.data import write_set
 from bench.parts.results import RESULTS, describe_machine, write_json
 from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
 from fastdual.loaders import files
@@ -55,8 +54,9 @@ class Killer(threading.Thread):
     need longer to start than until the next kill would never load anything.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, enabled: bool) -> None:
         super().__init__(daemon=True)
+        self._enabled = enabled
         self.kills, self._random, self._stopping = 0, random.Random(seed), threading.Event()
         self.batch_came = threading.Event()
 
@@ -72,9 +72,15 @@ class Killer(threading.Thread):
                     os.kill(self._random.choice(workers), how)
                     self.kills += 1
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Killer":
+        if self._enabled:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self.join()
+        if self._enabled:
+            self.join()
 
 
 @contextlib.contextmanager
@@ -94,10 +100,8 @@ def heard_warnings() -> Iterator[list[str]]:
 def write_data(folder: Path, *, tiny: bool = False) -> tuple[VideoIndex, set[int]]:
     """Write 80 videos, index them, damage one in twenty; return the index and the damaged ones."""
     videos = folder / "videos"
-    write_videos(videos, NUM_DIFFERENT, seconds=1 if tiny else 2, scale=8 if tiny else 1)
-    originals = sorted(videos.iterdir())
-    for number in range(NUM_DIFFERENT, NUM_VIDEOS):
-        shutil.copy(originals[number % NUM_DIFFERENT], videos / f"{number:04}.mp4")
+    seconds, scale = (1, 8) if tiny else (2, 1)
+    write_set(videos, NUM_VIDEOS, NUM_DIFFERENT, seconds=seconds, scale=scale)
     index = build_index(videos, folder / "index.h5")
     bad = set(range(ONE_BAD_IN // 2, NUM_VIDEOS, ONE_BAD_IN))
     for turn, video in enumerate(sorted(bad)):
@@ -137,9 +141,7 @@ def soak(
     seed: int = 0,
     num_workers: int = 2,
 ) -> Report:
-    """Load for so many minutes or batches, at least for an epoch, and report.
-
-    A batch that hangs ends the process with a traceback.
+    """Load for an epoch or longer and report; a batch that hangs ends the process with a traceback.
 
     Args:
         folder: Where the videos are written.
@@ -152,41 +154,33 @@ def soak(
     """
     index, bad = write_data(folder, tiny=tiny)
     order = EpochOrder(index.split(None), global_batch_size=_BATCH, seed=seed)
-    report, samples, killer = Report(), Samples(), Killer(seed)
-    listed, started = folder / "quarantine.jsonl", time.monotonic()
-    with (
-        heard_warnings() as messages,
-        ClipLoader(
-            index,
-            TINY if tiny else ClipSpec(),
-            batch_size=_BATCH,
-            seed=seed,
-            decode="pyav",
-            num_workers=num_workers,
-            quarantine_path=listed,
-        ) as loader,
-    ):
-        if kills:
-            killer.start()
-        while (
-            time.monotonic() - started < 60 * (minutes or 0.0)
-            or report.batches < (batches or 0)
-            or loader.epoch == 0
-        ):
-            faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
-            epoch, step = loader.epoch, loader.step
-            batch = next(iter(loader))
+    report, samples, listed = Report(), Samples(), folder / "quarantine.jsonl"
+    loader = ClipLoader(
+        index, TINY if tiny else ClipSpec(), batch_size=_BATCH, seed=seed, decode="pyav",
+        num_workers=num_workers, quarantine_path=listed,
+    )  # fmt: skip
+    started = time.monotonic()
+    with heard_warnings() as messages, loader, Killer(seed, enabled=kills) as killer:
+        for epoch, step, batch in _take(loader, minutes or 0.0, batches or 0):
             killer.batch_came.set()
             expected = expected_videos(order, epoch, step, bad)
             _judge_batch(report, batch, expected, f"epoch {epoch}, step {step}")
             samples.add(time.monotonic() - started, report.batches)
-        if kills:
-            killer.stop()
-    faulthandler.cancel_dump_traceback_later()
     report.seconds, report.kills = round(time.monotonic() - started, 1), killer.kills
     judge_memory(report, samples, batch.clips.nbytes / 2**20)
     judge_quarantine(report, listed, messages, {index.paths[video] for video in bad})
     return report
+
+
+def _take(loader: ClipLoader, minutes: float, batches: int) -> Iterator[tuple[int, int, ClipBatch]]:
+    """Yield epoch, step and batch until enough have come, and an epoch at least is over."""
+    started, count = time.monotonic(), 0
+    while time.monotonic() - started < 60 * minutes or count < batches or loader.epoch == 0:
+        faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
+        epoch, step = loader.epoch, loader.step
+        yield epoch, step, next(iter(loader))
+        count += 1
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _judge_batch(report: Report, batch: ClipBatch, expected: list[int], where: str) -> None:

@@ -3,9 +3,18 @@
 import os
 import sys
 
+import fastdual
+
 
 def main() -> None:
     """Run the command line."""
+    # The last installed wins: then the package is the other one, with our modules beside its own.
+    if "_warn_of_namesake" not in vars(fastdual):
+        sys.exit(
+            "fastdual: another distribution called fastdual has replaced or removed files of ours: "
+            "run pip uninstall fastdual, then install ours again: "
+            'pip install ".[video]" in its checkout'
+        )
     # When a connection breaks, torch's C++ warns with its stack; our one line says what happened.
     if not os.environ.get("FASTDUAL_TRACEBACK"):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -15,7 +24,8 @@ def main() -> None:
         if error.name != "click":
             raise
         sys.exit(
-            'fastdual: the command line needs the extra `video`: pip install "fastdual[video]"'
+            "fastdual: the command line needs the extra `video`: "
+            'run pip install ".[video]" in fastdual\'s checkout'
         )
     cli()
 

@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
                 raise
             raise click.ClickException(
                 f"{cmd_name} needs the module {error.name!r}, which is not installed: "
-                'pip install "fastdual[video]"'
+                'run pip install ".[video]" in fastdual\'s checkout'
             ) from error
         command: click.Command = module.command
         return command

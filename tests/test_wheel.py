@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     wheels = tmp_path_factory.mktemp("wheels")
     quiet = ("--no-deps", "--no-index", "--disable-pip-version-check")
     run("-m", "pip", "wheel", *quiet, "--no-build-isolation", "-w", wheels, sources)
-    (wheel,) = wheels.glob("fastdual-*.whl")
+    (wheel,) = wheels.glob("fastdual_video-*.whl")
     target = tmp_path_factory.mktemp("site")
     run("-m", "pip", "install", *quiet, "--target", target, wheel)
     return sources, target

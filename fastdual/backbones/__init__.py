@@ -29,22 +29,22 @@ _SMALLEST_CLIP = {"c3d": (8, 16, 16), "s3d": (6, 17, 17), "s3d-g": (6, 17, 17)}
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The built-in names."""
+    """Return the built-in names."""
     return tuple(_BUILDERS)
 
 
 def create_backbone(
     name: str, *, clip_shape: tuple[int, int, int] = (16, 112, 112), channel_multiple: int = 1
 ) -> nn.Module:
-    """A freshly initialised backbone with `.feature_dim`.
+    """Return a freshly initialised backbone with `.feature_dim`.
 
     Args:
-        name: one of `backbone_names()`, or "package.module:factory" of your own.
+        name: One of `backbone_names()`, or "package.module:factory" of your own.
         clip_shape: T, H, W of the clips to come.
-        channel_multiple: middle channels of factored convolutions are padded to a multiple of it.
+        channel_multiple: Middle channels of factored convolutions are padded to a multiple of it.
 
     Raises:
-        InputError: unknown name, clips too small for it, nothing to pad, or a backbone of your own
+        InputError: Unknown name, clips too small for it, nothing to pad, or a backbone of your own
             that fails.
     """
     backbone = _build(name, clip_shape)

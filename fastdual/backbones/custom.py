@@ -1,8 +1,8 @@
 """A backbone of the user's own: any nn.Module, named "package.module:factory".
 
-Such a name runs code, and files hold it: checkpoints, exports, the config of a run. It is imported
-for them only if the user has named it himself (`named_backbone`), so that no file can choose what
-is run.
+Such a name runs code, and files contain it: checkpoints, exports, the config of a run. It is
+imported only if the user has named it too (`named_backbone`), so that no file can choose which
+code runs.
 """
 
 import importlib
@@ -22,7 +22,7 @@ _named: set[str] = set()
 
 @contextmanager
 def named_backbone(name: str | None) -> Iterator[None]:
-    """While the block runs, files may ask for this backbone; None changes nothing."""
+    """Let files ask for this backbone while the block runs; None changes nothing."""
     added = {name} - _named if name is not None else set()
     _named.update(added)
     try:
@@ -35,7 +35,7 @@ def check_named(name: str, *, origin: str) -> None:
     """Make sure that a backbone that a file asks for is built in, or was named by the user.
 
     Raises:
-        InputError: it would run code that nobody but the file has named.
+        InputError: Only the file names this code.
     """
     if ":" in name and name not in _named:
         raise InputError(
@@ -62,11 +62,11 @@ def load_custom_backbone(name: str, *, clip_shape: tuple[int, int, int]) -> Cust
     """Import "package.module:factory", call the factory, and find F by a forward of two clips.
 
     Args:
-        name: the module is looked for among the installed ones, then in the current folder.
+        name: The module is looked for among the installed ones, then in the current folder.
         clip_shape: T, H, W of the clips to try it on.
 
     Raises:
-        InputError: names what is wrong: the import, the factory or the shape of its output.
+        InputError: Names what is wrong: the import, the factory or the shape of its output.
     """
     factory = _find_factory(name)
     try:
@@ -100,7 +100,7 @@ def _find_factory(name: str) -> Callable[[], Any]:
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    """Last on the path, so that a local file never shadows an installed package."""
+    """Append the current folder to the path: a local file never shadows an installed package."""
     folder = str(Path.cwd())
     sys.path.append(folder)
     try:

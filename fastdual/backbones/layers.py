@@ -9,7 +9,7 @@ Size3 = tuple[int, int, int]
 
 
 def initialise(module: nn.Module) -> None:
-    """He-initialise convolutions for ReLU; batch norm starts as the identity."""
+    """Initialise convolutions for ReLU (He) and batch norm as the identity."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -21,9 +21,9 @@ def initialise(module: nn.Module) -> None:
 
 
 def middle_channels(in_channels: int, out_channels: int, kernel: Size3) -> int:
-    """Channels between the spatial and the temporal half of a factored convolution.
+    """Return the channels between the spatial and the temporal half of a factored convolution.
 
-    Chosen so that the pair has about as many weights as the full convolution it stands for.
+    Chosen so that the pair has about as many weights as the full convolution that it replaces.
     """
     time, area = kernel[0], kernel[1] * kernel[2]
     full = time * area * in_channels * out_channels
@@ -57,7 +57,7 @@ class FactoredConv3d(nn.Module):
         )
 
     def halves(self) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]:
-        """The layers that share the middle channels: spatial, batch norm, temporal."""
+        """Return the layers that share the middle channels: spatial, batch norm, temporal."""
         return self.spatial_conv, self.bn, self.temporal_conv
 
     def forward(self, x: Tensor) -> Tensor:

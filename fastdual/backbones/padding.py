@@ -1,9 +1,9 @@
-"""More middle channels than a network has: zeros that round their number up for the tensor cores.
+"""Middle channels padded with zeros, to a number that tensor cores compute fast.
 
 A factored convolution of R(2+1)D has 83, 230, 460 or 921 channels between its halves, widths for
 which the fast matrix units have no kernel. With the rows of the spatial weights, the batch norm's
 scale and shift, and the columns of the temporal weights at zero, an added channel is zero before
-and behind the batch norm, and the gradients of all of its weights are zero: momentum, weight decay
+and after the batch norm, and the gradients of all of its weights are zero: momentum, weight decay
 and Adam's moments leave it there. So the network computes what it did, and trains as it did.
 
 State dicts are those of the network without them: checkpoints and exports hold no padding.
@@ -24,11 +24,11 @@ def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:
     """Round the middle channels of all factored convolutions up to a multiple, in place.
 
     Args:
-        backbone: initialised; what it computes stays, but for the rounding of longer sums.
+        backbone: Initialised; its output stays the same, up to the rounding of longer sums.
         multiple: 8 or 16 for tensor cores.
 
     Raises:
-        InputError: it has no factored convolution.
+        InputError: It has no factored convolution.
     """
     found = [m for m in backbone.modules() if isinstance(m, FactoredConv3d | FactoredSequential)]
     if not found:

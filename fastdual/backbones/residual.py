@@ -1,4 +1,4 @@
-"""Residual backbones with one block a stage: R(2+1)D, R3D, and a tiny R(2+1)D for CPUs.
+"""Residual backbones with one block per stage: R(2+1)D, R3D, and a tiny R(2+1)D for CPUs.
 
 The names of the state dict are those of the paper's released checkpoints.
 """
@@ -37,7 +37,7 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """One block; a stage of its own only so that its keys read `convN.block1.*`."""
+    """One block; a separate module, so that its keys read `convN.block1.*`."""
 
     def __init__(
         self, conv: ConvType, in_channels: int, out_channels: int, *, downsample: bool
@@ -84,21 +84,21 @@ PAPER_WIDTHS = (64, 128, 256, 512)
 
 
 def r2plus1d() -> ResidualBackbone:
-    """The "R(2+1)D" of the paper (14.4 M parameters); not R(2+1)D-18."""
+    """Return the "R(2+1)D" of the paper (14.4 M parameters); not R(2+1)D-18."""
     return ResidualBackbone(
         FactoredConv3d, widths=PAPER_WIDTHS, stem_kernel=(3, 7, 7), stem_stride=(1, 2, 2)
     )
 
 
 def r3d() -> ResidualBackbone:
-    """R3D with one block a stage (14.4 M parameters)."""
+    """Return R3D with one block per stage (14.4 M parameters)."""
     return ResidualBackbone(
         FullConv3d, widths=PAPER_WIDTHS, stem_kernel=(3, 7, 7), stem_stride=(1, 2, 2)
     )
 
 
 def tiny() -> ResidualBackbone:
-    """R(2+1)D small enough to pretrain on two CPU cores: a few milliseconds a clip of 16x64x64."""
+    """Return an R(2+1)D for two CPU cores: a few milliseconds per clip of 16x64x64."""
     return ResidualBackbone(
         FactoredConv3d, widths=(16, 32, 64, 128), stem_kernel=(3, 5, 5), stem_stride=(1, 4, 4)
     )

@@ -1,7 +1,7 @@
 """R(2+1)D-18 and R3D-18 (arXiv 1711.11248) in torchvision's layout.
 
-The state dicts of torchvision's `r2plus1d_18` and `r3d_18` load unchanged but for `fc.*`, the
-classifier, which a backbone has not.
+The state dicts of torchvision's `r2plus1d_18` and `r3d_18` load unchanged except for `fc.*`, the
+classifier, which a backbone does not have.
 """
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class FactoredSequential(nn.Sequential):
     """Spatial convolution, batch norm, ReLU, temporal convolution, and what else follows."""
 
     def halves(self) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]:
-        """The layers that share the middle channels: spatial, batch norm, temporal."""
+        """Return the layers that share the middle channels: spatial, batch norm, temporal."""
         spatial, norm, temporal = self[0], self[1], self[3]
         assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d)
         assert isinstance(norm, nn.BatchNorm3d)
@@ -23,7 +23,7 @@ class FactoredSequential(nn.Sequential):
 
 
 def _factored(in_channels: int, out_channels: int, stride: int, middle: int) -> FactoredSequential:
-    """Spatial 3x3, batch norm, ReLU, temporal 3; unnamed members as in torchvision."""
+    """Return spatial 3x3, batch norm, ReLU, temporal 3; unnamed members as in torchvision."""
     return FactoredSequential(
         nn.Conv3d(in_channels, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
         nn.BatchNorm3d(middle),
@@ -120,10 +120,10 @@ def _full_stem() -> nn.Sequential:
 
 
 def r2plus1d_18() -> ResNet18:
-    """R(2+1)D-18 (31.3 M parameters without the classifier)."""
+    """Return R(2+1)D-18 (31.3 M parameters without the classifier)."""
     return ResNet18(factored=True)
 
 
 def r3d_18() -> ResNet18:
-    """R3D-18 (33.2 M parameters without the classifier)."""
+    """Return R3D-18 (33.2 M parameters without the classifier)."""
     return ResNet18(factored=False)

@@ -1,6 +1,6 @@
 """S3D and S3D-G (arXiv 1712.04851): an Inception network with separable 3D convolutions.
 
-The state dict has the names of the released checkpoints, where each layer stands twice: under its
+The state dict has the names of the released checkpoints, where each layer appears twice: under its
 own name (`Mixed_3b`) and as a member of its block (`block3.1`). Both are the same tensors.
 """
 
@@ -162,10 +162,10 @@ def _halve_all(kernel: int) -> nn.MaxPool3d:
 
 
 def s3d() -> S3D:
-    """S3D (7.9 M parameters)."""
+    """Return S3D (7.9 M parameters)."""
     return S3D(gating=False)
 
 
 def s3d_g() -> S3D:
-    """S3D with feature gating (9.1 M parameters)."""
+    """Return S3D with feature gating (9.1 M parameters)."""
     return S3D(gating=True)

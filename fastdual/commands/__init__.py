@@ -1,1 +1,1 @@
-"""One file a command; each holds a click command named `command`."""
+"""One file per command; each holds a click command named `command`."""

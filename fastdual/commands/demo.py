@@ -1,4 +1,4 @@
-"""`fastdual demo`: the demo videos, and with --train the whole way through them."""
+"""`fastdual demo`: the demo videos, and with --train the complete workflow on them."""
 
 import shlex
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Demo videos, and the workflow on them from an index to a table."""

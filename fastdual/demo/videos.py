@@ -146,7 +146,7 @@ def _ring(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _stripes(x: Array) -> Array:
-    """1 and -1 in turn, three to a radius, with soft edges."""
+    """Return 1 and -1 in turn, three per radius, with soft edges."""
     stripes: Array = np.tanh(4 * np.sin(1.5 * np.pi * x))
     return stripes
 
@@ -165,7 +165,7 @@ CLASSES: dict[str, tuple[Shape, float, Motion]] = {
 
 
 def _texture(rng: np.random.Generator, size: int) -> Array:
-    """A pale random texture [size, size, 3] around grey, with detail at several scales."""
+    """Return a pale random texture [size, size, 3] around grey, with detail at several scales."""
     image = np.full((size, size, 3), 0.45)
     for cells, weight in ((4, 0.15), (12, 0.1), (40, 0.05)):
         grid = rng.uniform(-1, 1, (cells + 1, cells + 1, 3))
@@ -178,7 +178,7 @@ def _texture(rng: np.random.Generator, size: int) -> Array:
 
 
 def _bright_colour(hue: float) -> Array:
-    """Red, green and blue [3] of a hue in turns of the colour circle."""
+    """Return red, green and blue [3] of a hue in turns of the colour circle."""
     thirds = np.array([0, 1 / 3, 2 / 3])
     colour: Array = np.clip(0.5 + 1.5 * _triangle_wave(hue - thirds + 0.5), 0.05, 0.95)
     return colour
@@ -220,13 +220,13 @@ def render_video(
 
 
 def _wave(rng: np.random.Generator, seconds: Array, *, rates: tuple[float, float]) -> Array:
-    """A sine [T] of random phase and a rate in turns a second."""
+    """Return a sine [T] of random phase and of a rate in turns per second."""
     wave: Array = np.sin(rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(*rates) * seconds)
     return wave
 
 
 def _camera_path(rng: np.random.Generator, frames: int, room: tuple[int, int]) -> NDArray[np.int64]:
-    """Top left corner [frames, 2] of a camera that drifts over the texture on a slow curve."""
+    """Return the top left corner [frames, 2] of a camera that drifts on a slow curve."""
     start, rate = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.15, 0.3, 2)
     seconds = np.arange(frames)[:, None] / FRAMES_PER_SECOND
     path: NDArray[np.int64] = (

@@ -1,7 +1,7 @@
-"""The whole way, on the demo videos: every command a new user would type, then before and after.
+"""The complete workflow on the demo videos: every command that a new user would type.
 
-The commands run in this process exactly as typed, and are printed first, so that the demo is a
-lesson that can be repeated on one's own videos.
+The commands run in this process exactly as typed, and are printed first, so that they can be
+repeated on one's own videos. At the end, a table compares before and after.
 """
 
 import json
@@ -34,7 +34,7 @@ def run_demo(folder: Path) -> None:
     A demo that was stopped goes on from its last checkpoint.
 
     Args:
-        folder: holds `videos`; everything else is written beside them.
+        folder: Holds `videos`; everything else is written beside them.
     """
     start = time.monotonic()
     index, run, plots = folder / "videos.h5", folder / "run", folder / "plots"

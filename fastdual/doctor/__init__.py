@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""What this machine has, whether it works, and what fastdual will use."""

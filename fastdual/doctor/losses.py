@@ -25,7 +25,7 @@ _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 def check_contrastive() -> Outcome:
-    """Multi-positive contrastive softmax, loss and both gradients, odd shapes."""
+    """Check the multi-positive contrastive softmax: loss, both gradients, odd shapes."""
     rows, candidates, dim = 37, 53, 24
     ids = torch.arange(rows)
     key_ids = torch.arange(candidates) % 41
@@ -45,7 +45,7 @@ def check_contrastive() -> Outcome:
 
 
 def check_shuffle_rank() -> Outcome:
-    """Shuffle-rank loss and both gradients, three segments."""
+    """Check the shuffle-rank loss: loss, both gradients, three segments."""
     permutation = torch.stack([torch.randperm(3, generator=_generator(b)) for b in range(9)])
 
     def loss(op: Loss) -> Loss:

@@ -157,7 +157,7 @@ def check_video_packages() -> Check:
         except (ImportError, OSError) as error:
             broken.append(f"{module} ({str(error).splitlines()[0]})")
     if broken:
-        remedy = 'install them with pip install "fastdual[video]"'
+        remedy = 'run pip install ".[video]" in fastdual\'s checkout'
         detail = f"{', '.join(broken)}: only the losses work; {remedy}"
         return Check("video packages", "unavailable", detail, required=True)
     return Check("video packages", "ok", "av, h5py and DALI can be imported", required=True)

@@ -24,7 +24,7 @@ _KINETICS_VIDEOS = 240_000
 
 
 def rate_checks(folder: Path, device: torch.device) -> dict[str, Callable[[], Outcome]]:
-    """What is measured, by name; the videos are written to `folder` when the first is called.
+    """Return the measurements by name; the first that is called writes the videos to `folder`.
 
     Calling one raises FailureError or InputError where its videos cannot be loaded.
     """
@@ -36,7 +36,7 @@ def rate_checks(folder: Path, device: torch.device) -> dict[str, Callable[[], Ou
 
 
 def _write_clips(folder: Path) -> VideoIndex:
-    """The same H.264 clip of ten seconds under several names."""
+    """Write the same H.264 clip of ten seconds under several names."""
     videos = folder / "rate"
     videos.mkdir()
     first = videos / "00.mp4"
@@ -72,7 +72,7 @@ def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
 
 
 def describe(videos_per_second: float, decoder: str) -> str:
-    """What a rate means for a run."""
+    """Say what a rate means for a run."""
     hours = _KINETICS_VIDEOS / videos_per_second / 3600
     return (
         f"{decoder} sustains {videos_per_second:.1f} videos/s (4 views of 16 frames each, from "
@@ -82,7 +82,7 @@ def describe(videos_per_second: float, decoder: str) -> str:
 
 
 def _pictures() -> NDArray[np.uint8]:
-    """A textured ground that pans, [T, H, W, 3]: costs about what a real clip costs to decode."""
+    """Draw a textured ground that pans, [T, H, W, 3]: it decodes about as fast as a real clip."""
     random = np.random.default_rng(0)
     shape = (_HEIGHT // 4 + 16, _WIDTH // 4 + 32, 3)
     coarse = random.normal(128, 40, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3))

@@ -1,1 +1,1 @@
-"""Evaluation of a pretrained backbone: features, retrieval, the pretext task on held-out videos."""
+"""Evaluation of a network: features, retrieval, probe, neighbours, pretext task, results."""

@@ -14,7 +14,7 @@ _FREE_KEYS = RESUME_KEYS | {"data.split", "test.split"}
 
 
 def mean_and_deviation(splits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Mean of each metric that all splits have, and the standard deviation between the splits.
+    """Return mean and standard deviation, over the splits, of each metric that all splits have.
 
     The deviation of a single split is nan.
     """
@@ -28,18 +28,18 @@ def mean_and_deviation(splits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[f
 
 
 def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Make sure that results, each with its source, differ in nothing but their splits.
+    """Make sure that results, each with its origin, differ in nothing but their splits.
 
     Raises:
-        InputError: they differ in something else, have a split in common, or are of one split;
-            names the sources and the values.
+        InputError: They differ in something else, have a split in common, or are of one split;
+            names the origins and the values.
     """
     owner: dict[str, str] = {}
-    (first_source, first), *_ = found
-    for source, result in found:
-        here = f"{source} ({result['task']} on {result['splits'][0]['test']})"
+    (first_origin, first), *_ = found
+    for origin, result in found:
+        here = f"{origin} ({result['task']} on {result['splits'][0]['test']})"
         for key, ours, theirs in _differences(first, result):
-            there = f"{first_source} ({first['task']} on {first['splits'][0]['test']})"
+            there = f"{first_origin} ({first['task']} on {first['splits'][0]['test']})"
             raise InputError(
                 f"--mean: {key} is {ours!r} in {there} and {theirs!r} in {here}: name results "
                 "that differ in their split alone"
@@ -48,7 +48,7 @@ def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             if split["test"] in owner:
                 raise InputError(
                     f"--mean: the split {split['test']!r} is in {owner[split['test']]} and in "
-                    f"{here}: name one result a split"
+                    f"{here}: name one result per split"
                 )
         owner |= {split["test"]: here for split in result["splits"]}
     if len(owner) < 2:
@@ -67,7 +67,7 @@ def _differences(
 
 
 def _method(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the numbers of a result, but for its splits."""
+    """Return everything that decides the numbers of a result, except its splits."""
     settings = dict(result["settings"])
     config = settings.pop("config", {})
     return {

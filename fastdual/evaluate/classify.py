@@ -1,4 +1,4 @@
-"""What a classifier got right: top-1, top-5, each class, confusions, and how sure that is.
+"""What a classifier got right: top-1, top-5, each class, confusions, and their intervals.
 
 Shapes: Q test videos, C classes.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
-# Fewer groups than this say nothing of how groups differ: then videos are drawn, and it is said.
+# With fewer groups than this, videos are resampled instead of groups, and the result says so.
 MIN_GROUPS = 10
 
 
@@ -33,20 +33,20 @@ class Classification:
     class_names: tuple[str, ...]
 
     def correct(self, k: int) -> NDArray[np.bool_]:
-        """[Q] whether the true class is among the k likeliest; a tie counts as a miss."""
+        """Return [Q] whether the true class is among the k likeliest; a tie counts as a miss."""
         own = self.scores[np.arange(len(self.labels)), self.labels]
-        # A score that is not above the true one but equal to it still stands in its way.
+        # A score equal to the true one outranks it as well.
         return np.asarray((self.scores >= own[:, None]).sum(axis=1) <= k)
 
     def confusion(self) -> NDArray[np.int64]:
-        """[C, C] number of videos by true class (row) and predicted class (column)."""
+        """Return [C, C] the number of videos by true class (row) and predicted class (column)."""
         count = len(self.class_names)
         table = np.zeros((count, count), dtype=np.int64)
         np.add.at(table, (self.labels, self.scores.argmax(axis=1)), 1)
         return table
 
     def report(self) -> dict[str, Any]:
-        """All of it as plain values: metrics with their intervals, per class, confusions."""
+        """Return plain values: metrics with their intervals, accuracy per class, confusions."""
         top1 = self.correct(1)
         metrics = {"top1": interval(top1, self.groups)}
         if len(self.class_names) > 5:
@@ -67,15 +67,15 @@ class Classification:
 
 
 def interval(hits: NDArray[Any], groups: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
-    """Share of hits with its bootstrap interval (percentiles of 1000 resamples).
+    """Return the share of hits with its bootstrap interval (percentiles of 1000 resamples).
 
-    Videos of one group (film, signer) succeed and fail together, so whole groups are drawn where
+    Videos of one group (film, signer) succeed and fail together, so whole groups are drawn if
     there are enough of them; `resampled` says which it was.
 
     Args:
         hits: [Q] right or wrong, or a share of right answers.
         groups: [Q], "" where unknown.
-        seed: of the resampling.
+        seed: Of the resampling.
     """
     names, members = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     by_group = len(names) >= MIN_GROUPS and "" not in names

@@ -84,7 +84,7 @@ def embed(
     rows: dict[int, Tensor] = {}
     shown = 0
     for videos, clips in embed_clips(network, index, splits=splits, options=options):
-        # A substitute stands in for a video that failed; it has its own row already or to come.
+        # A substitute for a video that failed has a row of its own anyway.
         rows.update(zip(videos, clips.mean(dim=1), strict=True))
         shown += len(videos)
         if progress is not None:

@@ -27,9 +27,9 @@ class LeftOut:
     """A video that was wanted and has no features.
 
     Attributes:
-        path: relative to the root of the index.
-        reason: why.
-        splits: that it belongs to; none where that is not known, as of what could not be indexed.
+        path: Relative to the root of the index.
+        reason: Why there are none.
+        splits: Splits that it belongs to; none if unknown, as for what could not be indexed.
     """
 
     path: str
@@ -44,19 +44,19 @@ def plain_left_out(videos: Iterable[LeftOut]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """One feature vector a video, and all that retrieval and plots need to know of the videos.
+    """One feature vector per video, and all that retrieval and plots need to know of the videos.
 
     Attributes:
         features: [N, F] pooled backbone features, averaged over a video's clips.
-        paths: the videos, relative to the root of their index.
+        paths: The videos, relative to the root of their index.
         labels: [N] numbers of classes, -1 where a video has none.
-        class_names: names of the classes.
+        class_names: Names of the classes.
         groups: [N] what a video was cut from (signer, film, ...), "" where unknown.
-        splits: split name -> sorted row numbers.
+        splits: Split name -> sorted row numbers.
         weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
-        data_fingerprint: fingerprint of the index.
-        settings: how the features were made (backbone, clip size, stride, clips a video).
-        left_out: videos that were wanted and are not here.
+        data_fingerprint: Fingerprint of the index.
+        settings: How the features were made (backbone, clip size, stride, clips per video).
+        left_out: Videos that were wanted and are not here.
     """
 
     features: NDArray[np.float32]
@@ -95,10 +95,10 @@ class FeatureSet:
         return len(self.paths)
 
     def split(self, name: str | None) -> NDArray[np.int64]:
-        """Row numbers of a split; None: all rows.
+        """Return the row numbers of a split; None: all rows.
 
         Raises:
-            InputError: there is no such split.
+            InputError: There is no such split.
         """
         if name is None:
             return np.arange(len(self), dtype=np.int64)
@@ -108,7 +108,7 @@ class FeatureSet:
         return self.splits[name]
 
     def take(self, rows: NDArray[np.int64]) -> "FeatureSet":
-        """Some of the rows, without their splits."""
+        """Return some of the rows, without their splits."""
         return replace(
             self,
             features=self.features[rows],
@@ -156,7 +156,7 @@ def _fill(file: Any, feature_set: FeatureSet) -> None:
     write_texts(file, "paths", feature_set.paths)
     write_texts(file, "class_names", feature_set.class_names)
     write_texts(file, "groups", feature_set.groups)
-    # Split names may hold a slash, which HDF5 takes for a folder: names and rows lie apart.
+    # Split names may hold a slash, which HDF5 takes for a folder: names and rows are stored apart.
     names = tuple(sorted(feature_set.splits))
     write_texts(file, "split_names", names)
     for number, name in enumerate(names):

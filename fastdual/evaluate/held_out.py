@@ -152,7 +152,7 @@ def trains_segments(config: PretrainConfig) -> bool:
 
 
 def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
-    """Rows of videos not shown before: a substitute would be a second positive of its video."""
+    """Return the rows of new videos: a substitute would be a second positive of its video."""
     rows = []
     for row, video in enumerate(video_ids.tolist()):
         if video not in seen:
@@ -162,7 +162,7 @@ def _unseen_rows(video_ids: Tensor, seen: set[int]) -> Tensor:
 
 
 def _embed_views(model: DualModel, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Clip embeddings [B, V, D], segment embeddings [B, V, S, D'] and pooled features [B, V, F]."""
+    """Return clip embeddings [B, V, D], those of segments [B, V, S, D'] and features [B, V, F]."""
     pooled: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], maps: Tensor) -> None:

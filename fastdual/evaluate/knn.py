@@ -21,10 +21,10 @@ def knn(train: FeatureSet, test: FeatureSet, *, k: int, temperature: float) -> C
     Each side is centred by its own mean, as in retrieval: with k = 1 the accuracy is R@1.
 
     Args:
-        train: labelled videos.
-        test: videos of the same network and classes.
-        k: number of votes.
-        temperature: a vote weighs exp(cosine / temperature).
+        train: Labelled videos.
+        test: Videos of the same network and classes.
+        k: Number of votes.
+        temperature: A vote weighs exp(cosine / temperature).
 
     Raises:
         InputError: A pair that cannot be compared (see `check_pair`), or fewer than k

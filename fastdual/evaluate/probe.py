@@ -20,7 +20,7 @@ from fastdual.evaluate.pairs import check_pair
 
 PENALTIES = tuple(10.0**power for power in range(0, -7, -1))
 _MAX_FOLDS = 5
-# One fold of few videos chooses by luck: up to this many, every fold has its turn.
+# A single fold of few videos chooses by luck: up to this many videos, every fold is used.
 _MAX_CROSS_VALIDATED = 2000
 _MAX_ITERATIONS = 1000
 
@@ -30,9 +30,9 @@ class ProbeResult:
     """What a probe scored, and how it was fitted.
 
     Attributes:
-        classification: scores and truth of the test videos.
-        penalty: the chosen strength of the L2 penalty, for each training video.
-        validation: validation accuracy by penalty.
+        classification: Scores and truth of the test videos.
+        penalty: The chosen strength of the L2 penalty, for each training video.
+        validation: Validation accuracy by penalty.
         validated_by: "group" or "video": what the validation videos were held out by.
     """
 
@@ -42,7 +42,7 @@ class ProbeResult:
     validated_by: str
 
     def details(self) -> dict[str, Any]:
-        """How it was fitted, as plain values."""
+        """Return how it was fitted, as plain values."""
         return {
             "penalty": self.penalty,
             "validation_top1": {f"{penalty:g}": top1 for penalty, top1 in self.validation.items()},
@@ -51,12 +51,12 @@ class ProbeResult:
 
 
 def probe(train: FeatureSet, test: FeatureSet, *, seed: int = 0) -> ProbeResult:
-    """Fit on the features of `train`, score those of `test`.
+    """Fit a linear classifier on the features of `train`, and score those of `test`.
 
     Args:
-        train: labelled videos; standardised by their own mean and deviation, as `test` then is.
-        test: videos of the same network and classes.
-        seed: decides which training videos choose the penalty.
+        train: Labelled videos; their mean and deviation standardise both sides.
+        test: Videos of the same network and classes.
+        seed: Decides which training videos choose the penalty.
 
     Raises:
         InputError: A pair that cannot be compared (see `check_pair`), or one class.
@@ -69,7 +69,7 @@ def probe(train: FeatureSet, test: FeatureSet, *, seed: int = 0) -> ProbeResult:
     mean, scale = _standardisation(train.features)
     features = (train.features - mean) / scale
     validation, validated_by = _validate(features, train, seed)
-    # Of equals, the strongest penalty.
+    # Among equals, take the strongest penalty.
     best = max(validation, key=lambda penalty: (validation[penalty], penalty))
     scores = _fit_and_score(
         features, train.labels, (test.features - mean) / scale, best, len(train.class_names)
@@ -83,14 +83,14 @@ def probe(train: FeatureSet, test: FeatureSet, *, seed: int = 0) -> ProbeResult:
 def _standardisation(features: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
     wide = features.astype(np.float64)
     deviation = wide.std(axis=0)
-    # A feature that never changes says nothing; it must not be blown up where the test differs.
+    # A constant feature says nothing; scaling must not blow it up where the test videos differ.
     return wide.mean(axis=0), np.where(deviation > 1e-6 * deviation.max(), deviation, np.inf)
 
 
 def _validate(
     features: NDArray[np.float64], train: FeatureSet, seed: int
 ) -> tuple[dict[float, float], str]:
-    """Accuracy on held-out training videos by penalty, and what they were held out by."""
+    """Return accuracy on held-out training videos by penalty, and what they were held out by."""
     folds, validated_by = _folds(train, seed)
     accuracy = {}
     for penalty in PENALTIES:
@@ -105,7 +105,7 @@ def _validate(
 
 
 def _folds(train: FeatureSet, seed: int) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], str]:
-    """Rows to fit and rows to validate on: whole groups, classes in equal shares where possible."""
+    """Return rows to fit and to validate on: whole groups, classes in equal shares if possible."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups, validated_by = np.array(train.groups), "group"
@@ -138,7 +138,7 @@ def _fit_and_score(
     penalty: float,
     num_classes: int,
 ) -> NDArray[np.float64]:
-    """Log-probabilities [Q, C] of `others`; -inf for a class that has no training video."""
+    """Return log-probabilities [Q, C] of `others`; -inf for a class without a training video."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

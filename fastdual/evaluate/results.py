@@ -1,6 +1,6 @@
-"""Results of evaluations as JSON files: numbers, and everything that says what they are numbers of.
+"""Results of evaluations as JSON files: the numbers, and everything that they depend on.
 
-A run keeps its results in RUN/results/, a file NAME.* in NAME-results/, one file an evaluation.
+A run keeps its results in RUN/results/, a file NAME.* in NAME-results/, one file per evaluation.
 """
 
 import json
@@ -38,15 +38,15 @@ def make_result(
     settings: Mapping[str, Any],
     splits: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """One result as plain values.
+    """Return one result as plain values.
 
     Args:
         task: "probe", "knn", "retrieve", "pretext", "finetune" or "linear".
-        command: the command line that makes it again.
+        command: The command line that makes it again.
         weights_sha256: SHA-256 of the file with the weights, or "random weights, seed N".
-        data_fingerprint: of the index.
-        settings: backbone, clips and whatever else decides the numbers.
-        splits: for each pair of splits its "train", "test", "metrics" and the rest; the means of
+        data_fingerprint: Of the index.
+        settings: Backbone, clips and whatever else decides the numbers.
+        splits: For each pair of splits its "train", "test", "metrics" and the rest; the means of
             their metrics are added.
     """
     return {
@@ -77,15 +77,13 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     write(path, json.dumps(result, indent=1, allow_nan=False) + "\n", "the result")
 
 
-def result_file(source: Path, result: Mapping[str, Any]) -> Path:
-    """Where a result is kept: in the run's folder, or beside the file that was evaluated.
+def result_file(path: Path, result: Mapping[str, Any]) -> Path:
+    """Return where a result is kept: in the run's folder, or beside the evaluated file.
 
-    Named by all that may differ between results of one network, so that only the same evaluation
-    takes its place.
+    The name holds all that may differ between results of one network, so that only the same
+    evaluation overwrites it.
     """
-    folder = source / "results"
-    if not source.is_dir():
-        folder = source.with_name(f"{source.stem}-results")
+    folder = path / "results" if path.is_dir() else path.with_name(f"{path.stem}-results")
     parts = [str(result["task"]), "+".join(_pair_name(split) for split in result["splits"])]
     if is_baseline(result):
         parts.insert(1, "random")
@@ -97,14 +95,14 @@ def result_file(source: Path, result: Mapping[str, Any]) -> Path:
 
 
 def _pair_name(split: Mapping[str, Any]) -> str:
-    """The test split, and the training split where it is not the other half of the same."""
+    """Return the test split, and the training split unless it is the other half of the same."""
     train, test = str(split["train"]), str(split["test"])
     name = test if train == f"{test.removesuffix('test')}train" else f"{test}-after-{train}"
     return name.replace("/", "-")
 
 
 def setting_labels(result: Mapping[str, Any]) -> list[str]:
-    """The settings that a user chooses between, for people: `clips 10`, `k 20`."""
+    """Return the settings that a user chooses between, for people: `clips 10`, `k 20`."""
     settings = result["settings"]
     return [f"{label} {settings[key]}" for key, label in _LABELS.items() if key in settings]
 
@@ -118,7 +116,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read a result file.
 
     Raises:
-        InputError: missing, damaged or something else.
+        InputError: Missing, damaged or something else.
     """
     try:
         if path.stat().st_size > _MAX_RESULT_BYTES:
@@ -138,19 +136,19 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def find_results(sources: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+def find_results(paths: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Name of the source and result, for result files and for all results of run folders.
 
     Raises:
-        InputError: a source without a result.
+        InputError: A path without a result.
     """
     found = []
-    for source in sources:
-        files = sorted((source / "results").glob("*.json")) if source.is_dir() else [source]
+    for path in paths:
+        files = sorted((path / "results").glob("*.json")) if path.is_dir() else [path]
         if not files:
             raise InputError(
-                f"{source}: no result yet; fastdual probe, knn, retrieve or finetune make one"
+                f"{path}: no result yet; fastdual probe, knn, retrieve or finetune make one"
             )
-        name = source.resolve().name if source.is_dir() else source.stem
+        name = path.resolve().name if path.is_dir() else path.stem
         found += [(name, read_result(file)) for file in files]
     return found

@@ -34,7 +34,7 @@ class RetrievalResult:
     num_gallery: int
 
     def recall(self, k: int) -> float | None:
-        """R@k as a share; None where the gallery holds fewer than k videos."""
+        """Return R@k as a share; None if the gallery holds fewer than k videos."""
         return float((self.ranks <= k).mean()) if k <= self.num_gallery else None
 
 
@@ -42,11 +42,11 @@ def retrieve(gallery: FeatureSet, queries: FeatureSet) -> RetrievalResult:
     """Look every query up in the gallery; each side is centred by its own mean, then cosine.
 
     Args:
-        gallery: the videos searched (the train split).
-        queries: the videos looked up (the test split); of the same network.
+        gallery: The videos that are searched: the training split.
+        queries: The videos that are looked up: the test split, embedded by the same network.
 
     Raises:
-        InputError: other networks, missing labels, a class without a gallery video, shared videos.
+        InputError: Other networks, missing labels, a class without a gallery video, shared videos.
     """
     query_labels = check_pair(gallery, queries, names=RETRIEVAL_NAMES)
     ranks = first_match_ranks(
@@ -109,7 +109,7 @@ def _chance(gallery: FeatureSet, result: RetrievalResult) -> float:
 def first_match_ranks(
     gallery: Tensor, gallery_labels: Tensor, queries: Tensor, query_labels: Tensor
 ) -> Tensor:
-    """Place, from 1, of the nearest gallery row that has the query's label.
+    """Return the place, from 1, of the nearest gallery row that has the query's label.
 
     Ties count against the query: a network that maps every video to one point scores nothing.
 
@@ -132,6 +132,6 @@ def first_match_ranks(
 
 
 def centre_and_normalise(features: Tensor) -> Tensor:
-    """[N, F] minus its own mean over N, each row scaled to length 1 (a zero row stays zero)."""
+    """Return [N, F] minus its mean over N, each row scaled to length 1 (a zero row stays zero)."""
     wide = features.double()
     return torch.nn.functional.normalize(wide - wide.mean(dim=0), dim=1)

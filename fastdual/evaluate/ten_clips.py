@@ -17,13 +17,15 @@ from fastdual.distributed.world import World
 from fastdual.evaluate.classify import Classification
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
 from fastdual.evaluate.features import LeftOut
-from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps, write_overlaps
+from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
+from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipLoader
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.folder import RunFolder
 from fastdual.training.finetune import finetune
 from fastdual.training.start import RunResult, choose_split
+
+_VIDEOS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -75,32 +77,30 @@ def finetune_and_test(
     """
     config, overlaps = resolved.config, []
 
-    def settle_overlaps() -> None:
-        data = config.data
-        found = index_overlaps(
-            index,
-            choose_split(index, data.split),
-            config.test.split,
-            decode=data.decode,
-            num_workers=data.num_workers,
-        )
-        if overlaps_file is not None:
-            write_overlaps(overlaps_file, found)
-        overlaps.extend(refuse_overlaps(found, allowed=allow_overlap, listing=overlaps_file))
+    def settle() -> None:
+        overlaps.extend(_settle_overlaps(index, config, allow_overlap, overlaps_file))
 
     training = finetune(
-        index,
-        encoder,
-        folder,
-        resolved,
-        world=world,
-        announce=announce,
-        precondition=settle_overlaps,
+        index, encoder, folder, resolved, world=world, announce=announce, precondition=settle
     )
     if training.signal_number is not None or not world.is_main:
         return FinetuneResult(training, None, (), overlaps)
     tested, missing = classify_by_clips(training.model, index, config, progress=progress)
     return FinetuneResult(training, tested, missing, overlaps)
+
+
+def _settle_overlaps(
+    index: VideoIndex, config: FinetuneConfig, allowed: bool, listing: Path | None
+) -> list[dict[str, Any]]:
+    data = config.data
+    found = index_overlaps(
+        index,
+        choose_split(index, data.split),
+        config.test.split,
+        decode=data.decode,
+        num_workers=data.num_workers,
+    )
+    return settle_overlaps([found], allowed=allowed, listing=listing)[0]
 
 
 def classify_by_clips(
@@ -122,24 +122,20 @@ def classify_by_clips(
         FailureError: Too many videos cannot be decoded.
     """
     wanted = index.split(config.test.split)
-    loader = ClipLoader(
+    loader = one_pass(
         index,
         replace(config.clip, mode="evaluate"),
-        batch_size=min(8, len(wanted)),
-        split=config.test.split,
+        wanted,
+        batch_size=_VIDEOS_AT_ONCE,
         device=str(next(model.parameters()).device),
         decode=config.data.decode,
         num_workers=config.data.num_workers,
-        shuffle=False,
-        drop_last=False,
     )
     rows: dict[int, Tensor] = {}
     model.eval()
-    with loader, torch.inference_mode():
+    with loader:
         for batch in loader:
-            parts = torch.split(batch.clips.flatten(0, 1), CLIPS_AT_ONCE)
-            chances = torch.cat([model(part).double().softmax(dim=1) for part in parts])
-            means = chances.view(*batch.clips.shape[:2], -1).mean(dim=1).cpu()  # [B, C]
+            means = _chances(model, batch.clips).mean(dim=1).cpu()  # [B, C]
             rows.update(zip(batch.video_ids.tolist(), means, strict=True))
             if progress is not None:
                 progress(len(rows), len(wanted), 0)
@@ -151,3 +147,11 @@ def classify_by_clips(
         class_names=index.class_names,
     )
     return tested, left_out(index, wanted, rows)
+
+
+@torch.inference_mode()
+def _chances(model: nn.Module, clips: Tensor) -> Tensor:
+    """Return the softmax [B, K, C] of clips [B, K, 3, T, H, W]."""
+    parts = torch.split(clips.flatten(0, 1), CLIPS_AT_ONCE)
+    chances = torch.cat([model(part).double().softmax(dim=1) for part in parts])
+    return chances.view(*clips.shape[:2], -1)

@@ -14,8 +14,8 @@ class Variance:
     """Variances of L2-normalised embeddings, summed over the features.
 
     Attributes:
-        inter: of the videos' true means, between videos.
-        intra: of the embeddings of one video, on average over the videos.
+        inter: Of the videos' true means, between videos.
+        intra: Of the embeddings of one video, on average over the videos.
     """
 
     inter: float
@@ -28,11 +28,11 @@ class Variance:
 
 
 def variance(embeddings: Tensor) -> Variance:
-    """Both parts, as the analysis of variance estimates them.
+    """Return the variance between and within videos, by the analysis of variance.
 
-    What all videos have in common at a place k (a segment knows its place) is neither. The mean of
-    K embeddings scatters by intra / K even where all videos are alike; that is taken off, so that
-    few embeddings a video do not pass for differences between videos.
+    What all videos share at a place k (a segment knows its place) counts as neither. The mean of K
+    embeddings scatters by intra / K even if all videos are alike; this is subtracted, so that few
+    embeddings per video do not look like differences between videos.
 
     Args:
         embeddings: [N, K, F], N and K at least 2; any length, they are normalised here.

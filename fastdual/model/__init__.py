@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""Networks: the dual representation, the encoder, batch norm over processes, recomputation."""

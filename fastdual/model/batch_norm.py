@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import _functional_collectives as collectives
 
-# torch 2.13 gave it a new name and warns at the old one, which 2.11 has alone.
+# torch 2.13 renamed it and warns about the old name, the only one that 2.11 has.
 _all_gather = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
 
 
@@ -58,11 +58,11 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     Weights, buffers and their names stay as they are.
 
     Raises:
-        ValueError: a batch norm of another kind, which would go on unsynchronised.
+        ValueError: A batch norm of another kind, which would stay unsynchronised.
     """
     for name, module in model.named_modules():
         if type(module) is nn.BatchNorm3d:
-            # The same object: whoever else holds it, or hooks it, keeps it.
+            # The class is changed in place: references to the module and its hooks stay valid.
             module.__class__ = SyncedBatchNorm3d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
             module, SyncedBatchNorm3d
@@ -83,7 +83,7 @@ class _SyncedNormalisation(torch.autograd.Function):
         wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean, variance, count = _combine(wide)
         scale = torch.rsqrt(variance + eps)
-        # As multiplication and addition of one number a channel: no second pass, half the rounding.
+        # One multiplication and one addition per channel: no second pass, half the rounding.
         factor = scale if weight is None else scale * weight
         shift = -mean * factor if bias is None else bias - mean * factor
         output = torch.addcmul(_per_channel(shift, rows), wide, _per_channel(factor, rows))
@@ -105,7 +105,7 @@ class _SyncedNormalisation(torch.autograd.Function):
         factor = scale if weight is None else scale * weight
         slope = total[1] * scale * scale
         inner = grad - _per_channel(total[0], rows) - centred * _per_channel(slope, rows)
-        # Gradients of weight and bias stay this process's own: they are averaged with all others.
+        # Gradients of weight and bias stay local: they are averaged later, with all others.
         return (
             (inner * _per_channel(factor, rows)).to(rows.dtype),
             sums[1] * scale if weight is not None else None,
@@ -115,7 +115,7 @@ class _SyncedNormalisation(torch.autograd.Function):
 
 
 def _combine(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C], biased variance [C] and number of values [] of all processes' rows."""
+    """Return mean [C], biased variance [C] and number of values [] over all processes' rows."""
     axes = _all_but_channels(rows)
     variance, mean = torch.var_mean(rows, dim=axes, correction=0)
     num_values = rows.numel() // rows.shape[1]
@@ -141,5 +141,5 @@ def _all_but_channels(rows: Tensor) -> list[int]:
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """[C] -> [1, C, 1, ...], to go with a tensor."""
+    """Return values [C] as [1, C, 1, ...], the shape that goes with a tensor."""
     return values.view(-1, *[1] * (like.ndim - 2))

@@ -12,13 +12,13 @@ from fastdual.config import PretrainConfig
 
 
 class DualModel(nn.Module):
-    """Backbone -> global average pool -> a clip embedding, and one for each temporal segment.
+    """Backbone -> global average pool -> a clip embedding, and one per temporal segment.
 
     Args:
-        backbone: maps [N, 3, T, H, W] to [N, F, t, h, w] and has the attribute `feature_dim` = F.
-        num_segments: S, segments a clip.
-        clip_dim: size of a clip embedding.
-        segment_dim: size of a segment embedding.
+        backbone: Maps [N, 3, T, H, W] to [N, F, t, h, w] and has the attribute `feature_dim` = F.
+        num_segments: S, segments per clip.
+        clip_dim: Size of a clip embedding.
+        segment_dim: Size of a segment embedding.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DualModel(nn.Module):
         self.segment_head = projection_head(feature_dim, num_segments * segment_dim)
 
     def features(self, clips: Tensor) -> Tensor:
-        """Pooled features [N, F] of clips [N, 3, T, H, W]."""
+        """Return pooled features [N, F] of clips [N, 3, T, H, W]."""
         maps: Tensor = self.backbone(clips)
         return maps.mean(dim=(2, 3, 4))
 
@@ -59,7 +59,7 @@ def normalise(embeddings: Tensor) -> Tensor:
 
 
 def projection_head(feature_dim: int, output_dim: int) -> nn.Sequential:
-    """Linear, ReLU, Linear: from features to the space of a loss."""
+    """Return Linear, ReLU, Linear: a map from features to the space of a loss."""
     return nn.Sequential(
         nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, output_dim)
     )

@@ -30,12 +30,12 @@ class VideoEncoder(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features [N, F] of preprocessed clips [N, 3, T, H, W]."""
+        """Return features [N, F] of preprocessed clips [N, 3, T, H, W]."""
         maps: Tensor = self.backbone(clips)
         return maps.mean(dim=(2, 3, 4))
 
     def features(self, clips: Tensor) -> Tensor:
-        """The same as calling it."""
+        """Return features [N, F] of clips, as a DualModel does."""
         features: Tensor = self(clips)
         return features
 

@@ -14,7 +14,7 @@ def kept_frozen(module: nn.Module) -> Iterator[None]:
     """Compare a network after the body with what it was before.
 
     Raises:
-        FailureError: as `check_frozen`.
+        FailureError: As `check_frozen`.
     """
     before = snapshot(module)
     yield
@@ -22,7 +22,7 @@ def kept_frozen(module: nn.Module) -> Iterator[None]:
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of every weight and statistic."""
+    """Return a copy of every weight and statistic."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
@@ -30,7 +30,7 @@ def check_frozen(module: nn.Module, before: Mapping[str, Tensor]) -> None:
     """Make sure that nothing moved since the snapshot.
 
     Raises:
-        FailureError: names the first weight or statistic that did.
+        FailureError: Names the first weight or statistic that did.
     """
     state = module.state_dict()
     moved = [name for name in before if not _same(state[name].cpu(), before[name].cpu())]

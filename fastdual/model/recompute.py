@@ -1,7 +1,7 @@
-"""Activation checkpointing: a stage's activations are made again in the backward, not kept.
+"""Activation checkpointing: the backward pass recomputes the activations of a stage.
 
 Memory then holds the inputs of the stages and the activations of one of them; the price is a second
-forward. Batch norm normalises by the same batch both times and notes its statistics once.
+forward pass. Batch norm normalises by the same batch both times and updates its statistics once.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from fastdual.errors import InputError
 
 
 def recompute_activations(backbone: nn.Module) -> None:
-    """Let every stage of a backbone (its children with convolutions) forget what it computed.
+    """Make every stage of a backbone (its children with convolutions) recompute activations.
 
-    In place; names of weights, and what a forward gives, stay as they are.
+    Works in place; the names of weights and the output stay as they are.
 
     Raises:
-        InputError: fewer than two stages, so that nothing would be saved.
+        InputError: Fewer than two stages, so that nothing would be saved.
     """
     children = list(backbone.children())
-    # S3D names its blocks' members once more beside them: only what lies in no other counts.
+    # S3D also registers the members of its blocks as children: only those in no other child count.
     inner = {part for child in children for part in child.modules() if part is not child}
     stages = [
         child
@@ -49,7 +49,7 @@ def _checkpointed(stage: nn.Module, forward: Any, x: Tensor) -> Tensor:
         forward,
         x,
         use_reentrant=False,
-        preserve_rng_state=False,  # nothing in a backbone draws
+        preserve_rng_state=False,  # no backbone draws random numbers
         context_fn=partial(_contexts, stage),
     )
     return result
@@ -58,13 +58,13 @@ def _checkpointed(stage: nn.Module, forward: Any, x: Tensor) -> Tensor:
 def _contexts(
     stage: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For the first forward, and for the second."""
+    """Return the contexts of the first and of the second forward pass."""
     return nullcontext(), _without_statistics(stage)
 
 
 @contextmanager
 def _without_statistics(stage: nn.Module) -> Iterator[None]:
-    """Batch norm as in training, but what it has noted stays as it is."""
+    """Normalise by the batch, as in training, without a change of the running statistics."""
     norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,1 +1,1 @@
-"""Pictures of a run and of what it learned."""
+"""What a run learned: tables, pictures, and one HTML page."""

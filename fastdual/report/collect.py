@@ -1,6 +1,6 @@
 """What a run's report shows, as numbers: everything that takes a network or videos to find out.
 
-Shapes: N videos, K clips a video, F features, Q queries, S segments.
+Shapes: N videos, K clips per video, F features, Q queries, S segments.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,13 +34,13 @@ class Learned:
     """What one network makes of the videos.
 
     Attributes:
-        features: of the videos of both splits, averaged over the clips.
-        retrieval: as `retrieval.retrieval_report`; None with `reason`, where classes are missing.
-        reason: why there is no retrieval.
-        clip_variance: of the features of single test clips; None where they are too few.
-        segment_variance: of the segment embeddings of test clips; None as `held_out`, or S = 1.
-        pretext: how well the pretext task is solved on the test split; None as `held_out`.
-        held_out: the embeddings that this was measured on; None without heads that were trained.
+        features: Of the videos of both splits, averaged over the clips.
+        retrieval: As `retrieval.retrieval_report`; None with `reason`, where classes are missing.
+        reason: Why there is no retrieval.
+        clip_variance: Of the features of single test clips; None where they are too few.
+        segment_variance: Of the segment embeddings of test clips; None as `held_out`, or S = 1.
+        pretext: How well the pretext task is solved on the test split; None as `held_out`.
+        held_out: The embeddings that this was measured on; None without heads that were trained.
     """
 
     features: FeatureSet
@@ -66,13 +66,13 @@ class Evidence:
     """All that the page needs of the videos; row numbers are those of `trained.features`.
 
     Attributes:
-        trained, untrained: the run's network, and the same one before it was trained.
-        splits: names of gallery and queries.
-        lookups: some queries, drawn at random rather than chosen.
-        map: where the videos lie, and how they are drawn.
-        confusion: report of a linear probe (`Classification.report`), or why there is none.
-        strips: data URI of a film strip, by row.
-        overlaps: what the splits share, where that was allowed.
+        trained, untrained: The run's network, and the same one before it was trained.
+        splits: Names of gallery and queries.
+        lookups: Some queries, drawn at random rather than chosen.
+        map: Where the videos lie, and how they are drawn.
+        confusion: Report of a linear probe (`Classification.report`), or why there is none.
+        strips: Data URI of a film strip, by row.
+        overlaps: What the splits share, where that was allowed.
     """
 
     trained: Learned
@@ -98,8 +98,8 @@ def collect(
     """Embed two splits under both networks, and find out everything that the page shows.
 
     Raises:
-        InputError: no such split, fewer than three videos, or features that are not finite.
-        FailureError: too many videos cannot be decoded.
+        InputError: No such split, fewer than three videos, or features that are not finite.
+        FailureError: Too many videos cannot be decoded.
     """
     total = 2 * len(np.union1d(*map(index.split, splits)))
     done = 0
@@ -195,7 +195,7 @@ def _confusion(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] 
 def _strips(
     index: VideoIndex, features: FeatureSet, lookups: tuple[Lookup, ...], options: EmbedOptions
 ) -> dict[int, str]:
-    """Of every video in the gallery of lookups, and of an even sample for the map."""
+    """Return film strips of every video among the lookups, and of an even sample for the map."""
     wanted = {row for lookup in lookups for row in (lookup.query, *lookup.found)}
     sample = np.linspace(0, len(features) - 1, min(_MAX_MAP_STRIPS, len(features)))
     wanted |= set(sample.astype(int).tolist())
@@ -209,6 +209,6 @@ def _strips(
 
 
 def classes_of(features: FeatureSet, rows: Sequence[int]) -> list[str]:
-    """Names of the classes of rows, "" without one."""
+    """Return the names of the classes of rows, "" without one."""
     labels = features.labels[np.asarray(rows, dtype=np.int64)].tolist()
     return ["" if label < 0 else features.class_names[label] for label in labels]

@@ -1,4 +1,4 @@
-"""All pictures of some runs, into a folder."""
+"""Pictures of runs and of features, as PNG files in a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from fastdual.weights.load import Network
 
 
 def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
-    """Losses and accuracies of one run or several, into `training.png`.
+    """Draw losses and accuracies of one run or several as `training.png`.
 
     Raises:
-        InputError: a folder without a log.
-        FailureError: the picture could not be written.
+        InputError: A folder without a log.
+        FailureError: The picture could not be written.
     """
     names = distinct_names(runs)
     figure = training_curves([read_curves(*run) for run in zip(runs, names, strict=True)])
@@ -29,7 +29,7 @@ def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
 
 
 def draw_feature_map(features: FeatureSet, folder: Path, *, name: str) -> Path:
-    """Principal components and t-SNE of features, into `NAME-map.png`."""
+    """Draw principal components and t-SNE of features as `NAME-map.png`."""
     title = f"{name}: features of {len(features)} videos, {features.settings['backbone']}"
     figure = draw_map(feature_map(features), title=title)
     return _save(figure, folder / f"{name}-map.png")
@@ -69,7 +69,7 @@ def draw_network(
     options: EmbedOptions,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """The map of features of all videos and the segment similarities of a held-out split."""
+    """Draw the map of all videos and the segment similarities of a held-out split."""
     index.split(split)  # must be there before an hour is spent on the map
     features = embed(network, index, options=options, progress=progress)
     segments = draw_segment_similarity(

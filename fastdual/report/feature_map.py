@@ -75,6 +75,6 @@ def _default_splits(features: FeatureSet) -> list[str]:
 
 
 def _colour(features: FeatureSet, label: int) -> str:
-    """Ten well separated colours where they suffice, twenty otherwise."""
+    """Return one of ten well separated colours if they suffice, of twenty otherwise."""
     palette = colormaps["tab10" if len(features.class_names) <= 10 else "tab20"]
     return _NO_CLASS if label < 0 else to_hex(palette(label % palette.N))

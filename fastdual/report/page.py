@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page that needs nothing else: no network, no other file."""
+"""The report of a run as one HTML page that needs no network and no other file."""
 
 import contextlib
 import functools
@@ -35,14 +35,14 @@ _LEFT_BEHIND = (("results", "Results"), ("quarantine", "Quarantine"))
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What the folder of a run tells by itself.
+    """What the folder of a run says by itself.
 
     Attributes:
-        name: of the run.
-        facts: label and value of each line below the title.
+        name: Of the run.
+        facts: Label and value of each line below the title.
         curves: None for a run without a reading.
-        quarantined: path and reason of each video that failed in training.
-        results: as `evaluate.results.find_results`.
+        quarantined: Path and reason of each video that failed in training.
+        results: As `evaluate.results.find_results`.
     """
 
     name: str
@@ -52,7 +52,7 @@ class RunFacts:
     results: Sequence[tuple[str, Mapping[str, Any]]]
 
     def with_data(self, data: Path, evidence: Evidence) -> "RunFacts":
-        """The same, and which videos and weights the page was made from."""
+        """Add which videos and weights the page was made from."""
         features = evidence.trained.features
         more = {
             "measured on": f"{len(features)} videos of {data.name} ({features.data_fingerprint})",
@@ -65,7 +65,7 @@ def read_facts(run: Path) -> RunFacts:
     """Read a run folder.
 
     Raises:
-        InputError: no run folder, or no checkpoint in it.
+        InputError: No run folder, or no checkpoint in it.
     """
     file = find_checkpoint(run)
     state = load_checkpoint(file)
@@ -158,13 +158,13 @@ def write_page(path: Path, page: str) -> None:
 
 
 def results_of(run: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The results that a run folder holds, none included."""
+    """Return the results that a run folder holds; there may be none."""
     has_any = any((run / "results").glob("*.json"))
     return find_results([run]) if has_any else []
 
 
 def quarantined_in(run: Path) -> list[dict[str, Any]]:
-    """The videos that failed in a run; a line that was cut by a kill is left out."""
+    """Return the videos that failed in a run; a line that a kill has cut is left out."""
     return list(read_lines(run / "quarantine.jsonl"))
 
 

@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 
 def training_curves(runs: Sequence[RunCurves]) -> Figure:
-    """Every loss and accuracy against the epoch, one panel each, one colour a run."""
+    """Draw every loss and accuracy against the epoch: a panel per metric, a colour per run."""
     panels = [panel for panel in _PANELS if any(panel[0] in run.values for run in runs)]
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
@@ -80,7 +80,7 @@ def _draw_curve(ax: Axes, epochs: Array, values: Array, colour: Any) -> None:
 
 
 def _running_mean(values: Array, half_width: int) -> Array:
-    """Mean over the readings at most `half_width` away; nan readings are left out."""
+    """Return the mean over the readings at most `half_width` away; nan readings are left out."""
     means = np.full(len(values), np.nan)
     for i in range(len(values)):
         window = values[max(0, i - half_width) : i + half_width + 1]
@@ -137,12 +137,12 @@ def _map_legend(ax: Axes, drawn: FeatureMap) -> list[Any]:
 
 
 def segment_similarity(similarity: Array, *, title: str) -> Figure:
-    """Does the matching segment win? Mean over videos, then single videos.
+    """Draw how alike segments are: mean over videos, then single videos.
 
     Args:
         similarity: [N, S, S] cosine of segment i of a clip and segment j of its shuffled twin, put
             back into order, so that matches lie on the diagonal; S > 1.
-        title: of the whole picture.
+        title: Of the whole picture.
     """
     singles = similarity[:_SHOWN_VIDEOS]
     columns = 4

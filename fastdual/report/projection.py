@@ -24,8 +24,8 @@ class Projection:
     Attributes:
         points: [M, 2].
         rows: [M] which videos they are.
-        title, x_label, y_label: for a picture.
-        has_scale: whether the coordinates mean anything by themselves.
+        title, x_label, y_label: For a picture.
+        has_scale: Whether the coordinates mean anything by themselves.
     """
 
     points: NDArray[np.float64]
@@ -37,7 +37,7 @@ class Projection:
 
 
 def project(features: NDArray[np.float32]) -> list[Projection]:
-    """Principal components and, of eight videos or more that differ, t-SNE.
+    """Return principal components and, for eight videos or more that differ, t-SNE.
 
     Of the features centred and normalised: the space in which retrieval looks for neighbours.
 
@@ -45,7 +45,7 @@ def project(features: NDArray[np.float32]) -> list[Projection]:
         features: [N, F].
 
     Raises:
-        InputError: fewer than three videos.
+        InputError: Fewer than three videos.
     """
     if len(features) < _MIN_VIDEOS:
         raise InputError(f"a map of {len(features)} videos shows nothing; it takes 3 or more")

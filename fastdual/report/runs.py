@@ -19,7 +19,7 @@ class RunCurves:
     """Readings of a run's training.
 
     Attributes:
-        name: what the run is called in a picture.
+        name: What the run is called in a picture.
         epochs: [M] rising.
         values: [M] by metric; nan where a reading lacks it or was not finite.
     """
@@ -30,7 +30,7 @@ class RunCurves:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A short name for each path: its last part, and as many before it as tell all apart."""
+    """Return a short name per path: its last part, and as many before it as tell all apart."""
     parts = [
         (*path.resolve().parts[1:-1], path.resolve().name.removesuffix(".h5")) for path in paths
     ]
@@ -43,10 +43,10 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def read_curves(run: Path, name: str) -> RunCurves:
-    """Read `log.jsonl` of a run folder; lines that a kill or a crash left broken are passed over.
+    """Read `log.jsonl` of a run folder; lines that a kill or a crash has broken are skipped.
 
     Raises:
-        InputError: no log there, or one without a single reading.
+        InputError: No log there, or one without a single reading.
     """
     path = run / LOG_NAME
     if not path.is_file():

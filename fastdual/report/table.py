@@ -23,7 +23,7 @@ Found = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """One line for each pair of splits and, for several, their mean."""
+    """Return one line per pair of splits and, for several, their mean."""
     lines = []
     for split in result["splits"]:
         cells = [
@@ -45,7 +45,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The mean of several splits, and what has to be known of the videos."""
+    """Return the mean of several splits, and warnings about their videos."""
     lines = []
     if len(splits) > 1:
         cells = (
@@ -67,7 +67,7 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
-    """Results whose numbers belong into one table, and its columns: title by metric."""
+    """Return the results of each table, and its columns: title by metric."""
     found: list[tuple[dict[str, str], Found]] = []
     for titles in _KINDS:
         own = [(source, result) for source, result in results if titles.keys() & result["mean"]]
@@ -78,14 +78,14 @@ def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
 
 
 def markdown_table(results: Found, *, with_mean: bool = False) -> str:
-    """Markdown tables, one for each kind of number; a row for each pair of splits and each mean.
+    """Return Markdown tables, one per kind of number, with a row per pair of splits and mean.
 
     Cells are per cent; brackets hold the 95 % interval, where there is one, and a mean comes with
     the standard deviation between the splits.
 
     Args:
-        results: each with its source.
-        with_mean: add a row for the mean over the splits of all; they are of one method.
+        results: Each with its source.
+        with_mean: Add a row for the mean over the splits of all; they are of one method.
     """
     tables = []
     for columns, own in by_kind(results):
@@ -139,7 +139,7 @@ def split_label(split: Mapping[str, Any]) -> str:
 
 
 def task_label(result: Mapping[str, Any]) -> str:
-    """The task and the settings that a user chooses between."""
+    """Return the task and the settings that a user chooses between."""
     return ", ".join([str(result["task"]), *setting_labels(result)])
 
 

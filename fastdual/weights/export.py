@@ -73,7 +73,7 @@ def export_torchvision(encoder: VideoEncoder, path: Path) -> None:
     """Write a state dict that torchvision's network of this name loads, all but its classifier.
 
     Raises:
-        InputError: torchvision has no such network.
+        InputError: A network that torchvision does not have.
         FailureError: The file cannot be written.
     """
     name = encoder.config.model.backbone

@@ -39,8 +39,8 @@ def export_onnx(encoder: VideoEncoder, path: Path) -> float:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"--format onnx needs {', '.join(missing)}: pip install 'fastdual[onnx]', or use "
-            "--format safetensors"
+            f'--format onnx needs {", ".join(missing)}: run pip install ".[onnx]" in fastdual\'s '
+            "checkout, or use --format safetensors"
         )
     encoder = encoder.eval()
     content = _trace(encoder, _random_clips(encoder, _TRACED_CLIPS))
@@ -113,7 +113,7 @@ def _difference(encoder: VideoEncoder, content: bytes, clips: Tensor) -> float:
 
 
 def _rounding(encoder: VideoEncoder, clips: Tensor) -> float:
-    """How far the features in float32 are from those in float64."""
+    """Return how far the features in float32 are from those in float64."""
     with torch.inference_mode():
         exact = copy.deepcopy(encoder).double()(clips.double())
         return _relative(encoder(clips).double(), exact)

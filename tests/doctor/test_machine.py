@@ -29,7 +29,7 @@ def test_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatc
     check = check_video_packages()
     assert check.failed
     assert check.detail.startswith("av (")
-    assert 'pip install "fastdual[video]"' in check.detail
+    assert 'pip install ".[video]" in fastdual\'s checkout' in check.detail
 
 
 @pytest.mark.gpu

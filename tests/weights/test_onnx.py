@@ -110,5 +110,5 @@ def replace_backbone(backbone: nn.Module) -> VideoEncoder:
 
 def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs onnx, .*pip install 'fastdual\[onnx\]'"):
+    with pytest.raises(InputError, match=r'needs onnx, .*pip install "\.\[onnx\]" in fastdual'):
         export_onnx(load(small_checkpoint()), tmp_path / "x.onnx")

@@ -34,14 +34,9 @@ def contrastive_launches(
 ) -> list[Launch]:
     """Return the launches of forward and backward, with all gradients.
 
-    Args:
-        dtype: Dtype of the embeddings.
-        dim: D of the embeddings.
-        num_rows: Number of queries.
-        num_columns: Number of candidates; None if the rows are their own.
-        options: "plain", "given" (a tensor as temperature), "learned" (that with a gradient), or
-            "all" (every option that costs registers).
-        placed: Whether positions tell ids and groups.
+    Without `num_columns` the rows are their own candidates; `placed` means that positions tell ids
+    and groups. Options are "plain", "given" (a tensor as temperature), "learned" (that with a
+    gradient), or "all" (every option that costs registers).
     """
     heavy, learned = options == "all", options in ("learned", "all")
     query = torch.empty(num_rows, dim, dtype=dtype)

@@ -83,9 +83,12 @@ def copy_some(index: VideoIndex, folder: Path, count: int) -> None:
         read_encoded(index.source(video)).tofile(path)
 
 
-def write_set(folder: Path, count: int) -> None:
-    """Write so many clips of ten seconds; most are copies, because drawing one takes long."""
-    write_videos(folder, min(count, _DIFFERENT))
+def write_set(folder: Path, count: int, different: int = _DIFFERENT, **options: int) -> None:
+    """Write so many clips; all but the `different` first are copies, because drawing takes long.
+
+    The options are those of `write_videos`.
+    """
+    write_videos(folder, min(count, different), **options)
     originals = sorted(folder.iterdir())
     for number in range(len(originals), count):
         shutil.copy(originals[number % len(originals)], folder / f"{number:04}.mp4")

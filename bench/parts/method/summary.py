@@ -132,9 +132,8 @@ def compare(table: Table, ours: str, theirs: str, measure: str) -> str:
     differences = [100 * (mine[seed] - other[seed]) for seed in seeds]
     title = next(title for name, title, _ in MEASURES if name == measure)
     mean = float(np.mean(differences))
-    start = (
-        f"{title}: {ours} is {abs(mean):.1f} points {'above' if mean >= 0 else 'below'} {theirs}"
-    )
+    side = "above" if mean >= 0 else "below"
+    start = f"{title}: {ours} is {abs(mean):.1f} points {side} {theirs}"
     if len(seeds) < 2:
         return f"{start}; one seed says nothing about the variation."
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(seeds))

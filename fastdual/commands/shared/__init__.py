@@ -1,1 +1,1 @@
-"""One line that says what this folder is for."""
+"""What commands share: options, progress, the values of options, results."""

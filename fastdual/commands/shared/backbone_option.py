@@ -23,7 +23,7 @@ def backbone_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def named_on_command_line(ctx: click.Context) -> str | None:
-    """What `--backbone` said."""
+    """Return the value of `--backbone`."""
     value: str | None = ctx.meta.get(_NAMED)
     return value
 

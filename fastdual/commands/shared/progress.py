@@ -38,7 +38,7 @@ def video_progress(verb: str) -> Iterator[Callable[[int, int, int], None]]:
 
 @contextmanager
 def keeping_what_is_done(verb: str) -> Iterator[Callable[[int, int, int], None]]:
-    """`video_progress` for work that goes on where it was stopped; says so on Ctrl-C."""
+    """Show `video_progress` for work that continues where it was stopped; say so on Ctrl-C."""
     try:
         with video_progress(verb) as progress:
             yield progress
