@@ -148,11 +148,11 @@ class Assembler:
 
     def _submit_to_pyav(self, chunk: Chunk, row: Row) -> None:
         """On a CPU the worker that decodes also augments; a GPU does that much faster itself."""
-        row.out = self._target(chunk, row)
+        out = self._target(chunk, row)
         if self._device.type == "cpu":
-            row.ticket = self._reader.submit_views(row.plan, row.wanted, row.order, row.out)
+            row.ticket = self._reader.submit_views(row.plan, row.wanted, row.order, out)
         else:
-            row.ticket = self._reader.submit(row.video, row.wanted, row.out)
+            row.ticket = self._reader.submit(row.video, row.wanted, out)
 
     def _target(self, chunk: Chunk, row: Row) -> Target:
         """Return what a worker fills: the batch's own row, or one of the chunk's memory."""
@@ -184,7 +184,7 @@ class Assembler:
         decoded = [row for row in chunk.rows if row.encoded is None]
         for row in decoded:
             self._replace_if_bad(chunk, row)
-        made = [row.out.array for row in decoded if row.out is not None]
+        made = [self._target(chunk, row).array for row in decoded]
         if self._device.type == "cpu" and batch.shared is None:
             for row, views in zip(decoded, made, strict=True):
                 batch.clips[row.number] = torch.from_numpy(views)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.loaders.plan import ClipPlan
-from fastdual.loaders.pool.memory import SharedRows, Target
+from fastdual.loaders.pool.memory import SharedRows
 
 Ints = NDArray[np.int64]
 Encoded = NDArray[np.uint8]
@@ -49,13 +49,14 @@ class Assembled:
 
 @dataclass(eq=False)
 class Row:
-    """One video of a batch that is being filled: PyAV gets its `ticket`, DALI its `encoded` bytes.
+    """One video of a batch that is being filled.
 
     Attributes:
         number: Its row of the batch.
         plan: Of this video alone.
         wanted, order: As `unique_frames` returns them.
-        out: What PyAV's worker fills.
+        ticket: Of the task in `batch.reader`, if PyAV decodes it.
+        encoded: The bytes that are fed to DALI, otherwise.
     """
 
     number: int
@@ -64,7 +65,6 @@ class Row:
     order: Ints
     ticket: int | None = None
     encoded: Future[Encoded] | None = None
-    out: Target | None = None
 
     @property
     def video(self) -> int:
