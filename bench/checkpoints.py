@@ -62,7 +62,7 @@ class Costs:
         while not written.is_set():
             steps.append(self.step())
         taken = time.perf_counter() - started
-        self._folder.wait_saved()
+        self._folder.writer.wait()
         return held, taken, steps
 
     def state(self) -> Row:

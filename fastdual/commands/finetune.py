@@ -1,6 +1,5 @@
 """`fastdual finetune`: from a pretrained backbone and labels to an action classifier."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import click
 from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.commands.shared.evaluation import RecordedCommand, typed_command
 from fastdual.commands.shared.launching import (
+    announcer,
+    config_request,
     end_stopped,
-    given_flags,
     is_launching,
     launch_command,
     launch_options,
@@ -30,6 +30,7 @@ _KEYS = {
     "epochs": "schedule.epochs",
     "batch_size": "data.batch_size",
     "seed": "run.seed",
+    "freeze": "model.freeze",
 }
 
 
@@ -66,7 +67,6 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
       fastdual finetune k400.safetensors data.h5 --run runs/linear --freeze
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.distributed.launch import is_launched, is_restart
     from fastdual.run.folder import RunFolder
     from fastdual.training.resume import resolve_finetune
     from fastdual.weights.load import load_network
@@ -74,23 +74,14 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     if options["family"] is not None:
         pair = split_pair(options["family"], options["train"], options["test"])
         options["train"], options["test"] = pair
-    given = given_flags(_KEYS, options)
-    if options["freeze"]:
-        given["--freeze"] = ("model.freeze", True)
+    options["freeze"] = options["freeze"] or None
     with training_process():
         random_weights, seed = options["random_weights"], options["seed"] or 0
         encoder = load_network(
             source, heads=False, random_weights=random_weights, seed=seed
         ).encoder
         folder = RunFolder(options["run_path"])
-        config = resolve_finetune(
-            folder,
-            encoder,
-            recipe=options["recipe"],
-            flags=given,
-            settings=options["settings"],
-            resume=options["resume"] or (is_launched() and is_restart()),
-        )
+        config = resolve_finetune(folder, config_request(_KEYS, options), encoder)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:
@@ -112,7 +103,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
             folder,
             config,
             world=world,
-            announce=functools.partial(click.echo, err=True) if world.is_main else lambda _: None,
+            announce=announcer(world),
             allow_overlap=options["allow_overlap"],
             overlaps_file=options["overlaps_file"],
             progress=progress,

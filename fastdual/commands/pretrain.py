@@ -1,15 +1,16 @@
 """`fastdual pretrain`: from a folder of videos or an index to a pretrained backbone."""
 
-import functools
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fastdual.commands.shared.launching import (
+    announcer,
+    config_request,
     end_stopped,
-    given_flags,
     is_launching,
     launch_command,
     launch_options,
@@ -63,26 +64,16 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     """
     # torch takes seconds to import; --help does not wait for it.
     from fastdual.config.recipe import to_toml
-    from fastdual.distributed.launch import is_launched, is_restart
     from fastdual.run.folder import RunFolder
     from fastdual.training.resume import resolve_pretrain
 
-    folder = RunFolder(run_path)
-    resume = options["resume"] or options["show_config"] or (is_launched() and is_restart())
-    resolve = functools.partial(
-        resolve_pretrain,
-        folder,
-        recipe=options["recipe"],
-        flags=given_flags(_KEYS, options),
-        settings=options["settings"],
-        resume=resume,
-    )
+    folder, request = RunFolder(run_path), config_request(_KEYS, options)
     if options["show_config"]:
-        config = resolve()
+        config = resolve_pretrain(folder, replace(request, resume=True))
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return
     with training_process():
-        config = resolve()
+        config = resolve_pretrain(folder, request)
         _check_backbone(config)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
@@ -91,7 +82,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
 
 
 def _check_backbone(config: Any) -> None:
-    """A backbone of the user's own runs code: a run's folder may not choose it, only the user."""
+    """Refuse a backbone of the user's own, which is code, unless the user named it."""
     from fastdual.backbones.custom import check_named
 
     origin = config.sources["model.backbone"]
@@ -103,13 +94,14 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
-    from fastdual.training.pretrain import pretrain
+    from fastdual.training.pretrain import Pretraining
+    from fastdual.training.start import run
 
     world = read_world()
     with video_progress("indexing") as progress:
         index = open_index(data, root=root, progress=progress)
-    say = functools.partial(click.echo, err=True) if world.is_main else lambda _: None
-    result = pretrain(index, folder, config, world=world, announce=say)
+    task, say = Pretraining(config.config), announcer(world)
+    result = run(task, index, folder, config.sources, world=world, announce=say)
     stopped = result.signal_number
     backbone = config.config.model.backbone
     needed = {"root": root, "backbone": backbone if ":" in backbone else None}
@@ -126,7 +118,7 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
 
 
 def _typed(*words: str | Path, **options: str | Path | None) -> str:
-    """A command line that can be pasted, with those options that have a value."""
+    """Return a command line that can be pasted, with those options that have a value."""
     given = [(f"--{name}", value) for name, value in options.items() if value is not None]
     return shlex.join(
         ["fastdual", *map(str, words), *(str(part) for pair in given for part in pair)]

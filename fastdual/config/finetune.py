@@ -1,4 +1,4 @@
-"""What sets a fine-tuning run up, or a linear probe; sections as in `fastdual.config.sections`."""
+"""The config of fine-tuning and of the linear probe; sections as in `fastdual.config.sections`."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -58,5 +58,5 @@ class FinetuneConfig:
         object.__setattr__(self, "clip", replace(self.clip, mode="finetune"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by dotted key, as checkpoints keep them."""
+        """Return plain values by dotted key, as checkpoints keep them."""
         return {key: value for key, value in flatten(self).items() if key not in FIXED_KEYS}

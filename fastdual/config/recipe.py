@@ -54,13 +54,13 @@ def build(
     """Fill a config; later layers win.
 
     Args:
-        config_type: dataclass whose fields are dataclasses (the sections) of plain values.
-        layers: pairs of an origin and its values by dotted key.
-        settings: texts `key=value`, read as the key's type; they win over all layers.
-        fixed_keys: keys that exist but may not be set.
+        config_type: Dataclass whose fields are dataclasses (the sections) of plain values.
+        layers: Pairs of an origin and its values by dotted key.
+        settings: Texts `key=value`, read as the key's type; they win over all layers.
+        fixed_keys: Keys that exist but may not be set.
 
     Raises:
-        InputError: an unknown key, a value of the wrong type, or one that a section refuses.
+        InputError: An unknown key, a value of the wrong type, or one that a section refuses.
     """
     hints = {key: hint for key, hint in _hints(config_type).items() if key not in fixed_keys}
     values: dict[str, Any] = {}
@@ -82,7 +82,11 @@ def build(
 
 
 def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """Origin and flat values of a recipe: one that comes with fastdual, by name, or a TOML file."""
+    """Return origin and flat values of a recipe: one that ships with fastdual, or a TOML file.
+
+    Raises:
+        InputError: There is none, or it is no TOML.
+    """
     shipped = recipe_names()
     if name in shipped:
         text = (resources.files("fastdual") / "recipes" / f"{name}.toml").read_text("utf-8")
@@ -96,7 +100,7 @@ def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with fastdual."""
+    """Return the names of the recipes that ship with fastdual."""
     folder = resources.files("fastdual") / "recipes"
     return sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".toml"))
 
@@ -112,7 +116,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
-    """Values by dotted key of a TOML text whose tables are sections."""
+    """Return the values of a TOML text by dotted key, section.name; errors name `origin`."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -165,7 +169,7 @@ def _toml_value(value: Any) -> str:
 
 
 def _hints(config_type: type) -> dict[str, Any]:
-    """Type of each value by dotted key."""
+    """Return the type of each value by dotted key."""
     return {
         f"{section}.{name}": hint
         for section, section_type in typing.get_type_hints(config_type).items()
@@ -201,7 +205,7 @@ def _unknown_key(key: str, hints: Mapping[str, Any]) -> str:
 
 
 def _convert(value: Any, hint: Any, *, key: str) -> Any:
-    """The value as its key's type, or an InputError that says what the key takes."""
+    """Return the value as its key's type; raise an InputError that says what the key takes."""
     try:
         return _coerce(value, hint)
     except TypeError:
@@ -232,7 +236,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _coerce(value: Any, hint: Any) -> Any:
-    """The value as `hint`, or TypeError: only int -> float and list -> tuple are converted."""
+    """Return the value as `hint`; convert int to float and list to tuple, else raise TypeError."""
     options = _options(hint)
     if len(options) > 1:
         for option in options:

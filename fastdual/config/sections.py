@@ -1,8 +1,8 @@
-"""What sets a pretraining run up: frozen dataclasses that check themselves, a section each.
+"""The config of pretraining: frozen dataclasses that check themselves, one per section.
 
-`fastdual.config.recipe` fills them from TOML files and `--set key=value`. The defaults are those of
-the paper.
-A key that is None in Python is left out of a TOML file and is written `none` on the command line.
+`fastdual.config.recipe` fills them from TOML files and `--set key=value`. The defaults are the
+paper's. A value that is None in Python is left out of a TOML file, and is written `none` on the
+command line.
 """
 
 import math
@@ -18,7 +18,7 @@ from fastdual.loaders.plan import ClipSpec
 # Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
 FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
 
-# What a resumed run may be given anew: how the work is done, not what is computed from which clips.
+# Keys that a resumed run may change: how the work is done, not what is computed from which clips.
 RESUME_KEYS = frozenset(
     {
         "data.decode",
@@ -60,9 +60,16 @@ def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None
         raise InputError(f"{key} = {value!r}: {rule}", keys=(key, *others))
 
 
+def check_at_least_1(section: object, prefix: str, *names: str) -> None:
+    """Raise an InputError unless some values of a section are at least 1, or None."""
+    for name in names:
+        value = getattr(section, name)
+        check(value is None or value >= 1, f"{prefix}.{name}", value, "must be at least 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which videos, how many at a time, and who decodes them."""
+    """Which videos, how many at a time, and how they are decoded."""
 
     split: str = "auto"
     """Split of the index; `all`: every video; `auto`: `train` if there is one, otherwise all."""
@@ -77,9 +84,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 2, "data.batch_size", self.batch_size, "a contrast needs 2 videos")
-        workers = self.num_workers
-        check(workers is None or workers >= 1, "data.num_workers", workers, "must be at least 1")
-        check(self.prefetch >= 1, "data.prefetch", self.prefetch, "must be at least 1")
+        check_at_least_1(self, "data", "num_workers", "prefetch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +103,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         multiple = self.channel_multiple
         check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
-        check(self.clip_dim >= 1, "model.clip_dim", self.clip_dim, "must be at least 1")
-        check(self.segment_dim >= 1, "model.segment_dim", self.segment_dim, "must be at least 1")
+        check_at_least_1(self, "model", "clip_dim", "segment_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,7 @@ class MomentumConfig:
     """Share of its own weights that the momentum encoder keeps in a step."""
 
     def __post_init__(self) -> None:
-        check(self.queue_size >= 1, "moco.queue_size", self.queue_size, "must be at least 1")
+        check_at_least_1(self, "moco", "queue_size")
         check(0 <= self.momentum < 1, "moco.momentum", self.momentum, "must lie in [0, 1)")
 
 
@@ -160,8 +164,7 @@ class OptimiserConfig:
         norm = self.max_gradient_norm
         rule = "must be positive, or none"
         check(norm is None or norm > 0, "optimiser.max_gradient_norm", norm, rule)
-        chunks = self.accumulate_chunks
-        check(chunks >= 1, "optimiser.accumulate_chunks", chunks, "must be at least 1")
+        check_at_least_1(self, "optimiser", "accumulate_chunks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,26 +210,19 @@ class RunConfig:
     """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
     less memory, a second forward; without torch.compile."""
     log_every_steps: int = 10
-    """Steps between two readings of the metrics; the device is waited for only then. For an
-    estimate of the time, a process also reads after 5 and 20 steps."""
+    """Steps between two readings of the metrics, which wait for the device. To estimate the time, a
+    process also reads after 5 and 20 steps."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 3
     timeout_seconds: int = 600
-    """A process that has not come, or not answered the others, for so long is given up."""
+    """A process that has not joined, or not answered the others, for this long is given up."""
     wandb_project: str | None = None
-    """Project of Weights & Biases that the numbers go to as well; needs wandb installed."""
+    """Project of Weights & Biases that gets the numbers too; needs wandb."""
 
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
-        for name in (
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-            "timeout_seconds",
-        ):
-            check(
-                getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1"
-            )
+        check_at_least_1(self, "run", "log_every_steps", "checkpoint_every_steps")
+        check_at_least_1(self, "run", "keep_checkpoints", "timeout_seconds")
 
 
 class TrainingConfig(Protocol):
@@ -269,17 +265,25 @@ class PretrainConfig:
         check(segments >= 2 or not ranks, "clip.num_segments", segments, rule, "loss.objective")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by dotted key, as checkpoints keep them."""
+        """Return plain values by dotted key, as checkpoints keep them."""
         return {key: value for key, value in flatten(self).items() if key not in FIXED_KEYS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, origin: str) -> "PretrainConfig":
-        """Build from dotted keys; `origin` is named in errors (a recipe, a checkpoint)."""
+        """Build from dotted keys; errors name `origin` (a recipe, a checkpoint)."""
         return build(cls, [(origin, supported(values))], fixed_keys=FIXED_KEYS).config
 
 
 def resolve(
     layers: Iterable[tuple[str, Mapping[str, Any]]], settings: Sequence[str] = ()
 ) -> Resolved[PretrainConfig]:
-    """A config from layers of (origin, flat values) and then `key=value` texts; the last wins."""
+    """Return the config of pretraining that layers and settings make.
+
+    Args:
+        layers: Pairs of an origin and its values by dotted key; the last wins.
+        settings: Texts `key=value`; they win over all layers.
+
+    Raises:
+        InputError: An unknown key, or a value that is refused.
+    """
     return build(PretrainConfig, layers, settings=settings, fixed_keys=FIXED_KEYS)

@@ -4,6 +4,7 @@ Shapes: B videos of a batch, K clips per video, C classes.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
 from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.encoder import VideoEncoder
+from fastdual.model.frozen import kept_frozen
 from fastdual.run.folder import RunFolder
-from fastdual.training.finetune import finetune
-from fastdual.training.start import RunResult, choose_split
+from fastdual.training.finetune import Finetuning
+from fastdual.training.start import RunResult, choose_split, run
 
 _VIDEOS_AT_ONCE = 8
 
@@ -57,7 +59,7 @@ def finetune_and_test(
     overlaps_file: Path | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
-    """Refuse splits that overlap, fine-tune (`fastdual.training.finetune`), then test.
+    """Refuse splits that overlap, fine-tune, then test.
 
     Args:
         index: Labelled videos with both splits.
@@ -75,14 +77,22 @@ def finetune_and_test(
         FailureError: The disk is full, too many videos fail, the loss is not finite, or a frozen
             weight or statistic moved.
     """
-    config, overlaps = resolved.config, []
+    config, overlaps = resolved.config, list[dict[str, Any]]()
 
     def settle() -> None:
         overlaps.extend(_settle_overlaps(index, config, allow_overlap, overlaps_file))
 
-    training = finetune(
-        index, encoder, folder, resolved, world=world, announce=announce, precondition=settle
-    )
+    task = Finetuning(config, encoder.backbone, num_classes=len(index.class_names))
+    with kept_frozen(encoder.backbone) if config.model.freeze else nullcontext():
+        training = run(
+            task,
+            index,
+            folder,
+            resolved.sources,
+            world=world,
+            announce=announce,
+            precondition=settle,
+        )
     if training.signal_number is not None or not world.is_main:
         return FinetuneResult(training, None, (), overlaps)
     tested, missing = classify_by_clips(training.model, index, config, progress=progress)

@@ -43,7 +43,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.config_file = path / "config.toml"
         self.quarantine_file = path / "quarantine.jsonl"
-        self._writer = CheckpointWriter()
+        self.writer = CheckpointWriter()
 
     @property
     def holds_run(self) -> bool:
@@ -103,23 +103,7 @@ class RunFolder:
             remove_old_checkpoints(self.checkpoints, keep=keep, newest=path)
             written(path)
 
-        self._writer.start(save_copy)
-
-    def finish_saving(self) -> None:
-        """Wait until nothing is being written, and keep a failure for `wait_saved`."""
-        self._writer.join()
-
-    def check_saved(self) -> None:
-        """Raise the FailureError of a checkpoint that could not be written; do not wait."""
-        self._writer.check()
-
-    def wait_saved(self) -> None:
-        """Wait until all checkpoints are on the disk.
-
-        Raises:
-            FailureError: One of them could not be written.
-        """
-        self._writer.wait()
+        self.writer.start(save_copy)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Return file and state of the newest checkpoint that is whole; warn of damaged ones.

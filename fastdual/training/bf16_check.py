@@ -1,9 +1,9 @@
-"""Whether this machine computes a network's bf16 convolutions right, and not slower than in fp32.
+"""Whether this machine computes a network's bf16 convolutions right, and no slower than in fp32.
 
 Some releases of cuDNN return wrong numbers for Conv3d in bf16 (9.8 to 9.10, pytorch#163539), some
-of torch avoid that at four times the time (2.9, pytorch#166122), and a CPU's gradients of it were
-seen to be infinite. No list of versions is to be trusted for long, so each convolution that a
-network holds is computed both ways, forward and backward, on the shapes that it will meet.
+releases of torch avoid that at four times the time (2.9, pytorch#166122), and on a CPU gradients
+were infinite. A list of versions is soon out of date, so each convolution of a network is computed
+both ways, forward and backward, on the shapes that it will get.
 """
 
 import time
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastdual.errors import InputError
 
-# bf16 keeps 8 bits and sums in fp32: some 0.4 % of the norm. What is wrong is wrong by all of it.
+# bf16 keeps 8 bits and sums in fp32: an error of some 0.4 % of the norm. Faults are far larger.
 _TOLERANCE = 0.03
 # Tensor cores make bf16 several times faster; slower than fp32 means that they are not used.
 _SLOW = 1.5
@@ -24,12 +24,12 @@ _CLIPS = 2
 
 @dataclass(frozen=True)
 class ConvolutionReport:
-    """What came of a check.
+    """The outcome of a check.
 
     Attributes:
-        wrong: a line for each convolution whose output or gradients are off.
-        slowdown: time in bf16 over time in fp32, all convolutions together.
-        checked: different convolutions tried.
+        wrong: A line for each convolution whose output or gradients are off.
+        slowdown: Time in bf16 over time in fp32, all convolutions together.
+        checked: Different convolutions tried.
     """
 
     wrong: tuple[str, ...]
@@ -48,10 +48,10 @@ def check_bf16_convolutions(
     """Compute each different Conv3d of a network in bf16 and in fp32, on random numbers.
 
     Args:
-        network: maps clips [N, 3, T, H, W], in fp32, on the device; run once, in evaluation mode,
+        network: Maps clips [N, 3, T, H, W], in fp32, on the device; run once, in evaluation mode,
             and left as it was.
         clip_shape: T, H, W.
-        device: where to compute.
+        device: Where to compute.
     """
     wrong, seconds, checked = [], {torch.float32: 0.0, torch.bfloat16: 0.0}, 0
     for name, layer, shape in _different_convolutions(network, clip_shape, device):
@@ -88,8 +88,13 @@ def require_bf16(
 ) -> None:
     """Refuse to train in a bf16 that is wrong here; warn of one that is slow.
 
+    Args:
+        network: As in `check_bf16_convolutions`, like the others.
+        clip_shape: T, H, W.
+        device: Where to compute.
+
     Raises:
-        InputError: names the first convolutions that are off.
+        InputError: Names the first convolutions that are off.
     """
     report = check_bf16_convolutions(network, clip_shape, device)
     cudnn = None
@@ -132,7 +137,7 @@ class _Convolution:
 def _different_convolutions(
     network: nn.Module, clip_shape: tuple[int, int, int], device: torch.device
 ) -> list[tuple[str, nn.Conv3d, torch.Size]]:
-    """Name, layer and input shape of the convolutions that a forward meets, each kind once."""
+    """Return name, layer and input shape of the convolutions in a forward, each kind once."""
     found: dict[tuple[object, ...], tuple[str, nn.Conv3d, torch.Size]] = {}
     names = {layer: name for name, layer in network.named_modules()}
 

@@ -1,14 +1,14 @@
 """Exact gradients of a contrastive loss over a batch too large for one backward pass.
 
 Averaging the gradients of small batches is not the gradient of a large one: a contrast needs all
-embeddings at once. So the chunks are embedded without a graph, the loss is taken over all
-embeddings, and each chunk is embedded again with the gradient of its own embeddings at hand
+embeddings at once. So the chunks are embedded without a graph, the loss is computed over all
+embeddings, and each chunk is embedded again to carry the gradient of its own embeddings back
 (arXiv:2101.06983). Memory holds the activations of one chunk; the price is a second forward.
 
-Without batch norm the gradient is that of one pass. With it, a chunk is normalised by its own
-statistics (over all processes, where they are synchronised), in both passes alike, so the gradient
-is exactly that of the loss over chunks normalised so; running statistics take one step a chunk, in
-the second pass. Nothing in the network may draw random numbers.
+Without batch norm the gradient is that of one pass. With batch norm, each chunk is normalised by
+its own statistics (over all processes, where they are synchronised), in both passes alike, so the
+gradient is exactly that of the loss over such chunks. Running statistics take one step per chunk,
+in the second pass. The network may not draw random numbers.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ Embed = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class ChunkedEmbeddings:
-    """Embeddings of a batch, made chunk by chunk, whose graph is made when it is needed.
+    """Embeddings of a batch, computed chunk by chunk; their graph is built in the backward.
 
     Args:
-        embed: from rows of `inputs` to a tuple of their embeddings, through `network`.
-        network: whose weights get the gradient.
+        embed: From rows of `inputs` to a tuple of their embeddings, through `network`.
+        network: Whose weights get the gradient.
         inputs: [B, ...].
-        num_chunks: parts of B, as equal as they can be.
+        num_chunks: Parts of B, as equal as they can be.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class ChunkedEmbeddings:
         )
 
     def backward(self) -> None:
-        """Bring the gradient that has reached `embeddings` to the weights of the network."""
-        # An embedding that no loss used leaves the weights behind it without a gradient, as ever.
+        """Carry the gradient of `embeddings` on to the weights of the network."""
+        # As always, weights behind an embedding that no loss used get no gradient.
         used = [i for i, embedding in enumerate(self.embeddings) if embedding.grad is not None]
         num_chunks = len(self._chunks)
         columns = [_gradient(self.embeddings[i]).tensor_split(num_chunks) for i in used]
@@ -62,7 +62,7 @@ def _gradient(embedding: Tensor) -> Tensor:
 
 
 def embed_without_graph(embed: Embed, inputs: Tensor, *, num_chunks: int) -> tuple[Tensor, ...]:
-    """Embeddings of [B, ...] inputs that no gradient is wanted of, a chunk at a time."""
+    """Return the embeddings of [B, ...] inputs, one chunk at a time, without a gradient."""
     with torch.no_grad():
         parts = [embed(chunk) for chunk in inputs.tensor_split(num_chunks)]
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))

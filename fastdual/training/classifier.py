@@ -22,14 +22,14 @@ class Classifier(nn.Module):
         backbone.requires_grad_(not freeze)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As ever, but a frozen backbone does not follow: its statistics would move."""
+        """Set the mode, but keep a frozen backbone in evaluation: its statistics would move."""
         super().train(mode)
         if self.freeze:
             self.backbone.eval()
         return self
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits [N, C] of clips [N, 3, T, H, W]."""
+        """Return logits [N, C] of clips [N, 3, T, H, W]."""
         logits: Tensor = self.head(self.backbone(clips).mean(dim=(2, 3, 4)))
         return logits
 
@@ -42,7 +42,7 @@ class ClassifyStep:
         self.execution = execution
 
     def __call__(self, batch: ClipBatch) -> StepOutput:
-        """Loss and metrics of a batch of clips [B, 1, 3, T, H, W]."""
+        """Return loss and metrics of a batch of clips [B, 1, 3, T, H, W]."""
         self.execution.begin_step()
         with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
             logits = self.model(batch.clips.flatten(0, 1)).float()

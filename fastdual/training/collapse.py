@@ -1,4 +1,4 @@
-"""Telling when embeddings of all videos become one: the loss then teaches nothing more."""
+"""Noticing that the embeddings of all videos have become one, so that nothing more is learned."""
 
 from torch import Tensor
 
@@ -9,9 +9,9 @@ _READINGS_IN_A_ROW = 2
 
 
 def embedding_spread(embeddings: Tensor) -> Tensor:
-    """Mean of 1 - cosine over all pairs of different rows of [B, D] L2-normalised embeddings, 0-d.
+    """Return the mean of 1 - cosine over pairs of different rows of [B, D] unit vectors, 0-d.
 
-    About 1 for directions at random, 0 where all rows are equal.
+    It is about 1 for random directions, and 0 where all rows are equal.
     """
     count = len(embeddings)
     # The mean over all B^2 pairs is |mean|^2; B of them are a row with itself, at distance 0.
@@ -20,13 +20,13 @@ def embedding_spread(embeddings: Tensor) -> Tensor:
 
 
 class CollapseWatch:
-    """Follows the spread of the clip embeddings and says once when it is gone.
+    """Follows the spread of the clip embeddings, and warns once when it is gone.
 
-    A network just initialised sees all videos alike too, so that the first epoch does not count.
+    A fresh network embeds all videos alike too, so the first epoch does not count.
 
     Args:
-        temperature: of the clip contrast.
-        steps_per_epoch: steps that do not count.
+        temperature: Of the clip contrast.
+        steps_per_epoch: Steps that do not count.
     """
 
     def __init__(self, temperature: float, *, steps_per_epoch: int) -> None:
@@ -35,7 +35,7 @@ class CollapseWatch:
         self._low_readings = 0
 
     def look(self, spread: float, *, step: int) -> str | None:
-        """A warning, when so many readings in a row are below the threshold."""
+        """Return a warning when enough readings in a row are below the threshold."""
         low = spread < self.threshold and step > self._first_step
         self._low_readings = self._low_readings + 1 if low else 0
         if self._low_readings != _READINGS_IN_A_ROW:

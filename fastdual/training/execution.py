@@ -23,12 +23,12 @@ _COMPILE_MODES = {
 
 @dataclass(frozen=True)
 class Execution:
-    """What the `run` section of a config comes to on this machine.
+    """What the `run` section of a config means on this machine.
 
     Attributes:
-        device: where the network is.
-        bf16: autocast to bfloat16; otherwise float32 throughout.
-        compile_mode: of torch.compile on the model's forward; None: not compiled.
+        device: Where the network is.
+        bf16: Autocast to bfloat16; otherwise float32 throughout.
+        compile_mode: Of torch.compile on the model's forward; None: not compiled.
     """
 
     device: torch.device
@@ -41,7 +41,7 @@ class Execution:
         return self.device.type == "cuda"
 
     def describe(self) -> str:
-        """Device, precision, compilation, in one line."""
+        """Return device, precision and compilation in one line."""
         where = f"cpu ({torch.get_num_threads()} threads; OMP_NUM_THREADS sets how many)"
         if self.is_cuda:
             where = f"{self.device} ({torch.cuda.get_device_name(self.device)})"
@@ -51,14 +51,14 @@ class Execution:
         return f"{where}, {precision}, {compiled}{mode}"
 
     def compile(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be called: compiled, or itself."""
+        """Return the network to call: compiled, or itself."""
         if self.compile_mode is None:
             return network
-        # It returns a module for a module, but says less.
+        # Given a module, it returns one; its annotation does not say so.
         return cast(nn.Module, torch.compile(network, mode=self.compile_mode))
 
     def begin_step(self) -> None:
-        """Tell torch that the outputs of the last step's graphs are read no more."""
+        """Tell torch that nothing reads the outputs of the last step's graphs any more."""
         if self.compile_mode == _COMPILE_MODES["cuda-graphs"]:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
@@ -80,7 +80,7 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
     """Turn `auto` into choices, for one process of a world.
 
     Raises:
-        InputError: a device that is not there, or a precision that it cannot train in.
+        InputError: A device that is not there, or a precision that it cannot train in.
     """
     device = choose_device(config.device, world or World())
     on_cuda = device.type == "cuda"
@@ -102,9 +102,12 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
 
 
 def choose_device(name: str, world: World | None = None) -> torch.device:
-    """The device of a name; `auto` is a CUDA device, or the CPU where there is none.
+    """Return the device of a name; `auto` is a CUDA device, or the CPU where there is none.
 
-    Of several processes on a machine each takes the CUDA device of its number.
+    Each of several processes on a machine takes the CUDA device of its local rank.
+
+    Raises:
+        InputError: The machine has no such device.
     """
     world, count = world or World(), torch.cuda.device_count()
     if name == "auto":
@@ -122,7 +125,7 @@ def choose_device(name: str, world: World | None = None) -> torch.device:
             f"run.device = {name!r}: each of {world.size} processes takes a GPU of its own; use "
             "--device cuda, and CUDA_VISIBLE_DEVICES to choose among them"
         )
-    # srun can be asked to show each process its own GPU alone.
+    # srun can be told to show each process its own GPU only.
     alone = world.launcher == "slurm" and count == 1
     number = device.index or (0 if alone else world.local_rank)
     if number >= count:

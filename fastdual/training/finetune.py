@@ -1,6 +1,6 @@
 """Fine-tuning, or training a linear classifier on a frozen backbone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,60 +8,12 @@ import numpy as np
 from torch import nn
 
 from fastdual.config import FinetuneConfig
-from fastdual.config.recipe import Resolved
-from fastdual.distributed.world import World
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex
-from fastdual.model.encoder import VideoEncoder
-from fastdual.model.frozen import check_frozen, snapshot
-from fastdual.run.folder import RunFolder
 from fastdual.training.announce import describe_finetuning
 from fastdual.training.classifier import Classifier, ClassifyStep
 from fastdual.training.execution import Execution
-from fastdual.training.start import RunResult, run
 from fastdual.training.task import Start
-
-
-def finetune(
-    index: VideoIndex,
-    encoder: VideoEncoder,
-    folder: RunFolder,
-    resolved: Resolved[FinetuneConfig],
-    *,
-    world: World,
-    announce: Callable[[str], None],
-    precondition: Callable[[], None] = lambda: None,
-) -> RunResult:
-    """Train on the training split, from the newest checkpoint of the folder if it holds one.
-
-    Args:
-        index: Labelled videos with both splits.
-        encoder: Its backbone is trained, in place, or frozen.
-        folder: Where everything is kept.
-        resolved: The config, with the origin of each value.
-        world: Which process of how many this is.
-        announce: Called with each line of what is going to be done.
-        precondition: Called on rank 0 before the folder is written; its error ends all processes.
-
-    Raises:
-        InputError: Before anything is written, if the parts do not fit each other.
-        FailureError: The disk is full, too many videos fail, the loss is not finite, or a frozen
-            weight or statistic moved.
-    """
-    task = Finetuning(resolved.config, encoder.backbone, num_classes=len(index.class_names))
-    frozen = snapshot(encoder.backbone)
-    result = run(
-        task,
-        index,
-        folder,
-        resolved.sources,
-        world=world,
-        announce=announce,
-        precondition=precondition,
-    )
-    if not task.trains_backbone:
-        check_frozen(encoder.backbone, frozen)
-    return result
 
 
 @dataclass(frozen=True)

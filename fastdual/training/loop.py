@@ -93,7 +93,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of a model and an objective with this layout."""
+        """Load a state of a model and an objective with this layout."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])

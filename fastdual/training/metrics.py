@@ -1,4 +1,4 @@
-"""Metrics that stay on the device until somebody looks."""
+"""Metrics that stay on the device until they are read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class MetricSummary:
     """Metrics of several steps, read back to the host.
 
     Attributes:
-        means: mean over the steps, by name.
-        bad_step: place of the first step where one of the watched metrics was not finite, or None.
-        bad_metric: which metric that was.
+        means: Mean over the steps, by name.
+        bad_step: Place of the first step where one of the watched metrics was not finite, or None.
+        bad_metric: Which metric that was.
     """
 
     means: Mapping[str, float]
@@ -26,7 +26,7 @@ class MetricWindow:
     """Collects 0-d tensors step by step; one copy to the host reads them all.
 
     Args:
-        watched: names of the metrics that must stay finite.
+        watched: Names of the metrics that must stay finite.
     """
 
     def __init__(self, watched: Sequence[str]) -> None:

@@ -1,12 +1,12 @@
 """MoCo (arXiv:1911.05722) for the dual representation: a momentum encoder and queues of its keys.
 
-Which encoder embeds which view: the momentum encoder embeds view 1, the keys of the two contrasts;
-the trained network embeds views 0, 2 and 3, because the ranking of segments compares clips of one
-video, needs no queue, and would lose its gradient on views 2 and 3 otherwise.
+The momentum encoder embeds view 1, the keys of the two contrasts. The trained network embeds views
+0, 2 and 3: the ranking of segments compares clips of one video, needs no queue, and would otherwise
+lose its gradient on views 2 and 3.
 
-Batch norm: queries are normalised over views 0, 2 and 3 together, keys over view 1 alone, both
-over the whole batch. With several processes both are to be synchronised, which takes the place of
-shuffling the keys between processes: what statistics could leak is then that of the global batch.
+Batch norm normalises queries over views 0, 2 and 3 together and keys over view 1 alone, both over
+the whole batch. With several processes both must be synchronised. That replaces the shuffling of
+keys between processes: statistics can then leak only what the global batch has in common.
 
 Shape letters: B videos of this process, V views, S segments, D embedding size, K queue length.
 """
@@ -28,10 +28,10 @@ from fastdual.training.loop import StepOutput
 
 
 class KeyQueue(nn.Module):
-    """The newest K keys in a ring; its place is a tensor, so that nothing waits for the device.
+    """The newest K keys in a ring; the position is a tensor, so that nothing waits for the device.
 
     Args:
-        keys: [K, D] what it holds at first.
+        keys: [K, D] its first content.
     """
 
     keys: Tensor
@@ -43,7 +43,7 @@ class KeyQueue(nn.Module):
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     def push(self, keys: Tensor) -> None:
-        """Put [B, D] keys in place of the oldest; of more than K keys the last K stay."""
+        """Replace the oldest keys by [B, D] new ones; of more than K keys the last K stay."""
         size, count = len(self.keys), len(keys)
         kept = keys.detach()[-size:].to(self.keys.dtype)
         numbers = torch.arange(count - len(kept), count, device=keys.device)
@@ -57,8 +57,8 @@ class MoCoObjective(nn.Module):
     The queues start as random unit vectors (means of S of them for segments), as MoCo's does.
 
     Args:
-        config: parts and temperatures, queue length, momentum, and the sizes of the embeddings.
-        model: the network to be trained; copied, and never kept.
+        config: Parts and temperatures, queue length, momentum, and the sizes of the embeddings.
+        model: The network to be trained; copied, and never kept.
     """
 
     query_views = (0, 2, 3)
@@ -78,7 +78,7 @@ class MoCoObjective(nn.Module):
 
     @torch.no_grad()
     def follow(self, model: nn.Module) -> None:
-        """Move the momentum encoder a little towards a network whose weights are in its order."""
+        """Move the momentum encoder a step towards a network with the same order of weights."""
         keys = [weight.detach() for weight in self.momentum_encoder.parameters()]
         queries = [weight.detach() for weight in model.parameters()]
         torch._foreach_lerp_(keys, queries, 1.0 - self.momentum)
@@ -86,7 +86,7 @@ class MoCoObjective(nn.Module):
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
     ) -> StepOutput:
-        """Losses of B videos; then the keys of this batch join the queues.
+        """Return the losses of B videos; then the keys of this batch join the queues.
 
         Args:
             clip: [B, 4, D] clip embeddings, view 1 as the momentum encoder's.
@@ -102,11 +102,9 @@ class MoCoObjective(nn.Module):
             means = segments[:, :2].mean(dim=2)
             contrasts["coherence"] = (means[:, 0], means[:, 1], self.segment_queue)
         for part, (query, view, queue) in contrasts.items():
-            key = view.detach()
-            temperature = getattr(self.config, f"{part}_temperature")
-            result = queue_contrast(
-                query, key, queue.keys, temperature=temperature, backend=self.config.backend
-            )
+            key, temperature = view.detach(), getattr(self.config, f"{part}_temperature")
+            options = {"temperature": temperature, "backend": self.config.backend}
+            result = queue_contrast(query, key, queue.keys, **options)
             losses[part] = result.loss
             metrics[f"{part}_top1"] = result.top1.float().mean()
             metrics[f"{part}_top5"] = result.top5.float().mean()
@@ -129,17 +127,17 @@ class MoCoObjective(nn.Module):
 def queue_contrast(
     query: Tensor, key: Tensor, queue: Tensor, *, temperature: float, backend: Backend
 ) -> ContrastiveResult:
-    """InfoNCE of each query against its own key and all keys of a queue.
+    """Return InfoNCE of each query against its own key and all keys of a queue (arXiv:1911.05722).
 
     Args:
-        query: [B, D].
+        query: [B, D] L2-normalised.
         key: [B, D] the positive of each query; no negative of the others.
         queue: [K, D] negatives.
-        temperature: softmax divisor.
-        backend: see fastdual.losses.
+        temperature: Softmax divisor.
+        backend: See fastdual.losses.
     """
-    # A row's own key must be a candidate of that row alone. So its logit is carried in one more
-    # column, which meets the one in a single candidate that is everybody's positive.
+    # The key of a row must be a candidate of that row alone. So one more column carries its logit;
+    # it meets the 1 of a single extra candidate, which is the positive of all rows.
     own = (query * key).sum(dim=1, keepdim=True)
     rows = torch.cat([query, own], dim=1)
     positive = nn.functional.pad(queue.new_ones(1, 1), (query.shape[1], 0))
@@ -153,7 +151,7 @@ def queue_contrast(
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """[B, D] rows of each process -> [W * B, D] of all, in order of rank and without gradient."""
+    """Return the [B, D] rows of W processes as [W * B, D], in order of rank, without gradient."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]

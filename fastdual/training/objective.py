@@ -16,7 +16,7 @@ class SimCLRObjective(nn.Module):
     """The paper's losses with the other videos of the batch as negatives, those of all processes.
 
     Args:
-        config: parts and temperatures.
+        config: Parts and temperatures.
     """
 
     query_views = (0, 1, 2, 3)
@@ -36,7 +36,7 @@ class SimCLRObjective(nn.Module):
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
     ) -> StepOutput:
-        """Losses of B videos.
+        """Return the losses of B videos.
 
         Args:
             clip: [B, V, D] clip embeddings of the four views.

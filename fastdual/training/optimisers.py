@@ -12,15 +12,15 @@ class LARS(torch.optim.Optimizer):
 
     A weight of two axes or more moves by `trust * |w| / (|g| + decay * |w|)` of its decayed
     gradient. Biases and norms, which have one axis, are neither scaled nor decayed (as in
-    arXiv:2002.05709). The learning rate multiplies the velocity, as torch's SGD has it, and not
-    what enters it: the same while the rate stays, and a new rate holds at once.
+    arXiv:2002.05709). The learning rate multiplies the velocity, as in torch's SGD, and not what
+    enters it: the same for a constant rate, and a new rate takes effect at once.
 
     Args:
-        weights: what is trained.
-        lr: learning rate.
-        momentum: of SGD.
-        weight_decay: share of a weight that is added to its gradient.
-        trust: the layer-wise rate.
+        weights: What is trained.
+        lr: Learning rate.
+        momentum: Of SGD.
+        weight_decay: Share of a weight that is added to its gradient.
+        trust: The layer-wise rate.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient; nothing in it waits for the device."""
+        """Move every weight that has a gradient, without waiting for the device."""
         assert closure is None, "the loop computes the loss once a step"
         for group in self.param_groups:
             flat = [w for w in group["params"] if w.grad is not None and w.ndim < 2]
@@ -60,7 +60,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def _scaled_gradients(layers: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Decayed gradients of weight tensors, each times its layer's rate."""
+    """Return decayed gradients of weight tensors, each times its layer's rate."""
     if not layers:
         return ()
     gradients = [weight.grad for weight in layers if weight.grad is not None]

@@ -1,6 +1,6 @@
 """Pretraining: a dual model, the losses of the paper, and a watch for embeddings that collapse."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,44 +8,15 @@ import torch
 from torch import nn
 
 from fastdual.config import PretrainConfig
-from fastdual.config.recipe import Resolved
-from fastdual.distributed.world import World
 from fastdual.errors import InputError
 from fastdual.kernels.backend import runs_triton
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
-from fastdual.run.folder import RunFolder
 from fastdual.training.announce import describe_pretraining
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution
-from fastdual.training.start import RunResult, run
 from fastdual.training.step import PretrainStep, create_objective
 from fastdual.training.task import Start
-
-
-def pretrain(
-    index: VideoIndex,
-    folder: RunFolder,
-    resolved: Resolved[PretrainConfig],
-    *,
-    world: World,
-    announce: Callable[[str], None],
-) -> RunResult:
-    """Pretrain on an index, from the newest checkpoint of the folder if it holds one.
-
-    Args:
-        index: The videos.
-        folder: Where everything is kept.
-        resolved: The config, with the origin of each value.
-        world: Which process of how many this is.
-        announce: Called with each line of what is going to be done.
-
-    Raises:
-        InputError: Before anything is written, if the parts do not fit each other.
-        FailureError: The disk is full, too many videos fail, or the loss is not finite.
-    """
-    task = Pretraining(resolved.config)
-    return run(task, index, folder, resolved.sources, world=world, announce=announce)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run's processes do together beside the steps: stop at once, keep what comes of them."""
+"""What the processes of a run do together beside the steps: stop at one step, keep the results."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from fastdual.training.loop import Training
 
 
 class AgreedStop:
-    """Stops all processes at the same step, whichever of them was sent the signal."""
+    """Stops all processes at the same step, whichever of them got the signal."""
 
     def __init__(self, request: StopRequest, team: Team) -> None:
         self._request, self._team = request, team
@@ -31,7 +31,7 @@ class AgreedStop:
 
 @dataclass(frozen=True)
 class RunKeeper:
-    """Keeps what the loop produces in the run folder and shows it; rank 0 does, for all."""
+    """Keeps what the loop produces in the run folder, and shows it; rank 0 does so for all."""
 
     folder: RunFolder
     log: RunLog | None
@@ -53,7 +53,7 @@ class RunKeeper:
             metrics=means,
             clips_per_second=report.clips_per_second * self.team.world.size,
         )
-        self.folder.check_saved()
+        self.folder.writer.check()
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
@@ -71,7 +71,7 @@ class RunKeeper:
             self.folder.save(state, keep=self.keep, written=lambda path: note(file=path.name))
 
     def wait_saved(self) -> None:
-        self.folder.wait_saved()
+        self.folder.writer.wait()
 
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         world = self.team.world

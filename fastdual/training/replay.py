@@ -1,4 +1,4 @@
-"""Taking the step again that was not finite, and looking where it stops being so."""
+"""Repeating a step that was not finite, to find where it stops being so."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
 from fastdual.training.pretrain import Pretraining
-from fastdual.training.resume import resolve_pretrain
+from fastdual.training.resume import ConfigRequest, resolve_pretrain
 from fastdual.training.start import choose_split, create_loader, create_model, create_training
 
 _PLAN_NAME = re.compile(r"plan-step-(\d+)(?:-rank-(\d+))?\.npz")
@@ -31,34 +31,33 @@ _SHOWN = 3
 
 
 def replay(index: VideoIndex, plan_file: Path) -> list[str]:
-    """Go from the checkpoint before a saved plan to its step, and report on that.
+    """Train from the checkpoint before a saved plan to its step, and report on that step.
 
-    One process takes the steps, whatever number took them at first; nothing in the run folder is
-    changed.
+    One process takes the steps, however many did at first. Nothing in the run folder changes.
 
     Args:
-        index: the videos that the run was trained on.
+        index: The videos that the run was trained on.
         plan_file: RUN/plan-step-*.npz.
 
     Returns:
         Lines for people: videos, input, first layer, losses and gradients that are not finite.
 
     Raises:
-        InputError: no such plan, or other videos than those of the run.
-        FailureError: the batch of that step is not the one saved.
+        InputError: No such plan, or other videos than those of the run.
+        FailureError: The batch of that step is not the one saved.
     """
     step, rank, saved = _read_plan(plan_file)
     folder = RunFolder(plan_file.absolute().parent)
     if not folder.config_file.is_file():
         raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
-    config = resolve_pretrain(folder, recipe=None, flags={}, settings=(), resume=True).config
+    config = resolve_pretrain(folder, ConfigRequest(resume=True)).config
     check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
     execution = replace(choose_execution(config.run), compile_mode=None)
     task, split = Pretraining(config), choose_split(index, config.data.split)
     model = create_model(task)
     with TemporaryDirectory() as aside, ExitStack() as stack:
-        # Videos that fail are noted aside, for the run has them in its own list.
+        # Videos that fail are noted elsewhere: the run has its own list of them.
         loader = create_loader(index, split, config, execution, World(), RunFolder(Path(aside)))
         stack.callback(loader.close)
         training = create_training(task, model, loader, execution)
@@ -73,7 +72,7 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
 
 
 def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
-    """Step, rank and plan of a file that a run saved."""
+    """Return step, rank and plan of a file that a run saved."""
     name = _PLAN_NAME.fullmatch(path.name)
     if name is None or not path.is_file():
         raise InputError(f"{path}: no plan of a run; name a file RUN/plan-step-*.npz")
@@ -86,7 +85,7 @@ def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
 
 
 def _load_before(training: Training, folder: RunFolder, step: int, index: VideoIndex) -> str:
-    """Load the newest checkpoint of at most `step` steps; returns what the run starts from."""
+    """Load the newest checkpoint of at most `step` steps; return what the run starts from."""
     for path in list_checkpoints(folder.checkpoints):
         if int(path.stem.removeprefix("step-")) <= step:
             state = load_checkpoint(path)
@@ -99,7 +98,7 @@ def _load_before(training: Training, folder: RunFolder, step: int, index: VideoI
 
 
 def _batch_of(training: Training, step: int) -> ClipBatch:
-    """Take the steps before `step` again; returns its batch."""
+    """Take the steps before `step` again, and return its batch."""
     while True:
         for batch in training.loader:
             if training.step == step:
@@ -119,7 +118,7 @@ def _check_same(ours: ClipPlan, saved: ClipPlan, path: Path) -> None:
 
 
 def _examine(training: Training, batch: ClipBatch) -> list[str]:
-    """Forward and backward of one batch without an update, with eyes on every layer."""
+    """Run one batch forward and backward, without an update, and watch every layer."""
     lines = [f"clips      {_describe(batch.clips)}"]
     bad = [name for name, w in training.model.named_parameters() if not _is_finite(w)]
     lines.append(f"weights    {_list_bad(bad, 'before the step')}")
@@ -138,7 +137,7 @@ def _examine(training: Training, batch: ClipBatch) -> list[str]:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """Collects the names of layers whose output is not finite, in the order of the forward."""
+    """Collect the names of layers whose output is not finite, in the order of the forward."""
     bad: list[str] = []
 
     def note(name: str) -> Any:

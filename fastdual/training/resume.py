@@ -2,23 +2,19 @@
 
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from fastdual._version import __version__
-from fastdual.config import FinetuneConfig
+from fastdual.config import FinetuneConfig, PretrainConfig, resolve
 from fastdual.config.finetune import FIXED_KEYS as FINETUNE_FIXED_KEYS
 from fastdual.config.recipe import Layer, Resolved, build, read_recipe, read_toml
-from fastdual.config.sections import (
-    FIXED_KEYS,
-    RESUME_KEYS,
-    PretrainConfig,
-    TrainingConfig,
-    supported,
-)
+from fastdual.config.sections import RESUME_KEYS, TrainingConfig, supported
 from fastdual.distributed.team import Team
 from fastdual.errors import InputError
 from fastdual.model.encoder import VideoEncoder
@@ -33,44 +29,40 @@ _CLIP_NAMES = ("frames_per_clip", "resize_height", "resize_width", "crop_size")
 C = TypeVar("C", bound=TrainingConfig)
 
 
-def resolve_pretrain(
-    folder: RunFolder,
-    *,
-    recipe: str | None,
-    flags: Mapping[str, tuple[str, Any]],
-    settings: tuple[str, ...],
-    resume: bool,
-) -> Resolved[PretrainConfig]:
-    """Return the config of a new run, or of the one to resume.
+@dataclass(frozen=True, kw_only=True)
+class ConfigRequest:
+    """What a command line says of a run's config.
 
-    Args:
-        folder: The run's folder.
+    Attributes:
         recipe: Name or file; None: the run's own config where there is one, else the paper's.
-        flags: Dotted key and value that each command line flag gives.
-        settings: Texts `key=value`; they win over flags, flags over the recipe.
+        flags: Dotted key and value that each flag gives; they win over the recipe.
+        settings: Texts `key=value`; they win over flags.
         resume: Go on with the run that the folder may hold.
+    """
+
+    recipe: str | None = None
+    flags: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    settings: Sequence[str] = ()
+    resume: bool = False
+
+
+def resolve_pretrain(folder: RunFolder, request: ConfigRequest) -> Resolved[PretrainConfig]:
+    """Return the config of a new pretraining run, or of the one to resume.
 
     Raises:
         InputError: A bad recipe or setting; a folder that holds a run already; a resumed run that
             is given another value of something that decides what is computed.
     """
-    stored = _stored(folder, resume)
-    base = _base(folder, stored, recipe, PRETRAIN_RECIPE)
-    asked = build(PretrainConfig, [base, *_layers(flags)], settings=settings, fixed_keys=FIXED_KEYS)
+    stored = _stored(folder, request)
+    layers = _layers(folder, stored, request, PRETRAIN_RECIPE)
+    asked = resolve(layers, request.settings)
     if stored is not None:
-        before = build(PretrainConfig, [("run", stored)], fixed_keys=FIXED_KEYS)
-        _check_kept(before.config, asked, folder)
+        _check_kept(resolve([("run", stored)]).config, asked, folder)
     return asked
 
 
 def resolve_finetune(
-    folder: RunFolder,
-    encoder: VideoEncoder,
-    *,
-    recipe: str | None,
-    flags: Mapping[str, tuple[str, Any]],
-    settings: tuple[str, ...],
-    resume: bool,
+    folder: RunFolder, request: ConfigRequest, encoder: VideoEncoder
 ) -> Resolved[FinetuneConfig]:
     """Return the config of a new fine-tuning run, or of the one to resume.
 
@@ -79,17 +71,14 @@ def resolve_finetune(
 
     Args:
         folder: The run's folder.
+        request: What the command line says.
         encoder: The network to start from.
-        recipe: As in `resolve_pretrain`, like the others.
-        flags: Dotted key and value that each command line flag gives.
-        settings: Texts `key=value`.
-        resume: Go on with the run that the folder may hold.
 
     Raises:
         InputError: As in `resolve_pretrain`; other weights than those of the resumed run; a
             setting of what the network decides.
     """
-    stored = _stored(folder, resume)
+    stored = _stored(folder, request)
     if stored is not None and "model.weights" not in stored:
         raise InputError(f"--run {folder.path}: holds a pretraining run; choose another folder")
     pretrained = encoder.config
@@ -98,21 +87,21 @@ def resolve_finetune(
         "model.backbone": pretrained.model.backbone,
         "model.weights": encoder.weights_sha256,
     }
-    for setting in settings:
+    for setting in request.settings:
         if setting.partition("=")[0].strip() in network:
             raise InputError(f"--set {setting}: SOURCE decides it; name another SOURCE")
-    base = _base(folder, stored, recipe, FINETUNE_RECIPE)
-    layers = [("SOURCE", clip), base, *_layers(flags), ("SOURCE", network)]
-    asked = build(FinetuneConfig, layers, settings=settings, fixed_keys=FINETUNE_FIXED_KEYS)
+    layers = _layers(folder, stored, request, FINETUNE_RECIPE)
+    layers = [("SOURCE", clip), *layers, ("SOURCE", network)]
+    build_config = partial(build, FinetuneConfig, fixed_keys=FINETUNE_FIXED_KEYS)
+    asked = build_config(layers, settings=request.settings)
     if stored is not None:
-        before = build(FinetuneConfig, [("run", stored)], fixed_keys=FINETUNE_FIXED_KEYS)
-        _check_kept(before.config, asked, folder)
+        _check_kept(build_config([("run", stored)]).config, asked, folder)
     return asked
 
 
-def _stored(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
+def _stored(folder: RunFolder, request: ConfigRequest) -> dict[str, Any] | None:
     """Return the values of the run that the folder holds, by dotted key, if it holds one."""
-    if folder.holds_run and not resume:
+    if folder.holds_run and not request.resume:
         raise InputError(
             f"--run {folder.path}: holds a run already; add --resume to go on with it, or choose "
             "another folder"
@@ -120,17 +109,14 @@ def _stored(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
     return supported(read_toml(folder.config_file)) if folder.config_file.exists() else None
 
 
-def _base(
-    folder: RunFolder, stored: Mapping[str, Any] | None, recipe: str | None, default: str
-) -> Layer:
-    """Return the layer that flags and settings are put upon."""
-    if recipe is None and stored is not None:
-        return f"run {folder.path.name}", stored
-    return read_recipe(recipe or default)
-
-
-def _layers(flags: Mapping[str, tuple[str, Any]]) -> list[Layer]:
-    return [(flag, {key: value}) for flag, (key, value) in flags.items()]
+def _layers(
+    folder: RunFolder, stored: Mapping[str, Any] | None, request: ConfigRequest, default: str
+) -> list[Layer]:
+    """Return the recipe, or the run's own config in its place, and the flags above it."""
+    base = read_recipe(request.recipe or default)
+    if request.recipe is None and stored is not None:
+        base = (f"run {folder.path.name}", dict(stored))
+    return [base, *((flag, {key: value}) for flag, (key, value) in request.flags.items())]
 
 
 def _check_kept(before: TrainingConfig, asked: Resolved[C], folder: RunFolder) -> None:

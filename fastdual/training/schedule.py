@@ -1,6 +1,6 @@
-"""Learning rates as pure functions of the step, and the optimisers that they drive.
+"""Learning rates as pure functions of the step, and optimisers.
 
-Nothing here has state: a run resumed at step n continues with the rate that it would have had.
+A rate has no state: a run resumed at step n continues with the rate that it would have had.
 """
 
 import math
@@ -19,14 +19,14 @@ REFERENCE_BATCH_SIZE = 64
 def learning_rate(
     step: int, schedule: ScheduleConfig, *, base_rate: float, steps_per_epoch: int
 ) -> float:
-    """The learning rate of a step.
+    """Return the learning rate of a step.
 
     Args:
-        step: steps done before it, from 0 on.
-        schedule: kind `step` multiplies by `factor` at the start of each milestone's epoch;
+        step: Steps done before it, from 0 on.
+        schedule: Kind `step` multiplies by `factor` at the start of each milestone's epoch;
             `cosine` falls along half a cosine, from the end of the warm-up to 0 at the run's end.
-        base_rate: the rate at the end of the warm-up.
-        steps_per_epoch: batches an epoch.
+        base_rate: The rate at the end of the warm-up.
+        steps_per_epoch: Batches per epoch.
     """
     warmup_steps = schedule.warmup_epochs * steps_per_epoch
     # The first step already moves: it takes the rate that a linear rise reaches at its end.
@@ -40,12 +40,12 @@ def learning_rate(
 
 
 def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
-    """The rate at the end of the warm-up: as configured, or scaled from 64 videos to the batch.
+    """Return the rate at the end of the warm-up: as configured, or scaled to the batch size.
 
     Args:
-        config: its rate is the one of a batch of 64 videos where it asks for scaling: `linear` in
+        config: Its rate is the one of a batch of 64 videos where it asks for scaling: `linear` in
             the batch size (arXiv:1706.02677, for SGD), or its square root (LARS and AdamW).
-        batch_size: videos in a batch, over all processes together.
+        batch_size: Videos in a batch, over all processes together.
     """
     ratio = batch_size / REFERENCE_BATCH_SIZE
     factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.batch_scaling]
@@ -55,15 +55,15 @@ def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
 def create_optimiser(
     module: nn.Module, config: OptimiserConfig, *, fused: bool
 ) -> torch.optim.Optimizer:
-    """The optimiser of a config over all weights of a module.
+    """Return the optimiser of a config over all weights of a module.
 
-    Weight decay acts on every weight, norms and biases included, as the paper's does; LARS leaves
-    those alone.
+    Weight decay acts on every weight, norms and biases included, as in the paper; LARS spares
+    those.
 
     Args:
-        module: what is trained.
-        config: name and constants.
-        fused: one kernel for all weights (CUDA; LARS has none).
+        module: What is trained.
+        config: Name and constants.
+        fused: One kernel for all weights (CUDA; LARS has none).
     """
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}

@@ -39,7 +39,15 @@ from fastdual.training.task import Start, Task
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: its newest checkpoint, and the signal that ended it early, if one did."""
+    """How a run ended.
+
+    Attributes:
+        model: The network, as trained.
+        checkpoint: The newest one.
+        step: Steps done.
+        total_steps: Length of the run.
+        signal_number: The signal that ended it early; None: it is complete.
+    """
 
     model: nn.Module
     checkpoint: Path
@@ -82,8 +90,7 @@ def run(
     model = create_model(task)
     identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
     agreed = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
-    constants = {**task.kind, **agreed}
-    timeout = config.run.timeout_seconds
+    constants, timeout = {**task.kind, **agreed}, config.run.timeout_seconds
     with (
         closing(create_loader(index, split, config, execution, world, folder)) as loader,
         joined(world, device=execution.device, timeout_seconds=timeout) as team,
@@ -97,21 +104,13 @@ def run(
         if execution.bf16:
             backbone = model.get_submodule("backbone")
             require_bf16(backbone, config.clip.clip_shape, execution.device)
-        config_toml = to_toml(config.to_dict(), sources)
-        team.from_main(lambda: claim.enter_context(folder.claimed(config_toml)))
+        text = to_toml(config.to_dict(), sources)
+        team.from_main(lambda: claim.enter_context(folder.claimed(text)))
         restored = restore(training, folder, constants, team)
-        start = Start(
-            index=index,
-            split=split,
-            training=training,
-            execution=execution,
-            world=world,
-            restored=restored,
-            sources=sources,
-        )
+        start = Start(index, split, training, execution, world, restored, sources)
         for line in task.describe(start):
             announce(line)
-        return run_loop(training, folder, config.run, constants, team, task.watch(len(loader)))
+        return _run_loop(training, folder, config.run, constants, team, task.watch(len(loader)))
 
 
 def choose_split(index: VideoIndex, wanted: str) -> str | None:
@@ -213,7 +212,7 @@ def create_training(
     )
 
 
-def run_loop(
+def _run_loop(
     training: Training,
     folder: RunFolder,
     config: RunConfig,
@@ -221,19 +220,7 @@ def run_loop(
     team: Team,
     collapse: CollapseWatch | None = None,
 ) -> RunResult:
-    """Train to the end, or until a signal asks for a stop; both leave a checkpoint.
-
-    Args:
-        training: The state to start from.
-        folder: Of the run, claimed.
-        config: How often to read, save and look for signals.
-        constants: What the run's checkpoints hold beside the state.
-        team: All processes.
-        collapse: Looks at each reading.
-
-    Raises:
-        FailureError: The disk is full, too many videos fail, or the loss is not finite.
-    """
+    """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
     first_step, total_steps = training.step, training.total_steps
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
@@ -242,7 +229,7 @@ def run_loop(
             project = config.wandb_project
             opened = RunLog(folder.path, start_step=first_step, wandb_project=project)
             log = stack.enter_context(closing(opened))
-            stack.callback(folder.finish_saving)  # it writes to the log, whatever ends the run
+            stack.callback(folder.writer.join)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
         keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
@@ -268,7 +255,7 @@ def _failure_logged(log: RunLog | None, training: Training, folder: RunFolder) -
     try:
         yield
     except Exception as error:
-        folder.finish_saving()  # its line in the log comes before the last
+        folder.writer.join()  # its line in the log comes before the last
         reason = str(error).partition("\n")[0] or type(error).__name__
         if log is not None:
             with suppress(FailureError):  # a full disk may be what ended it

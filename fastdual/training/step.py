@@ -21,20 +21,20 @@ Embeddings = tuple[Tensor, ...]
 
 
 def create_objective(config: PretrainConfig, model: nn.Module) -> Objective:
-    """The objective of a config; MoCo's copies the model as it is now."""
+    """Return the objective of a config; MoCo's copies the model as it is now."""
     if config.model.framework == "moco":
         return MoCoObjective(config, model)
     return SimCLRObjective(config.loss)
 
 
 class PretrainStep:
-    """Embeds the views, those of the trained network in one forward, then asks the objective.
+    """Embeds the views, those of the trained network in one forward, then computes the losses.
 
     Args:
-        model: the network to be trained, as it is to be called.
-        objective: the losses.
-        execution: device, precision and compilation.
-        num_chunks: parts of a batch that are embedded one after another; the gradient is that of
+        model: The network to be trained.
+        objective: The losses.
+        execution: Device, precision and compilation.
+        num_chunks: Parts of a batch that are embedded one after another; the gradient is that of
             the whole batch (fastdual.training.chunks).
     """
 
@@ -54,7 +54,7 @@ class PretrainStep:
             self.momentum_encoder = execution.compile(objective.momentum_encoder)
 
     def __call__(self, batch: ClipBatch) -> StepOutput:
-        """Loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
+        """Return loss and metrics of a batch of clips [B, V, 3, T, H, W]."""
         self.execution.begin_step()
         num_chunks = min(self.num_chunks, len(batch.clips))
         keys = self._embed_keys(batch.clips, num_chunks)
@@ -71,7 +71,7 @@ class PretrainStep:
         return replace(output, finish_backward=finish)
 
     def _embed_keys(self, clips: Tensor, num_chunks: int) -> Embeddings | None:
-        """What the momentum encoder, brought up to date, makes of its view."""
+        """Update the momentum encoder, and return its embeddings of its view."""
         if not isinstance(self.objective, MoCoObjective) or self.momentum_encoder is None:
             return None
         self.objective.follow(self.model)
@@ -79,7 +79,7 @@ class PretrainStep:
         return embed_without_graph(embed, clips, num_chunks=num_chunks)
 
     def _embed(self, network: nn.Module, views: Sequence[int], clips: Tensor) -> Embeddings:
-        """Some views of clips [B, V, 3, T, H, W] as [B, V', D] and [B, V', S, D']."""
+        """Embed some views of clips [B, V, 3, T, H, W] as [B, V', D] and [B, V', S, D']."""
         chosen = _choose_views(clips, views)
         with torch.autocast(self.execution.device.type, torch.bfloat16, self.execution.bf16):
             clip, segments = network(chosen.flatten(0, 1))
@@ -88,11 +88,11 @@ class PretrainStep:
 
 
 def _choose_views(clips: Tensor, views: Sequence[int]) -> Tensor:
-    """Some views of clips [B, V, 3, T, H, W], with channels last in memory as theirs are."""
+    """Return some views of clips [B, V, 3, T, H, W], with channels last in memory as before."""
     if len(views) == clips.shape[1]:
         return clips
     memory = clips.permute(0, 1, 3, 4, 5, 2)
-    # Slices: a list of numbers would have to travel to the device, which waits for it.
+    # Slices: a list of numbers would be copied to the device, which waits for it.
     return torch.stack([memory[:, view] for view in views], dim=1).permute(0, 1, 5, 2, 3, 4)
 
 

@@ -16,7 +16,7 @@ from fastdual.training.execution import Execution
 from fastdual.training.loop import StepOutput, Training
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Start:
     """A run that is about to train, for those who describe it.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastdual.config import FinetuneConfig
 from fastdual.config.recipe import read_recipe
 from fastdual.run.folder import RunFolder
-from fastdual.training.resume import resolve_finetune
+from fastdual.training.resume import ConfigRequest, resolve_finetune
 from fastdual.weights.load import load
 from tests.evaluate.small import (
     small_checkpoint,
@@ -19,12 +19,7 @@ def test_recipes_have_the_papers_settings(tmp_path: Path) -> None:
         ("paper-finetune-ucf101", 100, (30, 60, 80)),
     ):
         config: FinetuneConfig = resolve_finetune(
-            RunFolder(tmp_path),
-            load(small_checkpoint()),
-            recipe=name,
-            flags={},
-            settings=(),
-            resume=False,
+            RunFolder(tmp_path), ConfigRequest(recipe=name), load(small_checkpoint())
         ).config
         assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
         optimiser = config.optimiser

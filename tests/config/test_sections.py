@@ -55,6 +55,13 @@ def test_fixed_and_resume_keys_exist() -> None:
     assert set(flatten(DEFAULTS)) >= FIXED_KEYS | RESUME_KEYS
 
 
+def test_a_key_that_is_retired_is_read_from_stored_runs_and_refused_as_a_setting() -> None:
+    stored = {**DEFAULTS.to_dict(), "optimiser.shard_state": "on"}
+    assert PretrainConfig.from_dict(stored, origin="step-00000001.pt") == DEFAULTS
+    with pytest.raises(InputError, match="unknown key 'optimiser.shard_state'"):
+        with_settings("optimiser.shard_state=on")
+
+
 def test_config_survives_a_checkpoint_dict() -> None:
     config = with_settings("clip.hue_degrees=-1,1", "data.num_workers=3")
     assert PretrainConfig.from_dict(config.to_dict(), origin="x") == config

@@ -14,7 +14,7 @@ from fastdual.evaluate.ten_clips import classify_by_clips
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.run.folder import RunFolder
 from fastdual.training.classifier import Classifier
-from fastdual.training.resume import resolve_finetune
+from fastdual.training.resume import ConfigRequest, resolve_finetune
 from fastdual.weights.load import load, load_network
 from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 
@@ -22,14 +22,8 @@ from tests.evaluate.small import small_checkpoint, small_index, small_index_file
 def config_of(**settings: Any) -> FinetuneConfig:
     """The paper's recipe but for what a test on a CPU needs."""
     values = {"data.num_workers": 1, "run.device": "cpu", **settings}
-    return resolve_finetune(
-        RunFolder(Path("not-there")),
-        load(small_checkpoint()),
-        recipe=None,
-        flags={},
-        settings=tuple(f"{key}={value}" for key, value in values.items()),
-        resume=False,
-    ).config
+    request = ConfigRequest(settings=[f"{key}={value}" for key, value in values.items()])
+    return resolve_finetune(RunFolder(Path("not-there")), request, load(small_checkpoint())).config
 
 
 def classifier(index: VideoIndex) -> Classifier:

@@ -22,7 +22,7 @@ def test_a_run_folder_saves_the_state_as_it_was_when_asked(tmp_path: Path) -> No
     for step in (1, 2, 3):
         folder.save({"step": step, "weight": weight}, keep=2, written=written.append)
         weight += 1  # as the next step would, while the thread writes
-    folder.wait_saved()
+    folder.writer.wait()
     assert written == [checkpoint_path(folder.checkpoints, step) for step in (1, 2, 3)]
     assert list_checkpoints(folder.checkpoints) == written[:0:-1]
     for path, value in zip(written[1:], (1, 2), strict=True):
@@ -34,14 +34,14 @@ def test_a_damaged_checkpoint_of_a_later_step_costs_no_whole_one(tmp_path: Path)
     folder.checkpoints.mkdir()
     for step in (4, 9):
         folder.save({"step": step}, keep=2, written=lambda _: None)
-    folder.wait_saved()
+    folder.writer.wait()
     checkpoint_path(folder.checkpoints, 9).write_bytes(b"cut")
     with pytest.warns(UserWarning, match="earlier ones of its folder may be whole; falling back"):
         found = folder.load_newest()
     assert found is not None
     assert found[1]["step"] == 4
     folder.save({"step": 5}, keep=1, written=lambda _: None)
-    folder.wait_saved()
+    folder.writer.wait()
     newest = checkpoint_path(folder.checkpoints, 5)
     assert list_checkpoints(folder.checkpoints) == [newest]
     assert find_checkpoint(tmp_path) == newest
@@ -56,7 +56,7 @@ def test_a_copy_on_a_gpu_is_written_from_a_stream_of_its_own(tmp_path: Path) -> 
         for _ in range(50):
             weight += 1
         folder.save({"step": step, "weight": weight}, keep=9, written=lambda _: None)
-    folder.wait_saved()
+    folder.writer.wait()
     for path in list_checkpoints(folder.checkpoints):
         state = load_checkpoint(path)
         assert bool((state["weight"] == 50 * state["step"]).all())

@@ -86,14 +86,6 @@ def test_random_numbers_go_on_where_the_state_was_taken(make_training: Any) -> N
     assert torch.equal(torch.rand(5), drawn)
 
 
-def test_the_network_learns_the_pretext_task(make_training: Any, tmp_path: Path) -> None:
-    keeper = ListKeeper(tmp_path)
-    settings = {"optimiser__name": "adamw", "optimiser__learning_rate": 0.002}
-    run(make_training(schedule__epochs=20, **settings), keeper, log_every_steps=10)
-    first, last = keeper.reports[0].metrics, keeper.reports[-1].metrics
-    assert last["loss"] < 0.85 * first["loss"]
-
-
 def test_gradients_are_scaled_to_the_largest_norm_allowed(make_training: Any) -> None:
     training = make_training(
         optimiser__max_gradient_norm=0.5, optimiser__momentum=0, optimiser__weight_decay=0

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastdual.config import PretrainConfig
+from fastdual.config.recipe import to_toml
 from fastdual.errors import InputError
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.run.folder import RunFolder
-from fastdual.training.resume import resolve_finetune
+from fastdual.training.resume import ConfigRequest, resolve_finetune, resolve_pretrain
 from fastdual.weights.load import load
 from tests.evaluate.small import (
     small_checkpoint,
@@ -154,14 +156,16 @@ def test_resume_refuses_other_settings_other_data_and_no_whole_checkpoint(
     assert "none of its 2 checkpoints is whole" in result.stderr
 
 
+def test_the_config_of_an_older_run_may_hold_a_key_that_is_retired(tmp_path: Path) -> None:
+    text = to_toml(PretrainConfig().to_dict())
+    assert "accumulate_chunks = 1\n" in text
+    older = text.replace("accumulate_chunks = 1\n", 'accumulate_chunks = 1\nshard_state = "off"\n')
+    (tmp_path / "config.toml").write_text(older)
+    resolved = resolve_pretrain(RunFolder(tmp_path), ConfigRequest(resume=True))
+    assert resolved.config == PretrainConfig()
+
+
 def test_checkpoint_of_a_pretraining_run_is_no_run_to_resume(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[data]\nbatch_size = 4\n")
     with pytest.raises(InputError, match="holds a pretraining run"):
-        resolve_finetune(
-            RunFolder(tmp_path),
-            load(small_checkpoint()),
-            recipe=None,
-            flags={},
-            settings=(),
-            resume=True,
-        )
+        resolve_finetune(RunFolder(tmp_path), ConfigRequest(resume=True), load(small_checkpoint()))

@@ -27,7 +27,8 @@ from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.folder import RunFolder
-from fastdual.training.pretrain import pretrain
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import run as train
 from fastdual.weights.load import Network, load_network
 
 UNTRAINED = "untrained"
@@ -112,7 +113,8 @@ def make_network(
     if contestant == UNTRAINED:
         torch.manual_seed(seed)
         return Network(create_model(config).eval(), config, f"random weights, seed {seed}"), 0
-    result = pretrain(index, RunFolder(run), resolved, world=World(), announce=lambda _: None)
+    task, sources = Pretraining(resolved.config), resolved.sources
+    result = train(task, index, RunFolder(run), sources, world=World(), announce=lambda _: None)
     if result.signal_number is not None:
         raise SystemExit(128 + result.signal_number)
     return load_network(run), result.step

@@ -1,10 +1,11 @@
-"""What the commands that train share: the options that start several processes, and the start."""
+"""What the commands that train share: launch options, the config that is asked for, the end."""
 
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +13,11 @@ from fastdual.commands.shared.backbone_option import named_on_command_line
 from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import FailureError, InputError
 
-# Where the run computes rather than what: read by the launcher, unknown to the processes.
+if TYPE_CHECKING:
+    from fastdual.distributed.world import World
+    from fastdual.training.resume import ConfigRequest
+
+# Where the run computes, not what: the launcher reads them, its processes do not get them.
 LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
 _OPTIONS = (
     click.option(
@@ -46,10 +51,10 @@ def is_launching(options: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def training_process() -> Iterator[None]:
-    """What a command that trains is run in, launched or not.
+    """Run the block as a process that trains, launched or not.
 
-    Warnings are lines, output may lose its reader, and errors of a launched process are left to
-    its launcher, with which it ends.
+    Warnings become lines, and writes survive a reader that is gone. A launched process ends with
+    its launcher, and reports its errors to it.
     """
     from fastdual.distributed.launch import follow_launcher, is_launched, report_error
     from fastdual.distributed.signals import lasting_output
@@ -71,10 +76,10 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
     """Check what one process can check, then start all of them with this command line.
 
     Args:
-        ctx: of the command.
-        config: of the run, with the sections `run` and `data`.
-        data: opened once here, so that its index is there for all.
-        root: folder that the videos lie under.
+        ctx: Of the command.
+        config: Of the run, with the sections `run` and `data`.
+        data: Opened once here, so that its index exists for all processes.
+        root: Folder that the videos lie under.
     """
     from fastdual.distributed.launch import LaunchPlan, launch
     from fastdual.distributed.world import read_world
@@ -109,7 +114,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
 
 
 def arguments_of(ctx: click.Context) -> list[str]:
-    """The command line for each process: all that was given here but what starts processes."""
+    """Return the command line of each process: all that was given, without the launch options."""
     words = [str(ctx.info_name)]
     positional = []
     for parameter in ctx.command.params:
@@ -128,13 +133,31 @@ def arguments_of(ctx: click.Context) -> list[str]:
     return [*words, "--", *positional]
 
 
-def given_flags(keys: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Return key and value of each flag that was given, by the flag's name."""
-    return {
-        f"--{name.replace('_', '-')}": (key, options[name])
-        for name, key in keys.items()
-        if options[name] is not None
-    }
+def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "ConfigRequest":
+    """Return what the options of a command say of its run's config.
+
+    Args:
+        keys: Dotted key of each option that sets one; an option that is None was not given.
+        options: With `recipe`, `settings` and `resume`; a process that was restarted resumes.
+    """
+    from fastdual.distributed.launch import is_launched, is_restart
+    from fastdual.training.resume import ConfigRequest
+
+    return ConfigRequest(
+        recipe=options["recipe"],
+        flags={
+            f"--{name.replace('_', '-')}": (key, options[name])
+            for name, key in keys.items()
+            if options[name] is not None
+        },
+        settings=options["settings"],
+        resume=options["resume"] or (is_launched() and is_restart()),
+    )
+
+
+def announcer(world: "World") -> Callable[[str], None]:
+    """Return what tells people what is going to be done: on stderr, by one process of all."""
+    return partial(click.echo, err=True) if world.is_main else lambda _: None
 
 
 def end_stopped(signal_number: int) -> None:

@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 
 def clips_option(default: int) -> Callable[..., Any]:
-    """The option of every command that averages features over the clips of a video."""
+    """Return the option of every command that averages features over the clips of a video."""
     return click.option(
         "--clips-per-video",
         type=click.IntRange(min=1),
@@ -67,10 +67,10 @@ random_weights_option = click.option(
 
 
 def split_pair(family: str, train: str | None, test: str | None) -> tuple[str, str]:
-    """Training and test split of a family, as `--split` names it.
+    """Return the training and test split of a family, as `--split` names it.
 
     Raises:
-        InputError: a split is named as well.
+        InputError: A split is named as well.
     """
     if train or test:
         raise InputError(f"--split {family} names both splits: leave the options for one away")
