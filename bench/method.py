@@ -41,7 +41,7 @@ from bench.parts.method.summary import conclude, draw, one_line
 from bench.parts.method.tables import is_way
 from bench.parts.results import RESULTS, Row, describe_machine, read_rows, write_rows
 from fastdual.demo.videos import DemoSet, write_demo
-from fastdual.evaluate.hygiene import index_overlaps, refuse_overlaps
+from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
 from fastdual.loaders import files
 from fastdual.loaders.index import VideoIndex, open_index
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budget = Budget(recipe=options.recipe, steps=options.steps, settings=tuple(options.settings))
     rows = read_rows(options.out.with_suffix(".json"))
     for name, index in sets:
-        refuse_overlaps(index_overlaps(index, "train", "test"), allowed=options.allow_overlap)
+        settle_overlaps([index_overlaps(index, "train", "test")], allowed=options.allow_overlap)
         for contestant, seed in _schedule(options.contestants, options.seeds):
             plan = _plan(name, index, contestant, seed, budget, options.clips_per_video)
             if any(all(row[key] == plan[key] for key in _KEY) for row in rows):

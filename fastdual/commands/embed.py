@@ -6,11 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
-from fastdual.commands.shared.options import (
-    clips_option,
-    embedding_options,
-    random_weights_option,
-)
+from fastdual.commands.shared.options import clips_option, embedding_options, random_weights_option
 from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)

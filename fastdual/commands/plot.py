@@ -25,11 +25,7 @@ _PATH = click.Path(path_type=Path)
 @clips_option(4)
 @embedding_options
 def command(
-    sources: tuple[Path, ...],
-    output: Path | None,
-    data: Path | None,
-    split: str,
-    **embedding: Any,
+    sources: tuple[Path, ...], output: Path | None, data: Path | None, split: str, **embedding: Any
 ) -> None:
     """Draw SOURCES: run folders, and files of features.
 

@@ -6,11 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
-from fastdual.commands.shared.evaluation import (
-    RecordedCommand,
-    show_and_keep,
-    typed_command,
-)
+from fastdual.commands.shared.evaluation import RecordedCommand, show_and_keep, typed_command
 from fastdual.commands.shared.options import (
     embedding_options,
     json_option,

@@ -24,7 +24,8 @@ from fastdual.errors import InputError
 from fastdual.loaders.files import write
 
 Array = NDArray[np.float64]
-Motion = Callable[[Array, float], tuple[Array, Array, Array, Array]]
+Pose = tuple[Array | float, Array | float, Array | float, Array | float]
+Motion = Callable[[Array, float], Pose]
 Shape = Callable[[Array, Array], tuple[Array, Array]]
 
 FRAMES_PER_SECOND = 24
@@ -63,62 +64,46 @@ class DemoSet:
 # Motions: time in seconds [T] and a tempo give x, y (-1..1 of the free space), size and angle.
 
 
-def _still(seconds: Array) -> tuple[Array, Array, Array, Array]:
-    return np.zeros_like(seconds), np.zeros_like(seconds), np.ones_like(seconds), seconds * 0
-
-
 def _triangle_wave(phase: Array) -> Array:
     return 2 * np.abs(2 * (phase - np.floor(phase + 0.5))) - 1
 
 
-def _orbit(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    _, _, size, angle = _still(seconds)
+def _orbit(seconds: Array, tempo: float) -> Pose:
     turn = 2 * np.pi * 0.35 * tempo * seconds
-    return 0.8 * np.cos(turn), 0.8 * np.sin(turn), size, angle
+    return 0.8 * np.cos(turn), 0.8 * np.sin(turn), 1.0, 0.0
 
 
-def _bounce(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    x, _, size, angle = _still(seconds)
-    return x, 0.9 - 1.8 * np.abs(np.sin(np.pi * 0.8 * tempo * seconds)), size, angle
+def _bounce(seconds: Array, tempo: float) -> Pose:
+    return 0.0, 0.9 - 1.8 * np.abs(np.sin(np.pi * 0.8 * tempo * seconds)), 1.0, 0.0
 
 
-def _slide(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    _, y, size, angle = _still(seconds)
-    return _triangle_wave(0.3 * tempo * seconds), y, size, angle
+def _slide(seconds: Array, tempo: float) -> Pose:
+    return _triangle_wave(0.3 * tempo * seconds), 0.0, 1.0, 0.0
 
 
-def _spin(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    x, y, size, _ = _still(seconds)
-    return x, y, size, 2 * np.pi * 0.5 * tempo * seconds
+def _spin(seconds: Array, tempo: float) -> Pose:
+    return 0.0, 0.0, 1.0, 2 * np.pi * 0.5 * tempo * seconds
 
 
-def _pulse(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    x, y, _, angle = _still(seconds)
-    return x, y, 1 + 0.6 * np.sin(2 * np.pi * 0.5 * tempo * seconds), angle
+def _pulse(seconds: Array, tempo: float) -> Pose:
+    return 0.0, 0.0, 1 + 0.6 * np.sin(2 * np.pi * 0.5 * tempo * seconds), 0.0
 
 
-def _zigzag(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    _, _, size, angle = _still(seconds)
+def _zigzag(seconds: Array, tempo: float) -> Pose:
     slow, quick = _triangle_wave(0.2 * tempo * seconds), _triangle_wave(0.9 * tempo * seconds)
-    return 0.9 * slow, 0.7 * quick, size, angle
+    return 0.9 * slow, 0.7 * quick, 1.0, 0.0
 
 
-def _swing(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
-    _, _, size, _ = _still(seconds)
+def _swing(seconds: Array, tempo: float) -> Pose:
     angle = 1.1 * np.sin(2 * np.pi * 0.45 * tempo * seconds)
-    return 0.9 * np.sin(angle), 1.3 * np.cos(angle) - 0.9, size, -angle
+    return 0.9 * np.sin(angle), 1.3 * np.cos(angle) - 0.9, 1.0, -angle
 
 
-def _hop(seconds: Array, tempo: float) -> tuple[Array, Array, Array, Array]:
+def _hop(seconds: Array, tempo: float) -> Pose:
     # Stands still, then jumps to the next of four corners.
-    _, _, size, angle = _still(seconds)
     corner = np.floor(1.2 * tempo * seconds).astype(int) % 4
-    return (
-        np.array([-0.7, 0.7, 0.7, -0.7])[corner],
-        np.array([-0.7, -0.7, 0.7, 0.7])[corner],
-        size,
-        angle,
-    )
+    x, y = np.array([-0.7, 0.7, 0.7, -0.7])[corner], np.array([-0.7, -0.7, 0.7, 0.7])[corner]
+    return x, y, 1.0, 0.0
 
 
 # Shapes: signed distance (negative inside) and pattern (-1 dark, 1 bright) for coordinates in units
@@ -190,7 +175,8 @@ def render_video(
     """Draw one video of the class `name` before a texture: uint8 [frames, height, width, 3]."""
     shape, hue, motion = CLASSES[name]
     seconds = np.arange(frames) / FRAMES_PER_SECOND
-    x, y, size, angle = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))
+    pose = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))
+    x, y, size, angle = np.broadcast_arrays(*pose)
     radius = rng.uniform(0.24, 0.3) * min(height, width)
     centre_x = width / 2 + x * (width / 2 - 1.2 * radius)
     centre_y = height / 2 + y * (height / 2 - 1.2 * radius)

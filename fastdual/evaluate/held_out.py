@@ -16,37 +16,14 @@ from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions
 from fastdual.evaluate.passes import one_pass
-from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
-from fastdual.loaders.loader import ClipBatch, ClipLoader
+from fastdual.loaders.loader import ClipBatch
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import VideoEncoder
 from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.weights.load import Network
 
 HELD_OUT_SEED = 20_210_704  # the clips of every held-out measurement, whatever the run's own seed
-
-
-def held_out_loader(
-    index: VideoIndex,
-    config: PretrainConfig,
-    *,
-    split: str | None,
-    device: str = "cpu",
-    decode: Requested = "auto",
-    num_workers: int | None = None,
-) -> ClipLoader:
-    """Return the pretraining views of a held-out split, drawn with a seed that no run changes."""
-    return one_pass(
-        index,
-        config.clip,
-        index.split(split),
-        batch_size=config.data.batch_size,
-        seed=HELD_OUT_SEED,
-        device=device,
-        decode=decode,
-        num_workers=num_workers,
-    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +69,7 @@ def held_out_embeddings(
 
     Args:
         model: On the loader's device.
-        loader: `held_out_loader`, or any other that yields the four views.
+        loader: Yields the four views of videos.
 
     Raises:
         InputError: A backbone without heads.
@@ -122,7 +99,7 @@ def held_out_embeddings(
 def embed_held_out(
     network: Network, index: VideoIndex, *, split: str | None, options: EmbedOptions
 ) -> HeldOutEmbeddings:
-    """Embed the pretraining views of a held-out split where the network is.
+    """Embed the pretraining views of a held-out split, drawn with a seed that no run changes.
 
     Args:
         network: With heads.
@@ -134,10 +111,13 @@ def embed_held_out(
         InputError: No such split, or a network without heads.
         FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
     """
-    loader = held_out_loader(
+    config = network.config
+    loader = one_pass(
         index,
-        network.config,
-        split=split,
+        config.clip,
+        index.split(split),
+        batch_size=config.data.batch_size,
+        seed=HELD_OUT_SEED,
         device=str(network.device),
         decode=options.decode,
         num_workers=options.num_workers,

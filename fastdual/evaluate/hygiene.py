@@ -47,14 +47,14 @@ class Overlap:
 
 
 def settle_overlaps(
-    found: Sequence[Sequence[Overlap]], *, allowed: bool, listing: Path | None
+    found: Sequence[Sequence[Overlap]], *, allowed: bool, listing: Path | None = None
 ) -> list[list[dict[str, Any]]]:
     """Write the overlaps of some pairs of splits, then refuse them unless they are allowed.
 
     Args:
         found: The overlaps of each pair of splits.
         allowed: Go on in spite of overlaps.
-        listing: Where to write all of them; None: nowhere.
+        listing: A CSV file for all of them: kind, training video, test video; None: none.
 
     Returns:
         The overlaps of each pair as plain values.
@@ -65,41 +65,25 @@ def settle_overlaps(
     """
     if listing is not None:
         # Splits of one data set share videos, and so overlaps: each is written once.
-        write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
-    return [refuse_overlaps(of, allowed=allowed, listing=listing) for of in found]
+        _write_overlaps(listing, [*dict.fromkeys(overlap for of in found for overlap in of)])
+    for overlaps in found:
+        if overlaps and not allowed:
+            raise InputError(_describe(overlaps, listing))
+    return [[asdict(overlap) for overlap in overlaps] for overlaps in found]
 
 
-def refuse_overlaps(
-    overlaps: Sequence[Overlap], *, allowed: bool, listing: Path | None = None
-) -> list[dict[str, Any]]:
-    """Return the overlaps as plain values, if they are allowed.
-
-    Args:
-        overlaps: Of one training and one test split.
-        allowed: Go on in spite of them.
-        listing: Where `write_overlaps` wrote them all, for the error.
-
-    Raises:
-        InputError: There are some, and they are not allowed; names the first pairs.
-    """
-    if overlaps and not allowed:
-        pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
-        more = f"; and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
-        every = "--overlaps FILE writes every pair" if listing is None else f"all are in {listing}"
-        raise InputError(
-            f"the two splits overlap in {len(overlaps)} pairs, so a test would see what is known "
-            f"already: {pairs}{more}. Choose other splits; {every}, --allow-overlap measures all "
-            "the same"
-        )
-    return [asdict(overlap) for overlap in overlaps]
+def _describe(overlaps: Sequence[Overlap], listing: Path | None) -> str:
+    pairs = "; ".join(f"{o.kind}: {o.train} and {o.test}" for o in overlaps[:_SHOWN])
+    more = f"; and {len(overlaps) - _SHOWN} more" if len(overlaps) > _SHOWN else ""
+    every = "--overlaps FILE writes every pair" if listing is None else f"all are in {listing}"
+    return (
+        f"the two splits overlap in {len(overlaps)} pairs, so a test would see what is known "
+        f"already: {pairs}{more}. Choose other splits; {every}, --allow-overlap measures all "
+        "the same"
+    )
 
 
-def write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
-    """Write overlaps as a CSV file: kind, training video, test video.
-
-    Raises:
-        FailureError: The file cannot be written.
-    """
+def _write_overlaps(path: Path, overlaps: Sequence[Overlap]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", "train", "test"])
@@ -201,12 +185,7 @@ def _thumbnails(
     """Return video numbers and grey thumbnails [N, K, P / K]."""
     rows: dict[int, Tensor] = {}
     for numbers, shown in pictures(
-        index,
-        videos,
-        count=_HASH_PICTURES,
-        side=_HASH_SIDE,
-        decode=decode,
-        num_workers=num_workers,
+        index, videos, count=_HASH_PICTURES, side=_HASH_SIDE, decode=decode, num_workers=num_workers
     ):
         rows.update(zip(numbers, shown.mean(dim=2).flatten(2), strict=True))
     return list(rows), torch.stack(list(rows.values()))

@@ -114,11 +114,7 @@ def _settle_overlaps(
 
 
 def classify_by_clips(
-    model: nn.Module,
-    index: VideoIndex,
-    config: FinetuneConfig,
-    *,
-    progress: Progress | None = None,
+    model: nn.Module, index: VideoIndex, config: FinetuneConfig, *, progress: Progress | None = None
 ) -> tuple[Classification, tuple[LeftOut, ...]]:
     """Score each test video by the mean softmax over its clips; name those that are left out.
 

@@ -22,12 +22,7 @@ class DualModel(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        num_segments: int,
-        clip_dim: int = 128,
-        segment_dim: int = 64,
+        self, backbone: nn.Module, *, num_segments: int, clip_dim: int = 128, segment_dim: int = 64
     ) -> None:
         super().__init__()
         feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]

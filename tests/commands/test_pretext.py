@@ -1,13 +1,13 @@
 """`fastdual pretext` as it is typed: the table, JSON, the untrained baseline, and mistakes."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from fastdual.cli import cli
-from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader
+from fastdual.evaluate.embed import EmbedOptions
+from fastdual.evaluate.held_out import embed_held_out
 from fastdual.evaluate.pretext import measure
 from fastdual.evaluate.results import read_result
 from fastdual.weights.load import load_network
@@ -27,8 +27,8 @@ def test_result_is_the_measurement_of_the_held_out_split(tmp_path: Path) -> None
     result = read_result(output)
     assert json.loads(done.stdout) == result
     network = load_network(small_checkpoint())
-    with closing(held_out_loader(small_index(), network.config, split="test")) as loader:
-        metrics = measure(held_out_embeddings(network.model, loader))
+    options = EmbedOptions(num_workers=1)
+    metrics = measure(embed_held_out(network, small_index(), split="test", options=options))
     (split,) = result["splits"]
     assert split["num_test"] == metrics.num_videos == 8
     assert split["left_out"] == {"test": []}

@@ -2,9 +2,11 @@
 
 import torch
 
-from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader
+from fastdual.evaluate.embed import EmbedOptions
+from fastdual.evaluate.held_out import embed_held_out, held_out_embeddings
 from fastdual.evaluate.pretext import measure
 from fastdual.model.dual import create_model
+from fastdual.weights.load import Network
 from tests.evaluate.held_out_cases import Heads, batches
 from tests.evaluate.small import small_config, small_index
 
@@ -31,10 +33,11 @@ def test_real_videos_give_the_same_numbers_twice_and_leave_the_model_alone() -> 
     torch.manual_seed(0)
     model = create_model(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    network, options = Network(model, config, "ab" * 32), EmbedOptions(num_workers=1)
     results = []
     for _ in range(2):
-        with held_out_loader(index, config, split="test", num_workers=1) as loader:
-            results.append(measure(held_out_embeddings(model, loader)))
+        held_out = embed_held_out(network, index, split="test", options=options)
+        results.append(measure(held_out))
     assert results[0] == results[1]
     assert results[0].num_videos == 8
     assert model.training

@@ -15,8 +15,7 @@ from fastdual.evaluate.hygiene import (
     Overlap,
     feature_overlaps,
     index_overlaps,
-    refuse_overlaps,
-    write_overlaps,
+    settle_overlaps,
 )
 from fastdual.loaders.index import VideoIndex, build_index
 from tests.evaluate.synthetic import drawn_features
@@ -85,26 +84,26 @@ def test_shared_groups_and_equal_features_are_found() -> None:
 def test_overlaps_are_refused_unless_allowed() -> None:
     overlaps = [Overlap("same bytes", f"a{i}", f"b{i}") for i in range(7)]
     with pytest.raises(InputError, match=r"in 7 pairs.*same bytes: a0 and b0;.*and 2 more"):
-        refuse_overlaps(overlaps, allowed=False)
-    assert refuse_overlaps(overlaps, allowed=True)[6] == {
+        settle_overlaps([overlaps], allowed=False)
+    (found,) = settle_overlaps([overlaps], allowed=True)
+    assert found[6] == {
         "kind": "same bytes",
         "train": "a6",
         "test": "b6",
     }
-    assert refuse_overlaps([], allowed=False) == []
+    assert settle_overlaps([[], []], allowed=False) == [[], []]
 
 
 def test_every_pair_is_listed_in_a_file(tmp_path: Path) -> None:
     overlaps = [Overlap("same bytes", f"a,{i}", f"ü{i}") for i in range(7)]
     listing = tmp_path / "pairs.csv"
-    write_overlaps(listing, overlaps)
     with pytest.raises(InputError, match=r"and 2 more.*all are in .*pairs\.csv, --allow-overlap"):
-        refuse_overlaps(overlaps, allowed=False, listing=listing)
+        settle_overlaps([overlaps], allowed=False, listing=listing)
     with open(listing, newline="") as file:
         rows = [Overlap(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
     assert rows == overlaps
     with pytest.raises(FailureError, match="could not be written"):
-        write_overlaps(listing / "pairs.csv", overlaps)
+        settle_overlaps([overlaps], allowed=True, listing=listing / "pairs.csv")
 
 
 def test_a_video_is_paired_with_every_copy_of_it() -> None:

@@ -4,7 +4,6 @@ Each becomes a `Network`, and the same code measures all of them on the same cli
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fastdual.config.recipe import Resolved, read_recipe
 from fastdual.distributed.world import World
 from fastdual.evaluate.embed import EmbedOptions, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
-from fastdual.evaluate.held_out import held_out_embeddings, held_out_loader, trains_segments
+from fastdual.evaluate.held_out import embed_held_out, trains_segments
 from fastdual.evaluate.pretext import measure
 from fastdual.evaluate.probe import probe
 from fastdual.evaluate.retrieval import retrieve
@@ -137,9 +136,8 @@ def evaluate(network: Network, index: VideoIndex, *, clips_per_video: int) -> Ro
     }
     if isinstance(network.model, DualModel):
         workers = network.config.data.num_workers
-        loader = held_out_loader(index, network.config, split="test", num_workers=workers)
-        with closing(loader):
-            held_out = held_out_embeddings(network.model, loader)
+        options = EmbedOptions(num_workers=workers)
+        held_out = embed_held_out(network, index, split="test", options=options)
         metrics = measure(held_out)
         row |= {
             "rank_accuracy": metrics.rank_accuracy,
