@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.batch.decoder import colour_matrix
 from fastdual.loaders.decode.encoded import Encoded
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
@@ -44,20 +43,6 @@ class ExamineTask:
 
     source: Encoded
     num_frames: int
-
-
-@dataclass(frozen=True)
-class Examined:
-    """The answer to an ExamineTask.
-
-    Attributes:
-        colour_space: The colour matrix that the video states, by libav's number.
-        misnumbered: Why DALI, which numbers frames by the times of packets, would number them
-            otherwise; None if it would not.
-    """
-
-    colour_space: int
-    misnumbered: str | None
 
 
 @dataclass(frozen=True)
@@ -158,14 +143,9 @@ class FrameReader:
             The [3, 3] matrix that corrects DALI's colours, see `colour_matrix`; or the reason why
             PyAV must decode the file.
         """
-        answer: Examined | TaskFailure = self._pool.result(ticket)
+        answer: NDArray[np.float64] | str | TaskFailure = self._pool.result(ticket)
         self._pool.release(ticket)
-        if isinstance(answer, TaskFailure):
-            return answer.reason
-        if answer.misnumbered is not None:
-            return answer.misnumbered
-        matrix = colour_matrix(answer.colour_space)
-        return "DALI does not know the colour matrix that it states" if matrix is None else matrix
+        return answer.reason if isinstance(answer, TaskFailure) else answer
 
     def close(self) -> None:
         """Stop the workers."""

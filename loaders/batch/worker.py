@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.loaders.batch.reader import Examined, ExamineTask, ReadTask
+from fastdual.loaders.batch.decoder import colour_matrix
+from fastdual.loaders.batch.reader import ExamineTask, ReadTask
 from fastdual.loaders.decode.picture import interleave
 from fastdual.loaders.decode.read import read_planes
 from fastdual.loaders.decode.video import demux, open_video
 from fastdual.loaders.views.augment import augment
 
 
-def run_task(task: ReadTask | ExamineTask, out: NDArray[Any] | None = None) -> Examined | None:
+def run_task(
+    task: ReadTask | ExamineTask, out: NDArray[Any] | None = None
+) -> NDArray[np.float64] | str | None:
     """Do one task of the pool.
 
     Args:
@@ -23,7 +26,7 @@ def run_task(task: ReadTask | ExamineTask, out: NDArray[Any] | None = None) -> E
             views, [V, T, H, W, 3] float32 for those.
 
     Returns:
-        The answer to an ExamineTask.
+        The answer to an ExamineTask, see `FrameReader.examined`.
 
     Raises:
         VideoError: The video cannot be decoded.
@@ -51,14 +54,15 @@ def decode_planes(task: ReadTask) -> NDArray[np.uint8]:
     )
 
 
-def _examine(task: ExamineTask) -> Examined:
+def _examine(task: ExamineTask) -> NDArray[np.float64] | str:
+    """Return the matrix that corrects DALI's colours, or why PyAV must decode the video."""
     with open_video(task.source) as video:
         times = [packet.pts for packet in demux(video) if packet.size]
         codec = video.stream.codec_context
-        misnumbered = None
         if any(time is None or time < 0 for time in times):
-            misnumbered = "DALI leaves out frames whose time is missing or negative"
+            return "DALI leaves out frames whose time is missing or negative"
         # In MPEG-4, a packet may hold two pictures and the next one none; DALI takes them apart.
-        elif len(times) != task.num_frames and codec.codec.canonical_name != "mpeg4":
-            misnumbered = f"it has {len(times)} packets for {task.num_frames} frames"
-        return Examined(int(codec.colorspace), misnumbered)
+        if len(times) != task.num_frames and codec.codec.canonical_name != "mpeg4":
+            return f"it has {len(times)} packets for {task.num_frames} frames"
+        matrix = colour_matrix(int(codec.colorspace))
+        return "DALI does not know the colour matrix that it states" if matrix is None else matrix
