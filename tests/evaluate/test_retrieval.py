@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fastdual.evaluate import retrieval
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.retrieval import PAPER_KS, first_match_ranks, retrieve
 from tests.evaluate.test_features import feature_set
@@ -49,8 +48,9 @@ def recall_by_plain_loop(gallery: FeatureSet, queries: FeatureSet, k: int) -> fl
     return hits / len(queries)
 
 
-@pytest.mark.parametrize(("num_gallery", "num_queries"), [(8, 3), (60, 33), (137, 70)])
+@pytest.mark.parametrize(("num_gallery", "num_queries"), [(8, 3), (60, 33), (137, 70), (9, 1100)])
 def test_recall_matches_a_plain_loop(num_gallery: int, num_queries: int) -> None:
+    """The last case has more queries than are compared at once."""
     gallery, queries = random_sides(num_gallery, num_queries)
     result = retrieve(gallery, queries)
     for k in PAPER_KS:
@@ -59,13 +59,6 @@ def test_recall_matches_a_plain_loop(num_gallery: int, num_queries: int) -> None
         else:
             assert result.recall(k) is None
     assert result.recall(num_gallery) == 1.0
-
-
-def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery, queries = random_sides(60, 33)
-    whole = retrieve(gallery, queries).ranks
-    monkeypatch.setattr(retrieval, "_BLOCK_QUERIES", 4)
-    assert np.array_equal(retrieve(gallery, queries).ranks, whole)
 
 
 def test_collapsed_network_scores_nothing() -> None:

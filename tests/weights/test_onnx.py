@@ -12,7 +12,6 @@ from fastdual.backbones import backbone_names, create_backbone
 from fastdual.config import PretrainConfig
 from fastdual.errors import FailureError, InputError
 from fastdual.model.encoder import VideoEncoder
-from fastdual.weights import onnx as onnx_export
 from fastdual.weights.load import load
 from fastdual.weights.onnx import export_onnx
 from tests.evaluate.small import small_checkpoint
@@ -97,8 +96,10 @@ def test_weights_that_float32_cannot_hold_are_told_from_a_wrong_export(
     other = load(small_checkpoint())
     with torch.no_grad():
         next(other.backbone.parameters()).mul_(1.01)
-    whole = onnx_export._trace
-    monkeypatch.setattr(onnx_export, "_trace", lambda _, clips: whole(other, clips))
+    export = torch.onnx.export
+    monkeypatch.setattr(
+        torch.onnx, "export", lambda _, *values, **options: export(other, *values, **options)
+    )
     with pytest.raises(FailureError, match="nothing was written; please report it"):
         export_onnx(load(small_checkpoint()), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
