@@ -231,7 +231,7 @@ def random_words(key: tuple[int, int], rows: Ints, count: int) -> NDArray[np.uin
     return words
 
 
-def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _pretrain_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take two clips around centres anywhere in the video; past an end, its frame repeats."""
     centres = (draws[:, _CENTRES : _CENTRES + 2] * num_frames[:, None]).astype(np.int64)
     steps = np.arange(spec.frames_per_clip) - spec.frames_per_clip // 2
@@ -242,7 +242,7 @@ def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clips
 
 
-def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _finetune_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take one clip; a video that is too short repeats its first or its last frame."""
     starts = num_frames - spec.frames_per_clip * spec.frame_stride
     start = np.where(starts > 0, draws[:, _CENTRES] * starts, 0).astype(np.int64)
@@ -255,7 +255,7 @@ def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clip[:, None, :]
 
 
-def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _evaluate_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take clips at evenly spaced centres; past the end the last frame repeats."""
     span = spec.frames_per_clip * spec.frame_stride
     low = np.minimum(span // 2, num_frames)
@@ -267,7 +267,7 @@ def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clips
 
 
-_FRAMES = dict(pretrain=_pretrain_frames, finetune=_finetune_frames, evaluate=_evaluate_frames)
+_FRAMES = {"pretrain": _pretrain_clips, "finetune": _finetune_clips, "evaluate": _evaluate_clips}
 
 
 def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
