@@ -35,8 +35,7 @@ class Learned:
 
     Attributes:
         features: Of the videos of both splits, averaged over the clips.
-        retrieval: As `retrieval.retrieval_report`; None with `reason`, where classes are missing.
-        reason: Why there is no retrieval.
+        retrieval: As `retrieval.retrieval_report`, or why there is none.
         clip_variance: Of the features of single test clips; None where they are too few.
         segment_variance: Of the segment embeddings of test clips; None as `held_out`, or S = 1.
         pretext: How well the pretext task is solved on the test split; None as `held_out`.
@@ -44,8 +43,7 @@ class Learned:
     """
 
     features: FeatureSet
-    retrieval: dict[str, Any] | None
-    reason: str
+    retrieval: dict[str, Any] | str
     clip_variance: Variance | None
     segment_variance: Variance | None
     pretext: HeldOutMetrics | None
@@ -119,7 +117,7 @@ def collect(
         splits=splits,
         lookups=lookups,
         map=feature_map(features, splits[::-1]),
-        confusion=_confusion(features, splits),
+        confusion=_report_or_reason(_probe, features, splits),
         strips=_strips(index, features, lookups, options),
         overlaps=overlaps,
     )
@@ -138,15 +136,13 @@ def _learn(
         count(len(videos))
     means = {video: clips.mean(dim=0) for video, clips in rows.items()}
     features = feature_set(network, index, options.spec(network.config), means)
-    retrieval = _retrieve(features, splits)
     test = [rows[video] for video in index.split(splits[1]).tolist() if video in rows]
     held_out = None
     if isinstance(network.model, DualModel) and trains_segments(network.config):
         held_out = embed_held_out(network, index, split=splits[1], options=options)
     return Learned(
         features=features,
-        retrieval=None if isinstance(retrieval, str) else retrieval,
-        reason=retrieval if isinstance(retrieval, str) else "",
+        retrieval=_report_or_reason(retrieval_report, features, splits),
         clip_variance=_variance(torch.stack(test)),
         segment_variance=None if held_out is None else _variance(held_out.segments[:, 0]),
         pretext=None if held_out is None else measure(held_out),
@@ -154,13 +150,18 @@ def _learn(
     )
 
 
-def _retrieve(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
+def _report_or_reason(
+    score: Callable[[Pair], dict[str, Any]], features: FeatureSet, splits: tuple[str, str]
+) -> dict[str, Any] | str:
+    train, test = (features.part(split) for split in splits)
     try:
-        train, test = (features.part(split) for split in splits)
-        pair = Pair(train_name=splits[0], test_name=splits[1], train=train, test=test)
-        return retrieval_report(pair)
+        return score(Pair(train_name=splits[0], test_name=splits[1], train=train, test=test))
     except InputError as error:
         return str(error)
+
+
+def _probe(pair: Pair) -> dict[str, Any]:
+    return probe(pair.train, pair.test).classification.report()
 
 
 def _variance(embeddings: torch.Tensor) -> Variance | None:
@@ -182,14 +183,6 @@ def _look_up(features: FeatureSet, splits: tuple[str, str]) -> tuple[Lookup, ...
         Lookup(int(queries[query]), tuple(gallery[row].tolist()), tuple(values.tolist()))
         for query, row, values in zip(drawn, nearest.numpy(), cosines, strict=True)
     )
-
-
-def _confusion(features: FeatureSet, splits: tuple[str, str]) -> dict[str, Any] | str:
-    try:
-        train, test = (features.part(split) for split in splits)
-        return probe(train, test).classification.report()
-    except InputError as error:
-        return str(error)
 
 
 def _strips(

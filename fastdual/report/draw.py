@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.held_out import embed_held_out
@@ -25,38 +23,14 @@ def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
     """
     names = distinct_names(runs)
     figure = training_curves([read_curves(*run) for run in zip(runs, names, strict=True)])
-    return _save(figure, folder / "training.png")
+    return save_figure(figure, folder / "training.png")
 
 
 def draw_feature_map(features: FeatureSet, folder: Path, *, name: str) -> Path:
     """Draw principal components and t-SNE of features as `NAME-map.png`."""
     title = f"{name}: features of {len(features)} videos, {features.settings['backbone']}"
     figure = draw_map(feature_map(features), title=title)
-    return _save(figure, folder / f"{name}-map.png")
-
-
-def draw_segment_similarity(
-    network: Network,
-    index: VideoIndex,
-    folder: Path,
-    *,
-    name: str,
-    split: str | None,
-    options: EmbedOptions,
-) -> Path | None:
-    """Draw how alike the segments of clips and of their shuffled twins are: `NAME-segments.png`.
-
-    Returns:
-        None for a network without heads, and where no video's segments changed places.
-    """
-    if not isinstance(network.model, DualModel):
-        return None
-    held_out = embed_held_out(network, index, split=split, options=options)
-    if not held_out.moved.any():
-        return None
-    title = f"{name}: segments of a clip and of its shuffled twin, {split or 'all videos'}"
-    figure = segment_similarity(held_out.moved_similarity(), title=title)
-    return _save(figure, folder / f"{name}-segments.png")
+    return save_figure(figure, folder / f"{name}-map.png")
 
 
 def draw_network(
@@ -69,16 +43,25 @@ def draw_network(
     options: EmbedOptions,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Draw the map of all videos and the segment similarities of a held-out split."""
+    """Draw the map of all videos, and how alike segments are: `NAME-map.png`, `NAME-segments.png`.
+
+    Args:
+        network: Of a run.
+        index: The videos.
+        folder: Where the pictures go.
+        name: What the run is called.
+        split: Held-out videos for the segments; None: all. There is no picture of segments for a
+            network without heads, or if no video's segments changed places.
+        options: Clips and decoding.
+        progress: Told of the embedding of all videos.
+    """
     index.split(split)  # must be there before an hour is spent on the map
     features = embed(network, index, options=options, progress=progress)
-    segments = draw_segment_similarity(
-        network, index, folder, name=name, split=split, options=options
-    )
-    drawn = [draw_feature_map(features, folder, name=name), segments]
-    return [path for path in drawn if path is not None]
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    save_figure(figure, path)
-    return path
+    drawn = [draw_feature_map(features, folder, name=name)]
+    if isinstance(network.model, DualModel):
+        held_out = embed_held_out(network, index, split=split, options=options)
+        if held_out.moved.any():
+            title = f"{name}: segments of a clip and of its shuffled twin, {split or 'all videos'}"
+            figure = segment_similarity(held_out.moved_similarity(), title=title)
+            drawn.append(save_figure(figure, folder / f"{name}-segments.png"))
+    return drawn

@@ -178,13 +178,14 @@ def _draw_matrix(ax: Axes, matrix: Array) -> Any:
     return image
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file.
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as a PNG file; return its path.
 
     Raises:
         FailureError: The file cannot be written.
     """
     write(path, _png(figure, dpi=140), "the picture")
+    return path
 
 
 def data_uri(figure: Figure) -> str:
