@@ -8,7 +8,7 @@ Letters: B videos, K distinct clips per video, T frames per clip, V augmented vi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -57,45 +57,41 @@ class ClipSpec:
     flip_probability: float = 0.5
 
     def __post_init__(self) -> None:
+        for text, keys in self._faults():
+            raise InputError(text, keys=keys)
+
+    def _faults(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield what cannot work, and the settings that are to blame."""
         if self.mode not in ("pretrain", "finetune", "evaluate"):
-            raise InputError(
-                f"mode = {self.mode!r}: choose pretrain, finetune or evaluate", keys=("mode",)
-            )
+            yield f"mode = {self.mode!r}: choose pretrain, finetune or evaluate", ("mode",)
         for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
-                raise InputError(
-                    f"{name} = {value!r}: must be a whole number from 1 to {_MAX_COUNT}",
-                    keys=(name,),
-                )
+                yield f"{name} = {value!r}: must be a whole number from 1 to {_MAX_COUNT}", (name,)
         for name in _PROBABILITIES:
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(
-                    f"{name} = {getattr(self, name)}: must lie in [0, 1]", keys=(name,)
-                )
+                yield f"{name} = {getattr(self, name)}: must lie in [0, 1]", (name,)
         for name in _RANGES:
             low, high = getattr(self, name)
             if not low <= high or (low < 0 and name != "hue_degrees"):
-                raise InputError(
-                    f"{name} = ({low}, {high}): give (low, high), neither negative", keys=(name,)
-                )
+                yield f"{name} = ({low}, {high}): give (low, high), neither negative", (name,)
         if self.frames_per_clip % self.num_segments:
-            raise InputError(
+            yield (
                 f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
                 f"{self.num_segments}; choose a number of segments that divides it",
-                keys=("frames_per_clip", "num_segments"),
+                ("frames_per_clip", "num_segments"),
             )
         if self.crop_size > min(self.resize_height, self.resize_width):
-            raise InputError(
+            yield (
                 f"crop_size {self.crop_size} is larger than the resized frame "
                 f"{self.resize_height}x{self.resize_width}; crop less or resize to more",
-                keys=("crop_size", "resize_height", "resize_width"),
+                ("crop_size", "resize_height", "resize_width"),
             )
         if 3 * self.blur_sigma[1] >= self.crop_size:
-            raise InputError(
+            yield (
                 f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "
                 "pixels; keep it below a third of crop_size",
-                keys=("blur_sigma", "crop_size"),
+                ("blur_sigma", "crop_size"),
             )
 
     @property
@@ -235,7 +231,7 @@ def random_words(key: tuple[int, int], rows: Ints, count: int) -> NDArray[np.uin
     return words
 
 
-def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _pretrain_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take two clips around centres anywhere in the video; past an end, its frame repeats."""
     centres = (draws[:, _CENTRES : _CENTRES + 2] * num_frames[:, None]).astype(np.int64)
     steps = np.arange(spec.frames_per_clip) - spec.frames_per_clip // 2
@@ -246,7 +242,7 @@ def _pretrain_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clips
 
 
-def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _finetune_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take one clip; a video that is too short repeats its first or its last frame."""
     starts = num_frames - spec.frames_per_clip * spec.frame_stride
     start = np.where(starts > 0, draws[:, _CENTRES] * starts, 0).astype(np.int64)
@@ -259,7 +255,7 @@ def _finetune_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clip[:, None, :]
 
 
-def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+def _evaluate_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take clips at evenly spaced centres; past the end the last frame repeats."""
     span = spec.frames_per_clip * spec.frame_stride
     low = np.minimum(span // 2, num_frames)
@@ -271,11 +267,7 @@ def _evaluate_frames(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clips
 
 
-_FRAMES = {
-    "pretrain": _pretrain_frames,
-    "finetune": _finetune_frames,
-    "evaluate": _evaluate_frames,
-}
+_FRAMES = {"pretrain": _pretrain_clips, "finetune": _finetune_clips, "evaluate": _evaluate_clips}
 
 
 def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:

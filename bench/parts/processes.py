@@ -22,9 +22,8 @@ def process_tree(root: int) -> dict[int, float]:
         if entry.isdigit():
             parents[int(entry)] = int(fields[1])
             seconds[int(entry)] = sum(map(int, fields[11:15])) / _TICKS
-    family, found = {root}, True
-    while found:
-        found = {pid for pid, parent in parents.items() if parent in family} - family
+    family = {root}
+    while found := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= found
     return {pid: seconds[pid] for pid in family if pid in seconds}
 
