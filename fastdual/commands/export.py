@@ -12,7 +12,7 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
 
 
 @click.command()
-@click.argument("source", type=_PATH)
+@click.argument("network", type=_PATH)
 @click.option(
     "--format",
     "form",
@@ -24,15 +24,15 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
 @click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
 @click.option(
     "--backbone",
-    help="SOURCE is a checkpoint of other code that holds this backbone; for a run or an export, "
+    help="NETWORK is a checkpoint of other code that holds this backbone; for a run or an export, "
     "your own that it was trained on (package.module:factory).",
 )
-def command(source: Path, form: str, output: Path | None, backbone: str | None) -> None:
-    """Write the backbone of SOURCE: a run, a checkpoint, or an exported file.
+def command(network: Path, form: str, output: Path | None, backbone: str | None) -> None:
+    """Write the backbone of NETWORK: a run, a checkpoint, or an exported file.
 
     fastdual.load(FILE) gives it back in Python, with its preprocessing; embed, probe, knn and
-    retrieve take the safetensors file in place of a run. With --backbone, SOURCE is a checkpoint of
-    the paper's research code, CoCLR's family or torchvision. An ONNX file is checked against the
+    retrieve take the safetensors file in place of a run. With --backbone, NETWORK is a checkpoint
+    of the paper's research code, CoCLR's family or torchvision. An ONNX file is checked against the
     backbone before it is written.
 
     \b
@@ -41,7 +41,7 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
     """
     from fastdual.loaders.files import make_folder_of
 
-    folder = source if source.is_dir() else source.parent
+    folder = network if network.is_dir() else network.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
     if form == "safetensors" and target.suffix != ".safetensors":
         raise InputError(
@@ -49,7 +49,7 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
             f"{target.with_suffix('.safetensors')}"
         )
     make_folder_of(target, "the export")  # before the work
-    encoder = _read(source, backbone)
+    encoder = _read(network, backbone)
     _write(encoder, form, target)
     clip = encoder.config.clip
     click.echo(
@@ -58,14 +58,14 @@ def command(source: Path, form: str, output: Path | None, backbone: str | None) 
     )
 
 
-def _read(source: Path, backbone: str | None) -> Any:
+def _read(network: Path, backbone: str | None) -> Any:
     from fastdual.weights.foreign import import_backbone
     from fastdual.weights.load import load
 
-    ours = source.is_dir() or source.suffix == ".safetensors"
+    ours = network.is_dir() or network.suffix == ".safetensors"
     if backbone is None or (ours and ":" in backbone):
-        return load(source, backbone=backbone)
-    encoder, report = import_backbone(source, backbone)
+        return load(network, backbone=backbone)
+    encoder, report = import_backbone(network, backbone)
     click.echo(report.describe())
     return encoder
 

@@ -13,7 +13,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("sources", type=_PATH, nargs=-1, required=True)
+@click.argument("paths", type=_PATH, nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -25,9 +25,9 @@ _PATH = click.Path(path_type=Path)
 @clips_option(4)
 @embedding_options
 def command(
-    sources: tuple[Path, ...], output: Path | None, data: Path | None, split: str, **embedding: Any
+    paths: tuple[Path, ...], output: Path | None, data: Path | None, split: str, **embedding: Any
 ) -> None:
-    """Draw SOURCES: run folders, and files of features.
+    """Draw PATHS: run folders, and files of features.
 
     Runs: their losses and accuracies against the epoch, all in one picture. Features: a map of the
     videos by principal components and t-SNE. With --data, also a map of those videos for each run,
@@ -41,9 +41,9 @@ def command(
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
 
-    files = [path for path in sources if is_features_file(path)]
-    runs = [path for path in sources if path not in files]
-    folder = output or (sources[0].parent if sources[0] in files else sources[0]) / "plots"
+    files = [path for path in paths if is_features_file(path)]
+    runs = [path for path in paths if path not in files]
+    folder = output or (paths[0].parent if paths[0] in files else paths[0]) / "plots"
     if runs:
         click.echo(draw_training_curves(runs, folder))
     for file, name in zip(files, distinct_names(files), strict=True):

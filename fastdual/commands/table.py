@@ -8,13 +8,13 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("sources", type=_PATH, nargs=-1, required=True)
+@click.argument("paths", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--output", type=_PATH, help="Write the table here instead of printing it.")
 @click.option(
     "--mean", "with_mean", is_flag=True, help="Add the mean over the splits of one method."
 )
-def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> None:
-    """Make Markdown tables of results, one for each kind of number. SOURCES: run folders (all
+def command(paths: tuple[Path, ...], output: Path | None, with_mean: bool) -> None:
+    """Make Markdown tables of results, one for each kind of number. PATHS: run folders (all
     their results), result files.
 
     --mean takes results of one method, each on another split: runs of other weights, settings or
@@ -29,7 +29,7 @@ def command(sources: tuple[Path, ...], output: Path | None, with_mean: bool) -> 
     from fastdual.loaders.files import write
     from fastdual.report.table import markdown_table
 
-    found = find_results(sources)
+    found = find_results(paths)
     if with_mean:
         check_one_method(found)
     table = markdown_table(found, with_mean=with_mean)

@@ -137,7 +137,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def find_results(paths: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Name of the source and result, for result files and for all results of run folders.
+    """Return name and result, of result files and of everything in the results of run folders.
 
     Raises:
         InputError: A path without a result.

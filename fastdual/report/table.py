@@ -19,7 +19,7 @@ _KINDS: tuple[dict[str, str], ...] = (
     },
 )
 Found = Sequence[tuple[str, Mapping[str, Any]]]
-"""Results, each with its source."""
+"""Results, each with its origin."""
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -70,7 +70,7 @@ def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
     """Return the results of each table, and its columns: title by metric."""
     found: list[tuple[dict[str, str], Found]] = []
     for titles in _KINDS:
-        own = [(source, result) for source, result in results if titles.keys() & result["mean"]]
+        own = [(origin, result) for origin, result in results if titles.keys() & result["mean"]]
         present = {name for _, result in own for name in result["mean"]}
         if own:
             found.append(({name: titles[name] for name in titles if name in present}, own))
@@ -84,15 +84,15 @@ def markdown_table(results: Found, *, with_mean: bool = False) -> str:
     the standard deviation between the splits.
 
     Args:
-        results: Each with its source.
+        results: Each with its origin.
         with_mean: Add a row for the mean over the splits of all; they are of one method.
     """
     tables = []
     for columns, own in by_kind(results):
         header = ["run", "weights", "task", "backbone", "test split", "videos", *columns.values()]
         rows = [header, ["---"] * len(header)]
-        for source, result in own:
-            rows += _rows(source, result, [*columns])
+        for origin, result in own:
+            rows += _rows(origin, result, [*columns])
         if with_mean:
             splits = [split for _, result in own for split in result["splits"]]
             rows.append(_mean_row("all", own[0][1], splits, [*columns]))
@@ -100,19 +100,19 @@ def markdown_table(results: Found, *, with_mean: bool = False) -> str:
     return "\n\n".join(tables)
 
 
-def _rows(source: str, result: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
+def _rows(origin: str, result: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
     rows = []
     for split in result["splits"]:
         cells = [_cell(split["metrics"].get(name)) for name in columns]
         where = [_escape(split_label(split)), str(split["num_test"])]
-        rows.append([*_start(source, result), *where, *cells])
+        rows.append([*_start(origin, result), *where, *cells])
     if len(rows) > 1:
-        rows.append(_mean_row(source, result, result["splits"], columns))
+        rows.append(_mean_row(origin, result, result["splits"], columns))
     return rows
 
 
 def _mean_row(
-    source: str,
+    origin: str,
     result: Mapping[str, Any],
     splits: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
@@ -120,12 +120,12 @@ def _mean_row(
     means = mean_and_deviation(splits)
     cells = [_mean_cell(means[name]) if name in means else "" for name in columns]
     count = str(sum(split["num_test"] for split in splits))
-    return [*_start(source, result), f"mean of {len(splits)}", count, *cells]
+    return [*_start(origin, result), f"mean of {len(splits)}", count, *cells]
 
 
-def _start(source: str, result: Mapping[str, Any]) -> list[str]:
+def _start(origin: str, result: Mapping[str, Any]) -> list[str]:
     backbone = str(result["settings"].get("backbone", ""))
-    return [_escape(source), weights_label(result), task_label(result), _escape(backbone)]
+    return [_escape(origin), weights_label(result), task_label(result), _escape(backbone)]
 
 
 def weights_label(result: Mapping[str, Any]) -> str:

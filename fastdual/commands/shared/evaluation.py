@@ -54,8 +54,8 @@ def evaluation_options(
     options = (
         click.argument("run", type=_PATH),
         click.argument("data", type=_PATH, required=False),
-        click.option(f"--{train}", "train", help="Split that is known [default: train]."),
-        click.option(f"--{test}", "test", help="Split that is measured on [default: test]."),
+        click.option(f"--{train}", "train", help="Training split [default: train]."),
+        click.option(f"--{test}", "test", help="Split that is measured [default: test]."),
         click.option(
             "--split",
             "families",
