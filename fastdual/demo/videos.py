@@ -172,7 +172,15 @@ def _bright_colour(hue: float) -> Array:
 def render_video(
     rng: np.random.Generator, name: str, texture: Array, *, height: int, width: int, frames: int
 ) -> NDArray[np.uint8]:
-    """Draw one video of the class `name` before a texture: uint8 [frames, height, width, 3]."""
+    """Draw one video: uint8 [frames, height, width, 3].
+
+    Args:
+        rng: Decides what the class leaves open: start, tempo, size, hue, light, camera, noise.
+        name: Of the class.
+        texture: [size, size, 3] background in [0, 1], larger than the picture.
+        height, width: In pixels.
+        frames: At 24 per second.
+    """
     shape, hue, motion = CLASSES[name]
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     pose = motion(seconds + rng.uniform(0, 20), rng.uniform(0.8, 1.25))

@@ -27,7 +27,7 @@ class Check:
 
 
 def run_check(name: str, check: Callable[[], Outcome], *, required: bool = False) -> Check:
-    """Run a check that may itself break, which is an answer too."""
+    """Run a check; an exception that it raises is the answer "wrong"."""
     try:
         return Check(name, *check(), required=required)
     except Exception as error:

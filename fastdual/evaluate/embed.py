@@ -99,7 +99,16 @@ def embed_clips(
     """Yield the numbers of each batch's videos, and the features [B, K, F] of their clips.
 
     A video may come twice, in place of one that could not be decoded. The features are on the CPU.
-    Arguments and errors as `embed`; whether a weight moved is checked after the last batch.
+
+    Args:
+        network: Its device is where the work is done.
+        index: The videos.
+        splits: Names of splits; None: every video.
+        options: Clips and decoding.
+
+    Raises:
+        InputError: No such split.
+        FailureError: Too many videos cannot be decoded, or, after the last batch, a weight moved.
     """
     loader = one_pass(
         index,
@@ -132,7 +141,14 @@ def _pooled(model: DualModel | VideoEncoder, clips: Tensor) -> Tensor:
 def feature_set(
     network: Network, index: VideoIndex, spec: ClipSpec, rows: dict[int, Tensor]
 ) -> FeatureSet:
-    """Return features with what the index knows of their videos; `rows`: [F] by video number."""
+    """Return features with what the index knows of their videos.
+
+    Args:
+        network: What computed the features.
+        index: The videos.
+        spec: The clips that were averaged.
+        rows: [F] features by video number.
+    """
     videos = np.array(sorted(rows), dtype=np.int64)
     described = "clips_per_video crop_size frame_stride frames_per_clip resize_height resize_width"
     settings = {name: getattr(spec, name) for name in described.split()}
@@ -152,7 +168,13 @@ def feature_set(
 def left_out(
     index: VideoIndex, wanted: NDArray[np.int64], shown: Container[int]
 ) -> tuple[LeftOut, ...]:
-    """Return the wanted videos that were not shown, and those in the index's quarantine."""
+    """Return the wanted videos that were not shown, and those in the index's quarantine.
+
+    Args:
+        index: The videos.
+        wanted: [N] numbers of videos.
+        shown: Numbers of the videos that were decoded.
+    """
     failed = (
         LeftOut(
             index.paths[video],

@@ -49,9 +49,17 @@ def knn(train: FeatureSet, test: FeatureSet, *, k: int, temperature: float) -> C
 def vote(
     train: Tensor, labels: Tensor, test: Tensor, *, k: int, temperature: float, num_classes: int
 ) -> Tensor:
-    """Votes [Q, C] for test [Q, F] of train [G, F] with labels [G]; each row sums to 1.
+    """Return the votes of the nearest training videos, [Q, C]; those of a row sum to 1.
 
     A class without a vote has -1, so that it is never among the first five by a tie.
+
+    Args:
+        train: [G, F] features.
+        labels: [G] class numbers of `train`.
+        test: [Q, F] features.
+        k: Number of votes.
+        temperature: A vote weighs exp(cosine / temperature).
+        num_classes: C.
     """
     train, test = centre_and_normalise(train), centre_and_normalise(test)
     votes = []

@@ -86,7 +86,12 @@ def answers(held_out: HeldOutEmbeddings) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def intervals(held_out: HeldOutEmbeddings, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return each metric with its bootstrap interval; `groups` are those of the index's videos."""
+    """Return each metric with its bootstrap interval.
+
+    Args:
+        held_out: Embeddings of videos of an index.
+        groups: What each video of the index was cut from, "" where unknown.
+    """
     found = {}
     for name, (rows, right) in answers(held_out).items():
         videos = held_out.video_ids[rows].tolist()

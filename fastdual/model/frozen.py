@@ -29,6 +29,10 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 def check_frozen(module: nn.Module, before: Mapping[str, Tensor]) -> None:
     """Make sure that nothing moved since the snapshot.
 
+    Args:
+        module: The network.
+        before: What `snapshot` gave.
+
     Raises:
         FailureError: Names the first weight or statistic that did.
     """

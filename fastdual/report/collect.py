@@ -95,6 +95,14 @@ def collect(
 ) -> Evidence:
     """Embed two splits under both networks, and find out everything that the page shows.
 
+    Args:
+        trained, untrained: The run's network, and the same one with random weights.
+        index: The videos.
+        splits: Names of the training (gallery) and the test split (queries).
+        options: Clips and decoding.
+        overlaps: What the splits share, if that was allowed.
+        progress: Told after each batch.
+
     Raises:
         InputError: No such split, fewer than three videos, or features that are not finite.
         FailureError: Too many videos cannot be decoded.

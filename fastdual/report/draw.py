@@ -15,7 +15,7 @@ from fastdual.weights.load import Network
 
 
 def draw_training_curves(runs: Sequence[Path], folder: Path) -> Path:
-    """Draw losses and accuracies of one run or several as `training.png`.
+    """Draw losses and accuracies of one run or several as `training.png` in a folder.
 
     Raises:
         InputError: A folder without a log.

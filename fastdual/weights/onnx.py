@@ -28,6 +28,10 @@ def export_onnx(encoder: VideoEncoder, path: Path) -> float:
     The clips are those of `VideoEncoder.preprocess`; the file's metadata hold config and origin
     under "fastdual".
 
+    Args:
+        encoder: Put into evaluation mode.
+        path: The file.
+
     Returns:
         The largest difference of a feature under ONNX Runtime, relative to the largest feature.
 
