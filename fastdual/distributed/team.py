@@ -7,6 +7,7 @@ over gloo, carries what is agreed on the host. Processes that do not answer in t
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,6 +224,8 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
     except RuntimeError as error:
         if isinstance(error, FailureError) or not _is_of_a_collective(error):
             raise
+        # A launcher that has lost the other machine too sends SIGTERM, before this is reported.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise team.who_is_lost(error) from error
     finally:
         if dist.is_initialized():
