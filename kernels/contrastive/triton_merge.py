@@ -184,7 +184,7 @@ def merge_partials(fields: Tensor, settings: Settings) -> Merged:
         fields, rows, losses, counts, hits if metrics else None, statistics,
         slopes if learned else None, num_rows, parts,
         IS_SUM=positives == "sum", IS_MEAN=is_mean and num_blocks == 1,
-        NUM_FIELDS=num_fields, BLOCK=MERGE_ROWS, num_warps=8,
+        NUM_FIELDS=num_fields, BLOCK=MERGE_ROWS, num_warps=8, maxnreg=80,
     )  # fmt: skip
     if num_blocks > 1:
         totals_slope = learned and not by_row

@@ -63,18 +63,18 @@ def forward_tile(
         aligned: See is_aligned.
     """
     if not aligned and dtype == torch.float32:
-        return Tile(16, 32, min(_tile_dim(dim), 32), 4, 2, 224)
+        return Tile(16, 32, min(_tile_dim(dim), 32), 4, 2, 255)
     if not aligned and dim > 16:
         return Tile(32, 32, _tile_dim(dim), 8, 2, 255)
     if dtype == torch.float32:
         # All options beside a whole row of 64 would spill: two steps of 32.
         block_d = min(_tile_dim(dim), 32 if heavy and dim <= 64 else 64)
-        return Tile(16, 32, block_d, 4, 2, 224 if heavy and dim <= 32 else None)
+        return Tile(16, 32, block_d, 4, 2, 255 if heavy else None)
     if num_own <= FEW_ROWS or dim > 256:
-        limit = (200 if dim <= 128 else 224) if heavy else None
+        limit = (200 if dim <= 128 else 255) if heavy else None
         return Tile(32, 32 if heavy else 64, _tile_dim(dim), 4, 3 if dim <= 128 else 2, limit)
-    narrow = heavy or (placed and dim > 128)
-    return Tile(128, 32 if narrow else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
+    own = 64 if heavy and not placed and dim > 128 else 128
+    return Tile(own, 32 if heavy or placed else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
 
 
 def backward_tile(
@@ -88,18 +88,20 @@ def backward_tile(
     if dtype == torch.float32:
         if dim > 128 or (heavy and placed):
             return Tile(16, 16, min(block_d, 64), 4, 2, 128 if aligned else 200)
-        return Tile(16, 32, block_d, 4, 2)
+        return Tile(16, 32, block_d, 4, 2, 168 if heavy else 96 if placed else None)
     if not aligned and dim > 16:
-        return Tile(32 if dim <= 128 else 16, 32, block_d, 8, 2, 255)
+        return Tile(32 if dim <= 128 else 16, 32, block_d, 8, 1, 255)
     if dim > 256 or (dim <= 128 and num_own <= FEW_ROWS):
         return Tile(32, 32, block_d, 4, 2, 200 if heavy or placed else None)
     if num_own <= FEW_ROWS:
-        return Tile(32, 32, block_d, 8, 2, 168 if placed and not heavy else None)
+        return Tile(32, 32, block_d, 8, 2, None if heavy else 168)
     if dim > 128:
         return Tile(32 if heavy else 64, 32, block_d, 8, 2)
     if block_d <= 32:
         return Tile(64, 32, block_d, 8, 2, 168) if heavy else Tile(128, 64, block_d, 8, 2, 200)
-    return Tile(64, 32, block_d, 8, 3) if heavy else Tile(128, 64, block_d, 8, 3)
+    if heavy:
+        return Tile(64, 32, block_d, 8, 3, 255 if block_d == 128 else None)
+    return Tile(128, 64, block_d, 8, 3)
 
 
 def _tile_dim(dim: int) -> int:
