@@ -63,18 +63,20 @@ def forward_tile(
         aligned: See is_aligned.
     """
     if not aligned and dtype == torch.float32:
-        return Tile(16, 32, min(_tile_dim(dim), 32), 4, 2, 255)
+        return Tile(16, 16, min(_tile_dim(dim), 32), 4, 2, 255)
     if not aligned and dim > 16:
         return Tile(32, 32, _tile_dim(dim), 8, 2, 255)
     if dtype == torch.float32:
-        # All options beside a whole row of 64 would spill: two steps of 32.
-        block_d = min(_tile_dim(dim), 32 if heavy and dim <= 64 else 64)
+        # All options beside a step of 64 would spill.
+        block_d = min(_tile_dim(dim), 32 if heavy else 64)
         return Tile(16, 32, block_d, 4, 2, 255 if heavy else None)
     if num_own <= FEW_ROWS or dim > 256:
         limit = (200 if dim <= 128 else 255) if heavy else None
         return Tile(32, 32 if heavy else 64, _tile_dim(dim), 4, 3 if dim <= 128 else 2, limit)
     own = 64 if heavy and not placed and dim > 128 else 128
-    return Tile(own, 32 if heavy or placed else 64, _tile_dim(dim), 8, 3 if dim <= 128 else 2)
+    limit = 168 if placed and not heavy and dim <= 32 else None
+    stages = 3 if dim <= 128 else 2
+    return Tile(own, 32 if heavy or placed else 64, _tile_dim(dim), 8, stages, limit)
 
 
 def backward_tile(
@@ -88,9 +90,11 @@ def backward_tile(
     if dtype == torch.float32:
         if dim > 128 or (heavy and placed):
             return Tile(16, 16, min(block_d, 64), 4, 2, 128 if aligned else 200)
-        return Tile(16, 32, block_d, 4, 2, 168 if heavy else 96 if placed else None)
+        if heavy:
+            return Tile(16, 16, block_d, 4, 2, 128)
+        return Tile(16, 32, block_d, 4, 2, 128 if placed else None)
     if not aligned and dim > 16:
-        return Tile(32 if dim <= 128 else 16, 32, block_d, 8, 1, 255)
+        return Tile(16, 32, block_d, 8, 2, 255)
     if dim > 256 or (dim <= 128 and num_own <= FEW_ROWS):
         return Tile(32, 32, block_d, 4, 2, 200 if heavy or placed else None)
     if num_own <= FEW_ROWS:
