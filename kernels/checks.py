@@ -103,9 +103,10 @@ def as_temperature(value: Any, name: str = "temperature") -> float | Tensor:
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Check that `value` is one of a few words."""
-    options = tuple(map(str, choices))
+    options = tuple(choices)
     if value not in options:
-        raise ValueError(f"{name} is {value!r}, must be one of {', '.join(map(repr, options))}")
+        words = ", ".join(repr(str(option)) for option in options)
+        raise ValueError(f"{name} is {value!r}, must be one of {words}")
 
 
 def check_rows(name: str, rows: Tensor) -> None:

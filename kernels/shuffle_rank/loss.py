@@ -58,8 +58,8 @@ def shuffle_rank_loss_with_metrics(
         backend: See fastdual.losses.
 
     Returns:
-        The loss, 0-d, float32 (float64 for float64 inputs), and the share of rows whose match beats
-        all others, 0-d float32.
+        The loss (float64 for float64 inputs), and the share of rows whose match beats all others;
+        0-d float32.
 
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.

@@ -18,9 +18,10 @@ class Problem(NamedTuple):
     @property
     def num_rows(self) -> int:
         """How many rows are ranked: 2S per sample."""
-        return 2 * self.permutation.shape[0] * self.permutation.shape[1]
+        return 2 * self.permutation.numel()
 
     @property
     def num_pairs(self) -> int:
         """How many pairs of a row and another are averaged: 2S - 2 per row."""
-        return self.num_rows * (2 * self.permutation.shape[1] - 2)
+        batch, segments = self.permutation.shape
+        return 2 * batch * segments * (2 * segments - 2)
