@@ -103,9 +103,8 @@ def clip_loss(
     if isinstance(logit_scale, Tensor) and logit_scale.numel() == 1:
         logit_scale = logit_scale.reshape(())
     logit_scale = as_temperature(logit_scale, "logit_scale")
-    # Both directions at once: an image meets texts alone, because images are all of one group. With
-    # several processes, and for the plain formula, each direction runs by itself: products of rows
-    # of one kind would be computed just to be ignored.
+    # Both directions at once: images are one group, so they meet only texts. The eager formula and
+    # several processes take each direction by itself: products within a kind would be wasted.
     if backend != "eager" and processes_to_gather(gather) == 1:
         layout = Layout(id_run=1, num_ids=len(image), group_run=len(image))
         settings = Settings(metrics=False, is_scale=True)

@@ -51,15 +51,8 @@ def command(
     """
     if output is not None:
         with keeping_what_is_done("indexing") as progress:
-            index = build_index(
-                source,
-                output,
-                root=root,
-                num_workers=workers,
-                timeout_seconds=timeout,
-                progress=progress,
-                **building,
-            )
+            building |= {"root": root, "num_workers": workers, "timeout_seconds": timeout}
+            index = build_index(source, output, progress=progress, **building)
     elif show or verify:
         index = load_index(source, root=root)
     else:

@@ -206,10 +206,8 @@ def render_video(
         cover = np.clip(0.5 - distance * unit, 0, 1)[..., None]
         paint = colour * (0.55 + 0.45 * pattern[..., None])
         picture = texture[top : top + height, left : left + width] * (1 - cover) + paint * cover
-        noise = rng.normal(0, 0.01, (height, width, 1))
-        video[frame] = (
-            np.clip(255 * (picture * light[frame] + noise), 0, 255).round().astype(np.uint8)
-        )
+        lit = picture * light[frame] + rng.normal(0, 0.01, (height, width, 1))
+        video[frame] = np.clip(255 * lit, 0, 255).round()
     return video
 
 

@@ -1,10 +1,12 @@
-"""Optimisers that torch does not have."""
+"""The optimiser of a config, and LARS, which torch does not have."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fastdual.config.sections import OptimiserConfig
 
 
 class LARS(torch.optim.Optimizer):
@@ -72,3 +74,29 @@ def _scaled_gradients(layers: list[Tensor], group: dict[str, Any]) -> tuple[Tens
     ratios = torch.where(moving, group["trust"] * weight_norms / sizes, 1.0)
     torch._foreach_mul_(updates, list(ratios.unbind()))
     return tuple(updates)
+
+
+def create_optimiser(
+    module: nn.Module, config: OptimiserConfig, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a config over all weights of a module.
+
+    Weight decay acts on every weight, norms and biases included, as in the paper; LARS spares
+    those.
+
+    Args:
+        module: What is trained.
+        config: Name and constants.
+        fused: One kernel for all weights (CUDA; LARS has none).
+    """
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    kind: type[torch.optim.Optimizer]
+    if config.name == "adamw":
+        kind, options["betas"] = torch.optim.AdamW, (config.momentum, 0.999)
+    else:
+        kind = LARS if config.name == "lars" else torch.optim.SGD
+        options["momentum"] = config.momentum
+    if kind is not LARS:
+        options["fused"] = fused
+    return kind(weights, **options)

@@ -1,16 +1,11 @@
-"""Learning rates as pure functions of the step, and optimisers.
+"""Learning rates as pure functions of the step.
 
 A rate has no state: a run resumed at step n continues with the rate that it would have had.
 """
 
 import math
-from typing import Any
-
-import torch
-from torch import nn
 
 from fastdual.config.sections import OptimiserConfig, ScheduleConfig
-from fastdual.training.optimisers import LARS
 
 # The batch of the paper: 8 GPUs x 8 videos.
 REFERENCE_BATCH_SIZE = 64
@@ -50,29 +45,3 @@ def base_learning_rate(config: OptimiserConfig, *, batch_size: int) -> float:
     ratio = batch_size / REFERENCE_BATCH_SIZE
     factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.batch_scaling]
     return config.learning_rate * factor
-
-
-def create_optimiser(
-    module: nn.Module, config: OptimiserConfig, *, fused: bool
-) -> torch.optim.Optimizer:
-    """Return the optimiser of a config over all weights of a module.
-
-    Weight decay acts on every weight, norms and biases included, as in the paper; LARS spares
-    those.
-
-    Args:
-        module: What is trained.
-        config: Name and constants.
-        fused: One kernel for all weights (CUDA; LARS has none).
-    """
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    kind: type[torch.optim.Optimizer]
-    if config.name == "adamw":
-        kind, options["betas"] = torch.optim.AdamW, (config.momentum, 0.999)
-    else:
-        kind = LARS if config.name == "lars" else torch.optim.SGD
-        options["momentum"] = config.momentum
-    if kind is not LARS:
-        options["fused"] = fused
-    return kind(weights, **options)

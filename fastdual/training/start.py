@@ -31,9 +31,10 @@ from fastdual.training.bf16_check import require_bf16
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution, choose_execution, explained_memory
 from fastdual.training.loop import Training, train
+from fastdual.training.optimisers import create_optimiser
 from fastdual.training.recorder import AgreedStop, RunKeeper
 from fastdual.training.resume import current_versions, restore
-from fastdual.training.schedule import base_learning_rate, create_optimiser, learning_rate
+from fastdual.training.schedule import base_learning_rate, learning_rate
 from fastdual.training.task import Start, Task
 
 
@@ -167,6 +168,13 @@ def create_loader(
     )
 
 
+def _move_to_gpu(model: nn.Module, device: torch.device) -> None:
+    model.to(device)
+    nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
+    # Every batch has the same shape, so the search for the fastest convolution pays.
+    torch.backends.cudnn.benchmark = True
+
+
 def create_training(
     task: Task,
     model: nn.Module,
@@ -187,10 +195,7 @@ def create_training(
     if several and task.trains_backbone:
         synchronise_batch_norm(model)
     if execution.is_cuda:
-        model.to(execution.device)
-        nn.utils.convert_conv3d_weight_memory_format(model, torch.channels_last_3d)
-        # Every batch has the same shape, so the search for the fastest convolution pays.
-        torch.backends.cudnn.benchmark = True
+        _move_to_gpu(model, execution.device)
     objective, compute = task.create_step(model, execution)
     # After MoCo has copied the model: keys need no gradient.
     if config.run.recompute_activations == "on" and task.trains_backbone:

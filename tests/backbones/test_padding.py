@@ -14,7 +14,7 @@ from fastdual.config.sections import OptimiserConfig
 from fastdual.errors import InputError
 from fastdual.model.dual import DualModel
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from fastdual.training.schedule import create_optimiser
+from fastdual.training.optimisers import create_optimiser
 from fastdual.weights.load import load_network
 from tests.runs import arguments, differences, invoke, write_index
 

@@ -1,4 +1,4 @@
-"""LARS against its formula, and what it leaves alone."""
+"""Optimisers against their formulas, and what LARS leaves alone."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastdual.config.sections import OptimiserConfig
-from fastdual.training.schedule import create_optimiser
+from fastdual.training.optimisers import create_optimiser
 
 
 def lars_step(
@@ -60,3 +60,23 @@ def test_lars_goes_on_from_its_state_and_skips_weights_without_a_gradient() -> N
         ends.append(module.weight.detach().clone())
         assert module.bias not in optimiser.state
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimisers_take_one_step_of_their_textbook_rule(name: str) -> None:
+    module = nn.Linear(3, 2, bias=False).double()
+    before = module.weight.detach().clone()
+    config = OptimiserConfig(name=name, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    optimiser = create_optimiser(module, config, fused=False)
+    gradient = torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
+    for _ in range(2):
+        module.weight.grad = gradient.clone()
+        optimiser.step()
+    if name == "sgd":
+        first = before - 0.1 * (gradient + 0.01 * before)
+        velocity = 0.9 * (gradient + 0.01 * before) + gradient + 0.01 * first
+        expected = first - 0.1 * velocity
+    else:  # with equal gradients both moments are the gradient's own, so a step is its sign
+        shrunk = before * (1 - 0.1 * 0.01) - 0.1 * gradient.sign()
+        expected = shrunk * (1 - 0.1 * 0.01) - 0.1 * gradient.sign()
+    torch.testing.assert_close(module.weight.detach(), expected, rtol=1e-7, atol=1e-7)

@@ -1,13 +1,11 @@
-"""Learning rates by step, and the optimisers that they drive."""
+"""Learning rates by step and by batch size."""
 
 import math
 
 import pytest
-import torch
-from torch import nn
 
 from fastdual.config.sections import OptimiserConfig, ScheduleConfig
-from fastdual.training.schedule import base_learning_rate, create_optimiser, learning_rate
+from fastdual.training.schedule import base_learning_rate, learning_rate
 
 PAPER = ScheduleConfig()
 
@@ -41,26 +39,6 @@ def test_cosine_counts_from_the_end_of_the_warm_up() -> None:
     assert rate(20, schedule) == 0.003
     middle = 0.003 * 0.5 * (1 + math.cos(math.pi / 2))
     assert rate(60, schedule) == pytest.approx(middle, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_optimisers_take_one_step_of_their_textbook_rule(name: str) -> None:
-    module = nn.Linear(3, 2, bias=False).double()
-    before = module.weight.detach().clone()
-    config = OptimiserConfig(name=name, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
-    optimiser = create_optimiser(module, config, fused=False)
-    gradient = torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
-    for _ in range(2):
-        module.weight.grad = gradient.clone()
-        optimiser.step()
-    if name == "sgd":
-        first = before - 0.1 * (gradient + 0.01 * before)
-        velocity = 0.9 * (gradient + 0.01 * before) + gradient + 0.01 * first
-        expected = first - 0.1 * velocity
-    else:  # with equal gradients both moments are the gradient's own, so a step is its sign
-        shrunk = before * (1 - 0.1 * 0.01) - 0.1 * gradient.sign()
-        expected = shrunk * (1 - 0.1 * 0.01) - 0.1 * gradient.sign()
-    torch.testing.assert_close(module.weight.detach(), expected, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize(

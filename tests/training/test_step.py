@@ -13,7 +13,7 @@ from fastdual.loaders.plan import draw_plan
 from fastdual.model.dual import create_model
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
-from fastdual.training.schedule import create_optimiser
+from fastdual.training.optimisers import create_optimiser
 from fastdual.training.step import PretrainStep, create_objective
 from tests.runs import QUICK
 
