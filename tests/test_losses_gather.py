@@ -16,35 +16,33 @@ from fastdual.losses import (
     TemporalCoherenceLoss,
 )
 from tests.embeddings import dual_inputs
+from tests.gloo import gloo_group
 
 WORLD = 2
 VARIANTS = [("auto", "all"), ("auto", "ring"), ("eager", "all"), ("eager", "ring")]
 
 
-def gathered_worker(rank: int, store: str, results: str) -> None:
+def gathered_worker(rank: int, folder: Path) -> None:
     """Its half of the batch; losses and gradients averaged as DistributedDataParallel does."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD
-    )
-    outcomes = []
-    for backend, gather in VARIANTS:
-        # A linear encoder's weight takes the place of a model: it is what DDP would average.
-        weight = torch.eye(12).requires_grad_()
-        inputs = [x.chunk(WORLD)[rank] for x in gathered_batch()]
-        losses = gathered_losses(weight, *inputs, backend=backend, gather=gather)
-        (grad,) = torch.autograd.grad(losses.sum(), weight)
-        summed = torch.cat([losses.detach(), grad.flatten()])
-        torch.distributed.all_reduce(summed)
-        outcomes.append(summed / WORLD)
-    uneven = [x[: 4 - rank] for x in gathered_batch()]
-    for backend, gather in VARIANTS:
-        with pytest.raises(ValueError, match=r"key has shapes .* on the processes, must be one sh"):
-            gathered_losses(weight, *uneven, backend=backend, gather=gather)
-    if rank == 0:
-        torch.save(outcomes, results)
-    torch.distributed.barrier()  # gloo aborts a process whose peer has gone while it still talks
-    torch.distributed.destroy_process_group()
+    with gloo_group(rank, WORLD, folder):
+        outcomes = []
+        for backend, gather in VARIANTS:
+            # A linear encoder's weight takes the place of a model: it is what DDP would average.
+            weight = torch.eye(12).requires_grad_()
+            inputs = [x.chunk(WORLD)[rank] for x in gathered_batch()]
+            losses = gathered_losses(weight, *inputs, backend=backend, gather=gather)
+            (grad,) = torch.autograd.grad(losses.sum(), weight)
+            summed = torch.cat([losses.detach(), grad.flatten()])
+            torch.distributed.all_reduce(summed)
+            outcomes.append(summed / WORLD)
+        uneven = [x[: 4 - rank] for x in gathered_batch()]
+        for backend, gather in VARIANTS:
+            with pytest.raises(
+                ValueError, match=r"key has shapes .* on the processes, must be"
+            ):
+                gathered_losses(weight, *uneven, backend=backend, gather=gather)
+        if rank == 0:
+            torch.save(outcomes, folder / "results.pt")
 
 
 def gathered_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -77,13 +75,12 @@ def gathered_losses(
 
 
 def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
-    results = tmp_path / "results.pt"
-    mp.spawn(gathered_worker, args=(str(tmp_path / "store"), str(results)), nprocs=WORLD)
+    mp.spawn(gathered_worker, (tmp_path,), nprocs=WORLD)
     weight = torch.eye(12).requires_grad_()
     losses = gathered_losses(weight, *gathered_batch(), backend="eager", gather=None)
     (grad,) = torch.autograd.grad(losses.sum(), weight)
     expected = torch.cat([losses.detach(), grad.flatten()])
-    for variant, outcome in zip(VARIANTS, torch.load(results), strict=True):
+    for variant, outcome in zip(VARIANTS, torch.load(tmp_path / "results.pt"), strict=True):
         # 1e-6 of the largest entry: float32 sums in another order.
         error = (outcome - expected).abs().max() / expected.abs().max()
         assert error < 1e-6, variant

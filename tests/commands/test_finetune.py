@@ -72,7 +72,7 @@ def test_splits_of_a_family_are_measured_one_by_one_and_averaged_by_the_table(
     both = invoke(arguments(tmp_path / "no", "--split", "u-1", "--test", "u-2/test"))
     assert both.exit_code == 2 and "--split u-1 names both splits" in both.stderr
     again = invoke(["table", "--mean", str(tmp_path / "ft1"), str(tmp_path / "ft1")])
-    assert again.exit_code == 2 and "name one result a split" in again.stderr
+    assert again.exit_code == 2 and "name one result per split" in again.stderr
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(

@@ -14,7 +14,7 @@ def children() -> set[int]:
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 
@@ -23,7 +23,7 @@ def is_worker(pid: int) -> bool:
     """Whether a process runs a worker's program; a new process runs its parent's for a moment."""
     try:
         return b"fastdual.loaders.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or between, opening and reading
         return False
 
 

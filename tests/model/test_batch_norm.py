@@ -12,6 +12,7 @@ from torch import distributed as dist
 
 from fastdual.backbones import create_backbone
 from fastdual.model.batch_norm import SyncedBatchNorm3d, synchronise_batch_norm
+from tests.gloo import gloo_group
 
 # Videos of each process: equal parts, and parts that differ.
 SIZES = {2: ([3, 3], [1, 4]), 4: ([2, 2, 2, 2], [1, 3, 2, 5])}
@@ -120,21 +121,15 @@ CHECKS = {  # compiling takes long, and what it makes of 2 processes it makes of
 }
 
 
-def run_process(rank: int, num_processes: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_processes
-    )
-    try:
+def run_process(rank: int, num_processes: int, folder: Path) -> None:
+    with gloo_group(rank, num_processes, folder):
         for check in CHECKS[num_processes]:
             check(rank, num_processes)
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_processes_together_equal_one_process(num_processes: int, tmp_path: Path) -> None:
-    mp.spawn(run_process, (num_processes, str(tmp_path)), nprocs=num_processes)
+    mp.spawn(run_process, (num_processes, tmp_path), nprocs=num_processes)
 
 
 def test_a_model_is_converted_in_place_with_the_names_of_its_state() -> None:

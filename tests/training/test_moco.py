@@ -20,6 +20,7 @@ from fastdual.training.execution import choose_execution
 from fastdual.training.moco import KeyQueue, MoCoObjective, queue_contrast
 from fastdual.training.step import PretrainStep, create_objective
 from fastdual.weights.load import load_network
+from tests.gloo import gloo_group
 from tests.runs import QUICK, arguments, differences, invoke, read_log, start, write_index
 from tests.training.test_objective import B, S, embeddings, shuffle_rank
 
@@ -124,27 +125,26 @@ def test_the_queue_holds_the_newest_keys_whatever_the_batches(batches: list[int]
     assert oldest == sum(batches) % K
 
 
-def half_of_the_batch(rank: int, meeting: str, expected: dict[str, Tensor]) -> None:
+def half_of_the_batch(rank: int, folder: Path, expected: dict[str, Tensor]) -> None:
     """One of two processes, each with half of a batch of 10; checks itself against the whole."""
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    objective = objective_of()
-    for step in range(2):
-        clip, segments, permutation, ids = ten_videos(step)
-        mine = slice(5 * rank, 5 * rank + 5)
-        rows = clip[mine].requires_grad_()
-        output = objective(rows, segments[mine], permutation[mine], ids[mine])
-        output.loss.backward()
-        loss = output.loss.detach().clone()
-        dist.all_reduce(loss)
-        torch.testing.assert_close(loss / 2, expected[f"loss{step}"], rtol=1e-12, atol=0)
-        assert rows.grad is not None
-        # The average over processes halves it, as the mean over twice the rows does.
-        truth = expected[f"gradient{step}"][mine]
-        torch.testing.assert_close(rows.grad / 2, truth, rtol=1e-9, atol=1e-12)
-    for name, queue in objective.state_dict().items():
-        if "queue" in name:
-            assert torch.equal(queue, expected[name]), name
-    dist.destroy_process_group()
+    with gloo_group(rank, 2, folder):
+        objective = objective_of()
+        for step in range(2):
+            clip, segments, permutation, ids = ten_videos(step)
+            mine = slice(5 * rank, 5 * rank + 5)
+            rows = clip[mine].requires_grad_()
+            output = objective(rows, segments[mine], permutation[mine], ids[mine])
+            output.loss.backward()
+            loss = output.loss.detach().clone()
+            dist.all_reduce(loss)
+            torch.testing.assert_close(loss / 2, expected[f"loss{step}"], rtol=1e-12, atol=0)
+            assert rows.grad is not None
+            # The average over processes halves it, as the mean over twice the rows does.
+            truth = expected[f"gradient{step}"][mine]
+            torch.testing.assert_close(rows.grad / 2, truth, rtol=1e-9, atol=1e-12)
+        for name, queue in objective.state_dict().items():
+            if "queue" in name:
+                assert torch.equal(queue, expected[name]), name
 
 
 def ten_videos(seed: int) -> tuple[Tensor, ...]:
@@ -161,7 +161,7 @@ def test_two_processes_have_the_losses_gradients_and_queues_of_one(tmp_path: Pat
         assert clip.grad is not None
         expected |= {f"loss{step}": output.loss.detach(), f"gradient{step}": clip.grad}
     expected |= objective.state_dict()
-    mp.spawn(half_of_the_batch, (str(tmp_path / "meeting"), expected), nprocs=2)
+    mp.spawn(half_of_the_batch, (tmp_path, expected), nprocs=2)
 
 
 def batch_for(config: PretrainConfig, *, count: int = 4) -> ClipBatch:

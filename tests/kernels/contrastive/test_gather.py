@@ -1,9 +1,7 @@
 """W real gloo processes against one process with the whole batch."""
 
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from torch.nn.functional import normalize
 
 from fastdual.kernels import reference
 from fastdual.kernels.contrastive import contrastive_loss_with_metrics
+from tests.gloo import gloo_group
 from tests.numerics import LargestTensor
 
 ROWS, DIM = 5, 12  # rows of one process
@@ -152,12 +151,8 @@ def train_data_parallel(rank: int, num_processes: int) -> None:
     torch.testing.assert_close(models[0].weight.grad, models[1].weight.grad, rtol=1e-6, atol=1e-6)
 
 
-def run_process(rank: int, num_processes: int, rendezvous: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=num_processes
-    )
-    try:
+def run_process(rank: int, num_processes: int, folder: Path) -> None:
+    with gloo_group(rank, num_processes, folder):
         for gather in ("all", "ring"):
             compare_with_one_process(rank, num_processes, gather)
             refuse_uneven_keys(rank, gather)
@@ -165,19 +160,17 @@ def run_process(rank: int, num_processes: int, rendezvous: str, folder: str) -> 
             gathering_compiles_as_one_graph(rank)
         ring_holds_one_block_at_a_time(num_processes)
         train_data_parallel(rank, num_processes)
-        Path(folder, f"{rank}.json").write_text(json.dumps({"triton": "triton" in sys.modules}))
-    finally:
-        dist.destroy_process_group()
+        (folder / f"{rank}.json").write_text(json.dumps({"triton": "triton" in sys.modules}))
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_processes_together_equal_one_process(num_processes: int, monkeypatch) -> None:
+def test_processes_together_equal_one_process(
+    num_processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Streams: interpreted kernels are compared with the streaming path elsewhere, and are slow.
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with tempfile.TemporaryDirectory() as folder:
-        rendezvous = os.path.join(folder, "rendezvous")
-        mp.spawn(run_process, (num_processes, rendezvous, folder), nprocs=num_processes)
-        assert len(list(Path(folder).glob("*.json"))) == num_processes
+    mp.spawn(run_process, (num_processes, tmp_path), nprocs=num_processes)
+    assert len(list(tmp_path.glob("*.json"))) == num_processes
 
 
 @pytest.mark.parametrize("gather", ["all", "ring", None])

@@ -9,6 +9,7 @@ from torch import distributed as dist
 
 from fastdual.kernels import reference
 from fastdual.kernels.contrastive import contrastive_loss_with_metrics
+from tests.gloo import gloo_group
 from tests.kernels.contrastive.test_gather import CASES, ROWS, evaluate, make_batch
 from tests.kernels.launches import triton_launches
 from tests.numerics import poisoned_empty
@@ -47,18 +48,12 @@ def compare_with_one_process(rank: int, name: str, gather: str) -> None:
         )
 
 
-def run_process(rank: int, folder: str, gather: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_PROCESSES
-    )
-    try:
+def run_process(rank: int, folder: Path, gather: str) -> None:
+    with gloo_group(rank, NUM_PROCESSES, folder):
         # Two-sided without groups, ids with several positives, and all three reductions.
         for name in CASES:
             compare_with_one_process(rank, name, gather)
-        Path(folder, f"{rank}.done").touch()
-    finally:
-        dist.destroy_process_group()
+        (folder / f"{rank}.done").touch()
 
 
 @pytest.mark.parametrize("gather", ["all", "ring"])
@@ -67,5 +62,5 @@ def test_kernels_of_two_processes_equal_one_process(
 ) -> None:
     # Triton decides at import whether it interprets, so the children alone may import it.
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    mp.spawn(run_process, (str(tmp_path), gather), nprocs=NUM_PROCESSES)
+    mp.spawn(run_process, (tmp_path, gather), nprocs=NUM_PROCESSES)
     assert len(list(tmp_path.glob("*.done"))) == NUM_PROCESSES
