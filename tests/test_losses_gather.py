@@ -37,9 +37,7 @@ def gathered_worker(rank: int, folder: Path) -> None:
             outcomes.append(summed / WORLD)
         uneven = [x[: 4 - rank] for x in gathered_batch()]
         for backend, gather in VARIANTS:
-            with pytest.raises(
-                ValueError, match=r"key has shapes .* on the processes, must be"
-            ):
+            with pytest.raises(ValueError, match=r"key has shapes .* on the processes, must be"):
                 gathered_losses(weight, *uneven, backend=backend, gather=gather)
         if rank == 0:
             torch.save(outcomes, folder / "results.pt")
