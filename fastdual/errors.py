@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 class FailureError(RuntimeError):
-    """The work could not go on: a full disk, too many bad videos, no decoder (exit code 1)."""
+    """The work could not continue: a full disk, too many bad videos, no decoder (exit code 1)."""
 
 
 def why_not_written(error: OSError) -> str:

@@ -113,7 +113,7 @@ def unshuffle(shuffled: Tensor, permutation: Tensor) -> Tensor:
         permutation: [B, S] int64.
     """
     inverse = permutation.argsort(dim=1).unsqueeze(-1)
-    # Not take_along_dim, which torch.compile would compile anew for every batch size.
+    # Not take_along_dim, which torch.compile would recompile for every batch size.
     return shuffled.gather(1, inverse.expand(shuffled.shape))
 
 

@@ -234,7 +234,7 @@ def _spans(
 ) -> Iterator[Span]:
     """Yield a rank's parts of the batches, from (epoch, step) on.
 
-    Endless spans go on into the next epoch, so that its first batch is ready in time.
+    Endless spans continue into the next epoch, so that its first batch is ready in time.
     """
     while True:
         for number in range(step, order.batches_per_epoch):

@@ -59,7 +59,7 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     """Train a classifier on DATA, starting from the backbone of SOURCE, and test it.
 
     SOURCE: a run, a checkpoint or a file of fastdual export. Clips are sampled as the paper does;
-    the test averages the softmax of 10 clips a video. --gpus starts several processes; under
+    the test averages the softmax of 10 clips per video. --gpus starts several processes; under
     torchrun or srun it joins the given ones.
 
     \b

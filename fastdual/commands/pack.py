@@ -1,4 +1,4 @@
-"""`fastdual pack`: put the videos of an index into one file, as they are or encoded anew."""
+"""`fastdual pack`: put the videos of an index into one file, unchanged or re-encoded."""
 
 from pathlib import Path
 from typing import Any

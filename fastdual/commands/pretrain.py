@@ -55,8 +55,8 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     """Pretrain a backbone on DATA: a folder of videos, a CSV file that lists them, or an index.
 
     SIGTERM, Ctrl-C and the end of the terminal save before they end the run (exit codes 143, 130
-    and 129); --resume goes on with exactly the steps that would have followed, on as many processes
-    as are there then. Under torchrun or srun it joins their processes.
+    and 129); --resume continues with exactly the steps that would have followed, on any number of
+    processes. Under torchrun or srun it joins their processes.
 
     \b
       fastdual pretrain videos --run runs/first --recipe tiny
@@ -112,7 +112,7 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
         else:
             click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
             again = ("pretrain", data, "--run", folder.path, "--resume")
-            click.echo(f"go on with  {_typed(*again, **needed)}")
+            click.echo(f"continue with  {_typed(*again, **needed)}")
     if stopped is not None:
         end_stopped(stopped)
 

@@ -231,7 +231,7 @@ def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:
     """Write the demo set: FOLDER/CLASS/sceneNN.{mp4,webm} and FOLDER/videos.csv.
 
     Args:
-        folder: Made if it is missing. Files of an earlier demo there are written anew.
+        folder: Made if it is missing. Files of an earlier demo there are overwritten.
         demo: How much to write.
 
     Yields:

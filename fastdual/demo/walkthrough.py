@@ -31,7 +31,7 @@ class Row:
 def run_demo(folder: Path) -> None:
     """Index, pretrain, embed, score and plot FOLDER/videos, and print the table of it.
 
-    A demo that was stopped goes on from its last checkpoint.
+    A demo that was stopped continues from its last checkpoint.
 
     Args:
         folder: Holds `videos`; everything else is written beside them.

@@ -219,7 +219,7 @@ def root_cause(failures: Mapping[int, Any], folder: Path) -> Exception:
             name = signal.Signals(-failure.exitcode).name
             why = " (the kernel does so when memory runs out)" if name == "SIGKILL" else ""
             return FailureError(
-                f"rank {rank} was ended by {name}{why}; go on from the last checkpoint with "
+                f"rank {rank} was ended by {name}{why}; continue from the last checkpoint with "
                 "--resume, or start with --max-restarts"
             )
     if errors:

@@ -175,14 +175,14 @@ class Team:
             missing = self._roll_call("failed", seconds=_ROLL_CALL_SECONDS)
         except (RuntimeError, OSError):
             return LostProcessError(
-                f"{self.world.name([0])}, which keeps what all processes share, is gone; go on "
+                f"{self.world.name([0])}, which keeps what all processes share, is gone; continue "
                 "from the last checkpoint with --resume"
             )
         if not missing:
             return LostProcessError(f"the connection between the processes broke: {reason}")
         return LostProcessError(
             f"{self.world.name(missing)} ended or did not answer within "
-            f"{self._timeout.total_seconds():g} s; go on from the last checkpoint with --resume"
+            f"{self._timeout.total_seconds():g} s; continue from the last checkpoint with --resume"
         )
 
     def _roll_call(self, occasion: str, *, seconds: float) -> list[int]:

@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     try:
         write(path, buffer.getbuffer(), "the checkpoint")
     except FailureError as error:
-        kept = "earlier ones are untouched, and --resume goes on from them"
+        kept = "earlier ones are untouched, and --resume continues from them"
         raise FailureError(f"{error}; {kept}") from error
 
 

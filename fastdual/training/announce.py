@@ -17,7 +17,7 @@ def describe_pretraining(config: PretrainConfig, start: Start) -> list[str]:
     chosen = "" if split is None else f" of the split {split!r} ({len(index)} in the index)"
     num_weights = sum(weight.numel() for weight in training.model.parameters())
     recomputed = config.run.recompute_activations == "on"
-    from_file = f"goes on from {start.restored}" if start.restored else "starts"
+    from_file = f"continues from {start.restored}" if start.restored else "starts"
     return [
         f"data      {videos}{chosen}; {_batches(config, start)}",
         _decoder(start),
@@ -42,7 +42,7 @@ def describe_finetuning(config: FinetuneConfig, start: Start) -> list[str]:
         _clips(config),
         f"model     {config.model.backbone} from {config.model.weights[:24]}; trained: {trained}",
         f"compute   {start.execution.describe()}",
-        f"run       {'goes on' if start.restored else 'starts'} at {_place(config, start)}",
+        f"run       {'continues' if start.restored else 'starts'} at {_place(config, start)}",
     ]
 
 

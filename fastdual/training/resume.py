@@ -1,4 +1,4 @@
-"""Whether a folder's run is resumed: the config that it goes on with, and its newest checkpoint."""
+"""Whether a run is resumed: the config that it continues with, and its newest checkpoint."""
 
 import platform
 import warnings
@@ -103,8 +103,8 @@ def _stored(folder: RunFolder, request: ConfigRequest) -> dict[str, Any] | None:
     """Return the values of the run that the folder holds, by dotted key, if it holds one."""
     if folder.holds_run and not request.resume:
         raise InputError(
-            f"--run {folder.path}: holds a run already; add --resume to go on with it, or choose "
-            "another folder"
+            f"--run {folder.path}: holds a run already; add --resume to continue with it, or "
+            "choose another folder"
         )
     return supported(read_toml(folder.config_file)) if folder.config_file.exists() else None
 
@@ -157,7 +157,7 @@ def restore(
         if state["versions"].get(name) != version:
             warnings.warn(
                 f"{path}: was written under {name} {state['versions'].get(name)}, this is "
-                f"{version}: the run goes on, but not to the last bit as it would have there",
+                f"{version}: the run continues, but not to the last bit as it would have there",
                 stacklevel=2,
             )
     return path
@@ -168,7 +168,7 @@ def _check_origin(state: dict[str, Any], path: Path, own: dict[str, Any]) -> Non
     missing = [name for name in (*Training.STATE, *own) if name not in state]
     if missing:
         raise InputError(
-            f"{path}: holds no {', '.join(missing)}, so this fastdual cannot go on from it; use "
+            f"{path}: holds no {', '.join(missing)}, so this fastdual cannot continue from it; use "
             "the version that wrote it, or start another run folder"
         )
     if state["data"] != own["data"]:

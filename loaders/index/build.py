@@ -55,7 +55,7 @@ def build_index(
     """Examine every video of a data set and write its index.
 
     What has been found out is kept in OUTPUT.partial until the index is written, so that a build
-    that was stopped goes on where it was. Files that an existing OUTPUT knows and that have not
+    that was stopped continues where it was. Files that an existing OUTPUT knows and that have not
     changed since are not examined again.
 
     Args:

@@ -19,7 +19,8 @@ from fastdual.loaders.index.places import Packed
 from fastdual.loaders.index.video import COLUMNS, KEYFRAMES, Video, columns_of
 
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
-_NOT_CONTENTS |= {"packed"}  # a copy of the same bytes: a run may go on with the pack of its index
+# A pack is a copy of the same bytes: a run may continue with the pack of its index.
+_NOT_CONTENTS |= {"packed"}
 # In the paths joined by NUL: an empty one, an absolute one, or one with a part "." or "..".
 _ESCAPES = re.compile(r"(^|\0)(/|\0|\Z)|(^|[\0/])\.\.?([\0/]|\Z)")
 

@@ -69,7 +69,7 @@ def pack(
     """Pack the videos of an index (or of another pack) and return the pack's index.
 
     A video that fails is quarantined; frames keep their numbers, and splits and labels their
-    meaning. A pack that was stopped goes on where it was.
+    meaning. A pack that was stopped continues where it was.
 
     Args:
         index: What to pack.

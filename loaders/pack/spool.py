@@ -4,10 +4,10 @@
     {"source": ..., "settings": ...}      (room for the header and the first tables)
     {"path": "a.mp4", "length": 700 ...}  700 bytes
     {"path": "b.mp4", "length": 450 ...}  450 bytes
-    {"path": "c.m                         half of the next video: cut off when the pack goes on
+    {"path": "c.m                         half of the next video: cut off when the pack continues
 
-A pack that was stopped goes on after the last video that is wholly there. A video that failed is in
-no journal, so that it gets another try.
+A pack that was stopped continues after the last video that is whole. A video that failed is in no
+journal, so that it gets another try.
 """
 
 import fcntl
@@ -179,7 +179,7 @@ class Spool:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._data = os.open(self.spool_file(shard), flags, 0o644)
 
-    # ---- going on with what was stopped
+    # ---- continuing with what was stopped
 
     def _recover(self) -> None:
         """Take over what the journal names, up to what is torn, missing or of another pack."""

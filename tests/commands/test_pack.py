@@ -120,7 +120,7 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 1, errors
-    assert "stopped: what is done is kept, the same command goes on from here" in errors
+    assert "stopped: what is done is kept, the same command continues from here" in errors
     assert "Traceback" not in errors
     done = journal.read_bytes().count(b"\n") - 1
     assert 2 <= done < 120

@@ -222,7 +222,7 @@ def test_what_it_says_to_type_next_can_be_pasted_whatever_the_paths_are(tmp_path
     process.terminate()
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 143, stderr
-    words = shlex.split(stdout.partition("go on with")[2])
+    words = shlex.split(stdout.partition("continue with")[2])
     assert words == ["fastdual", "pretrain", str(index), "--run", str(run), "--resume",
                      "--root", str(root)]  # fmt: skip
     result = invoke(words[1:])

@@ -1,4 +1,4 @@
-"""Runs of several processes that are stopped, killed or left alone, and what goes on from there."""
+"""Runs of several processes that are stopped, killed or left alone, and then resumed."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 143, stderr
     assert "Traceback" not in stderr
-    assert "go on with  fastdual pretrain" in stdout
+    assert "continue with  fastdual pretrain" in stdout
     assert all(is_gone(child) for child in ranks.values())
     stopped = load_checkpoint(find_checkpoint(run))
     assert read_log(run, "end")[-1] | {"time": 0} == {
@@ -156,7 +156,7 @@ def test_a_machine_that_leaves_is_told_and_the_rest_go_on(
     _, stderr = left.communicate(timeout=120)
     assert time.monotonic() - began < 60
     assert left.returncode == 1, stderr
-    assert re.search(r"rank [01] of 2.* go on from the last checkpoint", one_error(stderr))
+    assert re.search(r"rank [01] of 2.* continue from the last checkpoint", one_error(stderr))
     step = load_checkpoint(find_checkpoint(run))["step"]
     assert step % 4 == 0
 

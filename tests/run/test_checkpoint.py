@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_
     result = save_under_a_file_size_limit(tmp_path, limit_bytes=1 << 20)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    kept = "earlier ones are untouched, and --resume goes on from them"
+    kept = "earlier ones are untouched, and --resume continues from them"
     name = tmp_path / "step-00000002.pt"
     message = f"{name}: the checkpoint could not be written: File too large; {kept}"
     assert result.stderr.splitlines()[-1] == message

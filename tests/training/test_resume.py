@@ -93,7 +93,7 @@ def test_sigkill_loses_the_steps_since_the_last_checkpoint_and_a_cut_checkpoint_
     result = invoke(args)
     assert result.exit_code == 0, result.output
     assert f"warning: {newest}: damaged" in result.stderr
-    assert f"goes on from {older}" in result.stderr
+    assert f"continues from {older}" in result.stderr
     assert_same_end(run, undisturbed)
 
 
@@ -132,7 +132,7 @@ def test_resume_refuses_a_checkpoint_that_is_not_of_its_config_or_lacks_a_part(
     torch.save({key: value for key, value in state.items() if key != "order"}, checkpoint)
     result = invoke(again)
     assert result.exit_code == 2
-    assert f"{checkpoint}: holds no order, so this fastdual cannot go on" in result.stderr
+    assert f"{checkpoint}: holds no order, so this fastdual cannot continue" in result.stderr
 
 
 def test_resume_refuses_other_settings_other_data_and_no_whole_checkpoint(

@@ -43,5 +43,5 @@ def keeping_what_is_done(verb: str) -> Iterator[Callable[[int, int, int], None]]
         with video_progress(verb) as progress:
             yield progress
     except KeyboardInterrupt:
-        click.echo("stopped: what is done is kept, the same command goes on from here", err=True)
+        click.echo("stopped: what is done is kept, the same command continues from here", err=True)
         raise

@@ -1,4 +1,4 @@
-"""Building an index: what it finds, stopped and gone on with, built again."""
+"""Building an index: what it finds, stopped and continued, built again."""
 
 import dataclasses
 import re

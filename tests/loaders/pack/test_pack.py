@@ -24,7 +24,7 @@ def test_bytes_as_they_are_come_back_with_the_same_index(index: VideoIndex, tmp_
         source = packed.source(video)
         assert isinstance(source, PackedBytes)
         assert source.read() == index.path(video).read_bytes()
-    # A run may go on with the pack of its index: what is loaded is the same.
+    # A run may continue with the pack of its index: what is loaded is the same.
     assert packed.fingerprint == index.fingerprint
     assert packed.quarantine == index.quarantine
     assert "as they were; in 1 file" in summary(packed)
