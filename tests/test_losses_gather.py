@@ -16,7 +16,7 @@ from fastdual.losses import (
     TemporalCoherenceLoss,
 )
 from tests.embeddings import dual_inputs
-from tests.gloo import gloo_group
+from tests.gloo import gloo_process
 
 WORLD = 2
 VARIANTS = [("auto", "all"), ("auto", "ring"), ("eager", "all"), ("eager", "ring")]
@@ -24,7 +24,7 @@ VARIANTS = [("auto", "all"), ("auto", "ring"), ("eager", "all"), ("eager", "ring
 
 def gathered_worker(rank: int, folder: Path) -> None:
     """Its half of the batch; losses and gradients averaged as DistributedDataParallel does."""
-    with gloo_group(rank, WORLD, folder):
+    with gloo_process(rank, WORLD, folder):
         outcomes = []
         for backend, gather in VARIANTS:
             # A linear encoder's weight takes the place of a model: it is what DDP would average.

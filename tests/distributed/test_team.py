@@ -30,6 +30,7 @@ from fastdual.training.loop import take_step
 from fastdual.training.pretrain import Pretraining
 from fastdual.training.start import create_loader, create_training
 from fastdual.training.step import PretrainStep
+from tests.gloo import end_process
 from tests.runs import QUICK, write_index
 
 # High temperatures and small steps: the paper's temperatures amplify the rounding of a fresh
@@ -68,6 +69,7 @@ def _meet(rank: int, size: int, folder: str, function: Callable[..., None], args
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(port).read_text())
     with joined(read_world(), device=torch.device("cpu"), timeout_seconds=60) as team:
         function(team, *args)
+    end_process()
 
 
 @pytest.fixture

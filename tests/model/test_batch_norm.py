@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from fastdual.backbones import create_backbone
 from fastdual.model.batch_norm import SyncedBatchNorm3d, synchronise_batch_norm
-from tests.gloo import gloo_group
+from tests.gloo import gloo_process
 
 # Videos of each process: equal parts, and parts that differ.
 SIZES = {2: ([3, 3], [1, 4]), 4: ([2, 2, 2, 2], [1, 3, 2, 5])}
@@ -122,7 +122,7 @@ CHECKS = {  # compiling takes long, and what it makes of 2 processes it makes of
 
 
 def run_process(rank: int, num_processes: int, folder: Path) -> None:
-    with gloo_group(rank, num_processes, folder):
+    with gloo_process(rank, num_processes, folder):
         for check in CHECKS[num_processes]:
             check(rank, num_processes)
 

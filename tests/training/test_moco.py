@@ -20,7 +20,7 @@ from fastdual.training.execution import choose_execution
 from fastdual.training.moco import KeyQueue, MoCoObjective, queue_contrast
 from fastdual.training.step import PretrainStep, create_objective
 from fastdual.weights.load import load_network
-from tests.gloo import gloo_group
+from tests.gloo import gloo_process
 from tests.runs import QUICK, arguments, differences, invoke, read_log, start, write_index
 from tests.training.test_objective import B, S, embeddings, shuffle_rank
 
@@ -127,7 +127,7 @@ def test_the_queue_holds_the_newest_keys_whatever_the_batches(batches: list[int]
 
 def half_of_the_batch(rank: int, folder: Path, expected: dict[str, Tensor]) -> None:
     """One of two processes, each with half of a batch of 10; checks itself against the whole."""
-    with gloo_group(rank, 2, folder):
+    with gloo_process(rank, 2, folder):
         objective = objective_of()
         for step in range(2):
             clip, segments, permutation, ids = ten_videos(step)

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from fastdual.kernels import reference
 from fastdual.kernels.contrastive import contrastive_loss_with_metrics
-from tests.gloo import gloo_group
+from tests.gloo import gloo_process
 from tests.numerics import LargestTensor
 
 ROWS, DIM = 5, 12  # rows of one process
@@ -152,7 +152,7 @@ def train_data_parallel(rank: int, num_processes: int) -> None:
 
 
 def run_process(rank: int, num_processes: int, folder: Path) -> None:
-    with gloo_group(rank, num_processes, folder):
+    with gloo_process(rank, num_processes, folder):
         for gather in ("all", "ring"):
             compare_with_one_process(rank, num_processes, gather)
             refuse_uneven_keys(rank, gather)

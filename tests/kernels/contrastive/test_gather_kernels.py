@@ -9,7 +9,7 @@ from torch import distributed as dist
 
 from fastdual.kernels import reference
 from fastdual.kernels.contrastive import contrastive_loss_with_metrics
-from tests.gloo import gloo_group
+from tests.gloo import gloo_process
 from tests.kernels.contrastive.test_gather import CASES, ROWS, evaluate, make_batch
 from tests.kernels.launches import triton_launches
 from tests.numerics import poisoned_empty
@@ -49,7 +49,7 @@ def compare_with_one_process(rank: int, name: str, gather: str) -> None:
 
 
 def run_process(rank: int, folder: Path, gather: str) -> None:
-    with gloo_group(rank, NUM_PROCESSES, folder):
+    with gloo_process(rank, NUM_PROCESSES, folder):
         # Two-sided without groups, ids with several positives, and all three reductions.
         for name in CASES:
             compare_with_one_process(rank, name, gather)
