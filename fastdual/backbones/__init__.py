@@ -1,7 +1,7 @@
 """Video backbones by name: clips [N, 3, T, H, W] -> feature maps [N, F, t, h, w].
 
 Every backbone has an attribute `feature_dim` = F. Besides the names of `backbone_names()`, any
-nn.Module of the user's is taken as "package.module:factory" (see `fastdual.backbones.custom`).
+nn.Module of the user is taken as "package.module:factory" (see `fastdual.backbones.custom`).
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ _SMALLEST_CLIP = {"c3d": (8, 16, 16), "s3d": (6, 17, 17), "s3d-g": (6, 17, 17)}
 
 
 def backbone_names() -> tuple[str, ...]:
-    """Return the built-in names."""
+    """Return the names of the built-in backbones."""
     return tuple(_BUILDERS)
 
 
@@ -39,13 +39,13 @@ def create_backbone(
     """Return a freshly initialised backbone with `.feature_dim`.
 
     Args:
-        name: One of `backbone_names()`, or "package.module:factory" of your own.
-        clip_shape: T, H, W of the clips to come.
+        name: One of `backbone_names()`, or "package.module:factory" of a custom backbone.
+        clip_shape: T, H, W of the clips: frames, pixels, pixels.
         channel_multiple: Middle channels of factored convolutions are padded to a multiple of it.
 
     Raises:
-        InputError: Unknown name, clips too small for it, nothing to pad, or a backbone of your own
-            that fails.
+        InputError: Unknown name, clips too small for it, nothing to pad, or a custom backbone that
+            fails.
     """
     backbone = _build(name, clip_shape)
     if channel_multiple > 1:

@@ -33,7 +33,7 @@ class C3D(nn.Module):
         initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, 512, T/8, H/16, W/16] (rounded down)."""
+        """Map [N, 3, T, H, W] to [N, 512, T/8, H/16, W/16] (rounded down)."""
         x = clips
         for name, _, pool in _LAYERS:
             if pool is not None:

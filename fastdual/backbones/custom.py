@@ -1,4 +1,4 @@
-"""A backbone of the user's own: any nn.Module, named "package.module:factory".
+"""A custom backbone: any nn.Module, named "package.module:factory".
 
 Such a name runs code, and files contain it: checkpoints, exports, the config of a run. It is
 imported only if the user has named it too (`named_backbone`), so that no file can choose which
@@ -34,6 +34,10 @@ def named_backbone(name: str | None) -> Iterator[None]:
 def check_named(name: str, *, origin: str) -> None:
     """Make sure that a backbone that a file asks for is built in, or was named by the user.
 
+    Args:
+        name: Name of the backbone, as the file has it.
+        origin: Name of the file in the error.
+
     Raises:
         InputError: Only the file names this code.
     """
@@ -45,7 +49,7 @@ def check_named(name: str, *, origin: str) -> None:
 
 
 class CustomBackbone(nn.Module):
-    """Gives the user's network the shape of ours: [N, F, t, h, w] out and `feature_dim`."""
+    """A custom network in the shape of ours: [N, F, t, h, w] out and `feature_dim`."""
 
     def __init__(self, network: nn.Module, *, feature_dim: int) -> None:
         super().__init__()
@@ -53,20 +57,20 @@ class CustomBackbone(nn.Module):
         self.feature_dim = feature_dim
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, F, t, h, w]; pooled features, [N, F], get t = h = w = 1."""
+        """Map [N, 3, T, H, W] to [N, F, t, h, w]; pooled features [N, F] get t = h = w = 1."""
         features: Tensor = self.network(clips)
         return features[:, :, None, None, None] if features.ndim == 2 else features
 
 
 def load_custom_backbone(name: str, *, clip_shape: tuple[int, int, int]) -> CustomBackbone:
-    """Import "package.module:factory", call the factory, and find F by a forward of two clips.
+    """Import "package.module:factory", call the factory, and find F by a forward pass of two clips.
 
     Args:
-        name: The module is looked for among the installed ones, then in the current folder.
-        clip_shape: T, H, W of the clips to try it on.
+        name: Its module is looked for among the installed ones, then in the current folder.
+        clip_shape: T, H, W of the two clips.
 
     Raises:
-        InputError: Names what is wrong: the import, the factory or the shape of its output.
+        InputError: The import, the factory or the shape of its output is wrong.
     """
     factory = _find_factory(name)
     try:

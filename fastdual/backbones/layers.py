@@ -20,23 +20,16 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def middle_channels(in_channels: int, out_channels: int, kernel: Size3) -> int:
-    """Return the channels between the spatial and the temporal half of a factored convolution.
-
-    Chosen so that the pair has about as many weights as the full convolution that it replaces.
-    """
-    time, area = kernel[0], kernel[1] * kernel[2]
-    full = time * area * in_channels * out_channels
-    return full // (area * in_channels + time * out_channels)
-
-
 class FactoredConv3d(nn.Module):
     """(2+1)D convolution: spatial, batch norm, ReLU, temporal; "same" padding, no biases."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Size3, stride: Size3) -> None:
         super().__init__()
         time, height, width = kernel
-        middle = middle_channels(in_channels, out_channels, kernel)
+        # About as many weights as the full convolution that the pair replaces.
+        area = height * width
+        full = time * area * in_channels * out_channels
+        middle = full // (area * in_channels + time * out_channels)
         self.spatial_conv = nn.Conv3d(
             in_channels,
             middle,
@@ -61,7 +54,7 @@ class FactoredConv3d(nn.Module):
         return self.spatial_conv, self.bn, self.temporal_conv
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         x = self.relu(self.bn(self.spatial_conv(x)))
         out: Tensor = self.temporal_conv(x)
         return out
@@ -78,6 +71,6 @@ class FullConv3d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         out: Tensor = self.temporal_spatial_conv(x)
         return out

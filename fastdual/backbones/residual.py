@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         shortcut = self.downsamplebn(self.downsampleconv(x)) if self.downsample else x
         x = self.relu(self.bn1(self.conv1(x)))
         out: Tensor = self.relu(shortcut + self.bn2(self.conv2(x)))
@@ -46,21 +46,24 @@ class Stage(nn.Module):
         self.block1 = ResidualBlock(conv, in_channels, out_channels, downsample=downsample)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         out: Tensor = self.block1(x)
         return out
 
 
 class ResidualBackbone(nn.Module):
-    """Stem, then four stages of one block each; the last three halve T, H and W."""
+    """Stem, then four stages of one block each; the last three halve T, H and W.
+
+    The defaults are those of the paper (arXiv:2107.01194).
+    """
 
     def __init__(
         self,
         conv: ConvType,
         *,
-        widths: tuple[int, int, int, int],
-        stem_kernel: Size3,
-        stem_stride: Size3,
+        widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+        stem_kernel: Size3 = (3, 7, 7),
+        stem_stride: Size3 = (1, 2, 2),
     ) -> None:
         super().__init__()
         self.feature_dim = widths[3]
@@ -74,27 +77,20 @@ class ResidualBackbone(nn.Module):
         initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, F, T/8, H/16, W/16] (rounded up)."""
+        """Map [N, 3, T, H, W] to [N, F, T/8, H/16, W/16] (rounded up)."""
         x = self.relu(self.bn1(self.conv1(clips)))
         out: Tensor = self.conv5(self.conv4(self.conv3(self.conv2(x))))
         return out
 
 
-PAPER_WIDTHS = (64, 128, 256, 512)
-
-
 def r2plus1d() -> ResidualBackbone:
-    """Return the "R(2+1)D" of the paper (14.4 M parameters); not R(2+1)D-18."""
-    return ResidualBackbone(
-        FactoredConv3d, widths=PAPER_WIDTHS, stem_kernel=(3, 7, 7), stem_stride=(1, 2, 2)
-    )
+    """Return the "R(2+1)D" of the paper (14.4 M parameters), which is not R(2+1)D-18."""
+    return ResidualBackbone(FactoredConv3d)
 
 
 def r3d() -> ResidualBackbone:
     """Return R3D with one block per stage (14.4 M parameters)."""
-    return ResidualBackbone(
-        FullConv3d, widths=PAPER_WIDTHS, stem_kernel=(3, 7, 7), stem_stride=(1, 2, 2)
-    )
+    return ResidualBackbone(FullConv3d)
 
 
 def tiny() -> ResidualBackbone:

@@ -12,7 +12,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class FactoredSequential(nn.Sequential):
-    """Spatial convolution, batch norm, ReLU, temporal convolution, and what else follows."""
+    """Spatial convolution, batch norm, ReLU, temporal convolution, and in a stem their sequel."""
 
     def halves(self) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]:
         """Return the layers that share the middle channels: spatial, batch norm, temporal."""
@@ -22,21 +22,16 @@ class FactoredSequential(nn.Sequential):
         return spatial, norm, temporal
 
 
-def _factored(in_channels: int, out_channels: int, stride: int, middle: int) -> FactoredSequential:
-    """Return spatial 3x3, batch norm, ReLU, temporal 3; unnamed members as in torchvision."""
-    return FactoredSequential(
-        nn.Conv3d(in_channels, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
-        nn.BatchNorm3d(middle),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(middle, out_channels, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
-    )
-
-
 def _convolution(
     factored: bool, in_channels: int, out_channels: int, stride: int, middle: int
 ) -> nn.Module:
     if factored:
-        return _factored(in_channels, out_channels, stride, middle)
+        return FactoredSequential(
+            nn.Conv3d(in_channels, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
+            nn.BatchNorm3d(middle),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(middle, out_channels, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
+        )
     return nn.Conv3d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
@@ -65,7 +60,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.conv2(self.conv1(x)) + shortcut)
         return out
@@ -77,7 +72,14 @@ class ResNet18(nn.Module):
     def __init__(self, *, factored: bool) -> None:
         super().__init__()
         self.feature_dim = WIDTHS[-1]
-        self.stem = _factored_stem() if factored else _full_stem()
+        self.stem: nn.Sequential
+        if factored:
+            self.stem = FactoredSequential(
+                *_conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)),
+                *_conv_norm_relu(45, WIDTHS[0], (3, 1, 1), (1, 1, 1)),
+            )
+        else:
+            self.stem = nn.Sequential(*_conv_norm_relu(3, WIDTHS[0], (3, 7, 7), (1, 2, 2)))
         channels = WIDTHS[0]
         for number, width in enumerate(WIDTHS, start=1):
             stride = 1 if number == 1 else 2
@@ -90,7 +92,7 @@ class ResNet18(nn.Module):
         initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, 512, T/8, H/16, W/16] (rounded up)."""
+        """Map [N, 3, T, H, W] to [N, 512, T/8, H/16, W/16] (rounded up)."""
         x: Tensor = self.stem(clips)
         for number in range(1, len(WIDTHS) + 1):
             x = getattr(self, f"layer{number}")(x)
@@ -106,17 +108,6 @@ def _conv_norm_relu(
         nn.BatchNorm3d(out_channels),
         nn.ReLU(inplace=True),
     ]
-
-
-def _factored_stem() -> FactoredSequential:
-    return FactoredSequential(
-        *_conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)),
-        *_conv_norm_relu(45, WIDTHS[0], (3, 1, 1), (1, 1, 1)),
-    )
-
-
-def _full_stem() -> nn.Sequential:
-    return nn.Sequential(*_conv_norm_relu(3, WIDTHS[0], (3, 7, 7), (1, 2, 2)))
 
 
 def r2plus1d_18() -> ResNet18:

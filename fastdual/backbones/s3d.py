@@ -39,7 +39,7 @@ class PointwiseConv3d(nn.Module):
         self.bn = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T, H, W]."""
+        """Map [N, C, T, H, W] to [N, C', T, H, W]."""
         return torch.relu_(self.bn(self.conv(x)))
 
 
@@ -71,7 +71,7 @@ class SeparableConv3d(nn.Module):
         self.bn2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T', H', W']."""
+        """Map [N, C, T, H, W] to [N, C', T', H', W']."""
         x = torch.relu_(self.bn1(self.conv1(x)))
         return torch.relu_(self.bn2(self.conv2(x)))
 
@@ -84,7 +84,7 @@ class FeatureGating(nn.Module):
         self.fc = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> the same shape."""
+        """Map [N, C, T, H, W] to the same shape."""
         gate = torch.sigmoid(self.fc(x.mean(dim=(2, 3, 4))))
         return x * gate[:, :, None, None, None]
 
@@ -114,7 +114,7 @@ class InceptionBlock(nn.Module):
             self.gating_b3 = FeatureGating(width3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T, H, W] -> [N, C', T, H, W]."""
+        """Map [N, C, T, H, W] to [N, C', T, H, W]."""
         out = [self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)]
         if self.gating:
             gates = (self.gating_b0, self.gating_b1, self.gating_b2, self.gating_b3)
@@ -146,7 +146,7 @@ class S3D(nn.Module):
         initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[N, 3, T, H, W] -> [N, 1024, T/8, H/32, W/32]."""
+        """Map [N, 3, T, H, W] to [N, 1024, T/8, H/32, W/32]."""
         x = clips
         for block in ("block1", "block2", "block3", "block4", "block5"):
             x = getattr(self, block)(x)

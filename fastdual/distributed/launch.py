@@ -257,12 +257,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether `launch` started this process."""
+    """Return whether `launch` started this process."""
     return _FOLDER in environment and "TORCHELASTIC_RUN_ID" in environment
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether elastic restarted this process after one died."""
+    """Return whether elastic restarted this process after one died."""
     return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 

@@ -17,7 +17,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def ignores_hangup() -> bool:
-    """Whether the process ignores the end of its terminal, as under nohup."""
+    """Return whether the process ignores the end of its terminal, as under nohup."""
     return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 

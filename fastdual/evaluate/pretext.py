@@ -102,7 +102,14 @@ def intervals(held_out: HeldOutEmbeddings, groups: Sequence[str]) -> dict[str, d
 def pretext_entry(
     held_out: HeldOutEmbeddings, config: PretrainConfig, index: VideoIndex, split: str
 ) -> dict[str, Any]:
-    """Return the numbers of a split, and what was left out of it, as a result holds them."""
+    """Return the numbers of a split, and what was left out of it, as a result holds them.
+
+    Args:
+        held_out: Embeddings of the videos of the split.
+        config: Of the training; its temperatures define the losses.
+        index: The videos.
+        split: Name of the split.
+    """
     videos = held_out.video_ids.tolist()
     return {
         "train": config.data.split or "train",

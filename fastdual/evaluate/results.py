@@ -108,7 +108,7 @@ def setting_labels(result: Mapping[str, Any]) -> list[str]:
 
 
 def is_baseline(result: Mapping[str, Any]) -> bool:
-    """Whether the weights were random on purpose."""
+    """Return whether the weights were random on purpose."""
     return str(result["checkpoint"]).startswith("random weights")
 
 

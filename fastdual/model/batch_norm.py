@@ -53,12 +53,12 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """Make every BatchNorm3d of a model a SyncedBatchNorm3d, in place; returns the model.
+    """Make every BatchNorm3d of a model a SyncedBatchNorm3d, in place, and return the model.
 
     Weights, buffers and their names stay as they are.
 
     Raises:
-        ValueError: A batch norm of another kind, which would stay unsynchronised.
+        ValueError: There is a batch norm of another kind, which would stay unsynchronised.
     """
     for name, module in model.named_modules():
         if type(module) is nn.BatchNorm3d:

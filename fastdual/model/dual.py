@@ -28,8 +28,8 @@ class DualModel(nn.Module):
         feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
         self.num_segments = num_segments
         self.backbone = backbone
-        self.clip_head = projection_head(feature_dim, clip_dim)
-        self.segment_head = projection_head(feature_dim, num_segments * segment_dim)
+        self.clip_head = _projection_head(feature_dim, clip_dim)
+        self.segment_head = _projection_head(feature_dim, num_segments * segment_dim)
 
     def features(self, clips: Tensor) -> Tensor:
         """Return pooled features [N, F] of clips [N, 3, T, H, W]."""
@@ -39,7 +39,7 @@ class DualModel(nn.Module):
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Embed clips [N, 3, T, H, W] as clip embeddings [N, D] and segment embeddings [N, S, D'].
 
-        Both are L2-normalised, in float32 whatever autocast computes the rest in.
+        Both are L2-normalised, in float32 under autocast, too.
         """
         features = self.features(clips)
         clip: Tensor = self.clip_head(features)
@@ -48,13 +48,12 @@ class DualModel(nn.Module):
 
 
 def normalise(embeddings: Tensor) -> Tensor:
-    """Scale the last axis to length 1, in float32 (float64 stays what it is)."""
+    """Scale embeddings [..., D] to length 1, in float32 (float64 stays float64)."""
     wide = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
     return F.normalize(wide, dim=-1)
 
 
-def projection_head(feature_dim: int, output_dim: int) -> nn.Sequential:
-    """Return Linear, ReLU, Linear: a map from features to the space of a loss."""
+def _projection_head(feature_dim: int, output_dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, output_dim)
     )

@@ -8,7 +8,7 @@ from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
 class VideoEncoder(nn.Module):
-    """A backbone, pooled: clips -> features; with the preprocessing that it was trained behind.
+    """A backbone, pooled: clips -> features; with the preprocessing of its training.
 
     Args:
         backbone: Maps [N, 3, T, H, W] to [N, F, t, h, w].
@@ -35,19 +35,22 @@ class VideoEncoder(nn.Module):
         return maps.mean(dim=(2, 3, 4))
 
     def features(self, clips: Tensor) -> Tensor:
-        """Return features [N, F] of clips, as a DualModel does."""
+        """Return features [N, F] of clips [N, 3, T, H, W], as a DualModel does."""
         features: Tensor = self(clips)
         return features
 
     def preprocess(self, frames: Tensor) -> Tensor:
-        """Resize, crop the centre, normalise.
+        """Resize frames, crop their centre and normalise them.
 
         Args:
             frames: uint8 RGB [N, T, H, W, 3], `config.clip.frames_per_clip` frames that lie
                 `config.clip.frame_stride` apart in the video.
 
         Returns:
-            Clips [N, 3, T, crop, crop] for `forward`, on the network's device.
+            Clips [N, 3, T, crop, crop] float32 for `forward`, on the network's device.
+
+        Raises:
+            ValueError: Frames of another dtype or shape.
         """
         if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
             raise ValueError(

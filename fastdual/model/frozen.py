@@ -1,4 +1,4 @@
-"""What is only measured stays as it is: no weight and no statistic may move, to the last bit."""
+"""Networks under measurement stay as they are: no weight or statistic moves, to the last bit."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from fastdual.errors import FailureError
 
 @contextmanager
 def kept_frozen(module: nn.Module) -> Iterator[None]:
-    """Compare a network after the body with what it was before.
+    """Make sure that the body of the `with` leaves a network as it was.
 
     Raises:
-        FailureError: As `check_frozen`.
+        FailureError: As for `check_frozen`.
     """
     before = snapshot(module)
     yield
@@ -22,7 +22,7 @@ def kept_frozen(module: nn.Module) -> Iterator[None]:
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of every weight and statistic."""
+    """Return a copy of every weight and statistic, by name."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
@@ -31,20 +31,20 @@ def check_frozen(module: nn.Module, before: Mapping[str, Tensor]) -> None:
 
     Args:
         module: The network.
-        before: What `snapshot` gave.
+        before: Result of `snapshot`.
 
     Raises:
-        FailureError: Names the first weight or statistic that did.
+        FailureError: A weight or statistic moved.
     """
     state = module.state_dict()
-    moved = [name for name in before if not _same(state[name].cpu(), before[name].cpu())]
+    # A network that has diverged holds nan, which equals nothing; another check reports that.
+    moved = [
+        name
+        for name, value in before.items()
+        if not torch.allclose(state[name].cpu(), value.cpu(), rtol=0.0, atol=0.0, equal_nan=True)
+    ]
     if moved:
         raise FailureError(
             f"{len(moved)} frozen weights or statistics moved, first {moved[0]}: the numbers would "
             "not be those of the named weights, so there are none; please report it"
         )
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    # A network that has diverged holds nan, which equals nothing; that is said elsewhere.
-    return torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)

@@ -21,7 +21,7 @@ def recompute_activations(backbone: nn.Module) -> None:
     Works in place; the names of weights and the output stay as they are.
 
     Raises:
-        InputError: Fewer than two stages, so that nothing would be saved.
+        InputError: There are fewer than two stages, so that no memory would be saved.
     """
     children = list(backbone.children())
     # S3D also registers the members of its blocks as children: only those in no other child count.

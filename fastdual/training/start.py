@@ -150,7 +150,16 @@ def create_loader(
     world: World,
     folder: RunFolder,
 ) -> ClipLoader:
-    """Return the loader of a config; clips have the precision that the network computes in."""
+    """Return the loader of a config; clips have the precision that the network computes in.
+
+    Args:
+        index: The videos.
+        split: Name of the split, or None for every video.
+        config: Clips, batch size, decoder, workers and seed.
+        execution: Device and precision.
+        world: The rank that the loader serves, and the number of ranks.
+        folder: Its quarantine list records videos that fail.
+    """
     return ClipLoader(
         index,
         config.clip,

@@ -63,7 +63,15 @@ def merge_partials(fields: Tensor, settings: Settings) -> Merged:
 def compute_gradients(
     problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
 ) -> Gradients:
-    """Return the gradients of query, key and temperature; see streaming_backward."""
+    """Return the gradients of query, key and temperature.
+
+    Args:
+        problem: The inputs of the forward.
+        saved: What the forward kept.
+        upstream: Gradient of the loss: 0-d, or [N] for the reduction "none".
+        needs: Which of query, key and temperature want a gradient.
+        dtype: Of the gradients of query and key.
+    """
     if runs_triton(problem.query):
         from fastdual.kernels.contrastive import triton_backward
 

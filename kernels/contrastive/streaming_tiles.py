@@ -80,7 +80,15 @@ def _in_one_group(problem: Problem, rows: slice, columns: slice) -> bool:
 
 
 def make_tile(problem: Problem, q: Tensor, k: Tensor, rows: slice, columns: slice) -> Tile:
-    """Return the tile of `rows` and `columns`, whose embeddings are q [rows, D] and k."""
+    """Return the tile of `rows` and `columns` of a problem.
+
+    Args:
+        problem: Ids, groups and temperature.
+        q: [rows, D] embeddings of the rows.
+        k: [columns, D] embeddings of the candidates.
+        rows: Place of the rows among the N.
+        columns: Place of the candidates among the M.
+    """
     logits = (q @ k.T).div_(temperature_of(problem))
     row_ids, row_groups = _labels(problem, rows, columns=False)
     ids, groups = _labels(problem, columns, columns=True)

@@ -194,7 +194,15 @@ def finish(
 def show_and_keep(
     result: dict[str, Any], *, text: str, path: Path, output: Path | None, as_json: bool
 ) -> None:
-    """Print a result, then write it to `output`, or where the results of `path` are kept."""
+    """Print a result, then write it.
+
+    Args:
+        result: Plain values, as `make_result` returns them.
+        text: The result for people, as printed without `as_json`.
+        path: The evaluated run or file; its results are kept beside it.
+        output: The file to write; None writes where the results of `path` are kept.
+        as_json: Print JSON instead of text.
+    """
     from fastdual.evaluate.results import result_file, write_result
 
     click.echo(json.dumps(result, indent=1) if as_json else text)

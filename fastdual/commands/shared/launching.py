@@ -45,7 +45,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_launching(options: dict[str, Any]) -> bool:
-    """Whether the command line asks for processes of their own."""
+    """Return whether the command line asks for processes of their own."""
     return any(options[name] is not None for name in LAUNCH_OPTIONS)
 
 

@@ -12,8 +12,14 @@ from fastdual.loaders.index import VideoIndex, check_files, verify_index
 def verify_videos(index: VideoIndex, what: str, *, workers: int | None, timeout: float) -> None:
     """Decode every video of an index or pack again; print what differs.
 
+    Args:
+        index: The videos.
+        what: What was opened, for messages: "index" or "pack".
+        workers: Worker processes; None takes one per CPU.
+        timeout: Seconds for each video.
+
     Raises:
-        FailureError: Something does.
+        FailureError: A video differs.
     """
     check_files(index)
     with video_progress("verifying") as progress:
