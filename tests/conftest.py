@@ -6,6 +6,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.packages import missing
+
 # The same examples on every run, so that a change is judged by what it changed. New ones with
 # HYPOTHESIS_PROFILE=explore.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -35,6 +37,10 @@ def golden() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
+    for item in items:
+        needed = [name for mark in item.iter_markers("needs") for name in mark.args]
+        if names := missing(*needed):
+            item.add_marker(pytest.mark.skip(reason=f"needs {names}"))
     if torch.cuda.is_available() or os.environ.get("FASTDUAL_REQUIRE_GPU") == "1":
         return
     skip = pytest.mark.skip(reason="no CUDA device (make gpu-check runs these on one)")

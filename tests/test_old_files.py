@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import safetensors.torch
@@ -23,7 +22,10 @@ from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.index import VideoIndex, open_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec
+from tests.packages import av
 from tests.runs import invoke, read_log
+
+pytestmark = pytest.mark.needs("av")
 
 Arrays, State, Log = dict[str, NDArray[Any]], dict[str, Any], list[dict[str, Any]]
 

@@ -3,12 +3,7 @@
 from typing import Any
 
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
-
-# Bilinear in swscale widens its filter with the scale (antialiasing), as DALI's linear resize does.
-# Without full chroma interpolation, frames scaled to an even width come out 1.5 of 255 too dark.
-_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def clockwise_rotation(frame: Any) -> int:
@@ -33,9 +28,16 @@ class FrameWriter:
     """
 
     def __init__(self, size: tuple[int, int], rotation: int) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
         self._height, self._width = size if rotation % 180 == 0 else size[::-1]
         self._turns = -rotation // 90
         self._scaler = VideoReformatter()
+        # Bilinear in swscale widens its filter with the scale (antialiasing), as DALI's linear
+        # resize does. Without full chroma interpolation, frames scaled to an even width come out
+        # 1.5 of 255 too dark.
+        self._scaling = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+        self._scaling |= Interpolation.FULL_CHR_H_INT
 
     def write(self, frame: Any, out: NDArray[np.uint8]) -> None:
         """Convert one frame (av.VideoFrame) into `out` [3, h, w] uint8."""
@@ -44,7 +46,7 @@ class FrameWriter:
             width=self._width,
             height=self._height,
             format="gbrp",
-            interpolation=_SCALING,
+            interpolation=self._scaling,
             threads=1,
         )
         planes = picture.planes

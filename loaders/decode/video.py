@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-from av.error import FFmpegError
-
 from fastdual.errors import FailureError
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
 
@@ -26,8 +23,6 @@ _MAX_PIXELS = 1 << 26  # a header may claim any size; 8192 x 8192 is beyond ever
 MIN_SEEK_FRAMES = 4  # a seek empties the decoder's pipeline: decoding on is cheaper up to here
 # Demuxers that open other files than the one they are given.
 _PLAYLISTS = {"hls", "dash", "concat", "concatf", "imf", "image2", "sdp", "webm_dash_manifest"}
-
-av.logging.set_level(None)  # what libav has to say about a file comes as an exception
 
 
 class VideoError(FailureError):
@@ -62,6 +57,9 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
             file or the pack was altered since it was indexed.
     """
+    import av
+
+    av.logging.set_level(None)  # what libav has to say about a file comes as an exception
     if isinstance(source, Path) and source.exists() and not source.is_file():
         raise VideoError("is not a regular file")  # reading a pipe might never end
     options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PIXELS)}
@@ -74,7 +72,7 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
         raise VideoError("the file may not be read (permission denied)") from error
     except FailureError as error:
         raise VideoError(str(error)) from error
-    except (FFmpegError, OSError, ValueError) as error:
+    except _read_errors() as error:
         raise VideoError(_not_a_video(source)) from error
     try:
         stream = _choose_stream(container)
@@ -101,7 +99,10 @@ def _choose_stream(container: Any) -> Any:
     if container.format.name in _PLAYLISTS:
         raise VideoError(f"is a playlist ({container.format.name}), not a video")
     stream = container.streams.best("video")
-    pictures = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
+    from av.stream import Disposition
+
+    cover = Disposition.attached_pic
+    pictures = [s for s in container.streams.video if not s.disposition & cover]
     if stream is None and pictures:
         raise VideoError("its video stream is in a format that cannot be decoded here")
     if not pictures:
@@ -119,7 +120,10 @@ def _choose_stream(container: Any) -> Any:
     return stream
 
 
-_ATTACHED_PICTURE = int(av.stream.Disposition.attached_pic)
+def _read_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    from av.error import FFmpegError
+
+    return (FFmpegError, OSError, ValueError, *more)
 
 
 def _not_a_video(source: Source) -> str:
@@ -138,7 +142,7 @@ def demux(video: OpenVideo) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets, None)
-        except (FFmpegError, OSError, ValueError) as error:
+        except _read_errors() as error:
             raise VideoError(f"cannot be read past packet {number}: {explain(error)}") from error
         if packet is None:
             return
@@ -177,7 +181,7 @@ def decode_packet(packet: Any, name: str) -> list[Any]:
     """
     try:
         frames: list[Any] = packet.decode()
-    except (FFmpegError, OSError, ValueError, MemoryError) as error:
+    except _read_errors(MemoryError) as error:
         raise VideoError(f"{name} cannot be decoded: {explain(error)}") from error
     return frames
 
@@ -203,7 +207,7 @@ def decode_from(video: OpenVideo, pts: int, offset: int) -> Iterator[Any]:
     """
     try:
         video.container.seek(pts, stream=video.stream)
-    except FFmpegError as error:
+    except _read_errors() as error:
         raise SeekError(str(error)) from error
     frames = decode_all(video, _packets_from(video, offset))
     for frame in frames:

@@ -117,9 +117,9 @@ def _refuse_to_overwrite(output: Path) -> None:
 
 @functools.cache
 def _probed_by() -> str:
-    from fastdual.loaders.index.probe import PROBED_BY  # needs PyAV
+    from fastdual.loaders.index.probe import probed_by  # slow to load
 
-    return PROBED_BY
+    return probed_by()
 
 
 def _examine_all(

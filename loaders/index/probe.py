@@ -13,7 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
@@ -31,8 +30,6 @@ from fastdual.loaders.decode.video import (
 )
 from fastdual.loaders.index.video import Video
 
-# Findings of another version of this file or of libav are not taken over.
-PROBED_BY = f"2, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 _TRIED_SEEKS = 16  # spread over the file; a file whose seeks fail anywhere is read from its start
 _CHECKED_FRAMES = 3  # pictures compared after each tried seek
 _MAX_FPS = 10_000
@@ -50,6 +47,13 @@ class _Decoded:
     checksums: dict[int, int] = field(default_factory=dict)  # of frames that seeks are checked at
     packets: dict[int, int] = field(default_factory=dict)  # pts to offset of the keyframe packets
     num_packets: int = 0
+
+
+def probed_by() -> str:
+    """Return who examines: findings of another version of this file or of libav are not kept."""
+    import av
+
+    return f"2, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 
 
 def examine_file(source: Source) -> Video:

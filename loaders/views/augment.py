@@ -210,6 +210,11 @@ def gaussian(sigma: float) -> Floats:
     return normalised
 
 
+def num_chains(spec: ClipSpec) -> int:
+    """Evaluation cuts all its clips in the same way, so one long chain makes them all."""
+    return 1 if spec.mode == "evaluate" else len(spec.view_clip)
+
+
 def frame_order(permutation: Ints, frames_per_clip: int) -> NDArray[np.int32]:
     """Return the order of the frames [B, T] for the segments' order `permutation` [B, S]."""
     length = frames_per_clip // permutation.shape[1]

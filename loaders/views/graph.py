@@ -1,10 +1,7 @@
-"""The DALI graph: from decoded frames to normalised views, every value fed in from the plan.
+"""The DALI graph of `views.pipeline`, built, fed from the plan and run.
 
-There is no random operator here, and the graph is the same on a CPU and on a GPU and for every
-decoder. `clip_pipeline` is the recipe.
-
-`views.augment` defines the colour map and the blur; where PyAV decodes for a CPU, it makes the same
-views without this graph, at less cost.
+DALI is imported where a graph is built, so that nothing else needs it. Where PyAV decodes for a
+CPU, `views.augment` makes the same views without this graph, at less cost.
 """
 
 from __future__ import annotations
@@ -15,115 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from nvidia.dali import fn, math, pipeline_def, types
 from torch import Tensor
 
 from fastdual.loaders.decode.encoded import Encoded, read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.views.augment import MEAN, STD, frame_order, gaussian
+from fastdual.loaders.views.augment import frame_order, gaussian, num_chains
 
 Ints = NDArray[np.int64]
 Source = Literal["frames", "encoded"]
-
-
-@pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
-def clip_pipeline(spec: ClipSpec, *, source: Source, device: str) -> tuple[Any, ...]:
-    """Decode or take the frames of one video, then make each view.
-
-    Inputs per sample (external sources): `frames` [F, h, w, 3] uint8 of the resized size, or those
-    of `_decode`; and the values that `graph_inputs` takes from the plan.
-
-    Returns:
-        One [T, H, W, C] output per view.
-    """
-    if source == "frames":
-        frames = fn.external_source(name="frames", layout="FHWC", no_copy=True)
-        frames = frames.gpu() if device == "gpu" else frames
-    else:
-        frames = _decode(device)
-    views = [_augment(spec, frames, view, device) for view in range(_num_chains(spec))]
-    if spec.mode == "pretrain":
-        views.append(fn.sequence_rearrange(views[2], new_order=_value("shuffled_order")))
-    return tuple(views)
-
-
-def _decode(device: str) -> Any:
-    """Decode the wanted frames, resize them, correct their colours and turn them upright."""
-    frames = fn.decoders.video(
-        _value("encoded"),
-        device="mixed" if device == "gpu" else "cpu",
-        frames=_value("wanted"),
-        pad_mode="none",
-    )
-    frames = fn.resize(frames, size=_value("decoded_size"))
-    if _value("miscoloured"):
-        frames = fn.coord_transform(frames, M=_value("colour_matrix"), dtype=types.UINT8)
-    quarter_turns = _value("quarter_turns")
-    if quarter_turns != 0:
-        frames = fn.rotate(
-            frames, angle=-90.0 * quarter_turns, interp_type=types.INTERP_NN, keep_size=False
-        )
-    return frames
-
-
-def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
-    """Make one view: its frames, crop, colour, blur, flip and normalisation."""
-    clip = fn.sequence_rearrange(frames, new_order=_value(f"order{view}"))
-    clip = fn.crop(
-        clip,
-        crop=(spec.crop_size, spec.crop_size),
-        crop_pos_y=_value(f"crop_y{view}"),
-        crop_pos_x=_value(f"crop_x{view}"),
-    )
-    if spec.mode != "evaluate":
-        jitter = _value(f"jitter{view}")
-        if _value(f"jittered{view}"):
-            clip = fn.color_twist(
-                clip,
-                brightness=jitter[0],
-                contrast=jitter[1],
-                saturation=jitter[2],
-                hue=jitter[3],
-                dtype=types.FLOAT,
-            )
-            clip = math.min(math.max(clip, 0.0), 255.0)
-        else:
-            clip = fn.cast(clip, dtype=types.FLOAT)
-    if spec.mode == "pretrain" and _value(f"blurred{view}"):
-        clip = fn.filter(clip, _value(f"blur_column{view}"), border="reflect_101")
-        clip = fn.filter(clip, _value(f"blur_row{view}"), border="reflect_101")
-    if spec.mode == "finetune" and _value(f"flip{view}"):
-        clip = fn.flip(clip, horizontal=1)
-    return _normalise(spec, clip, device)
-
-
-def _normalise(spec: ClipSpec, clip: Any, device: str) -> Any:
-    """Subtract ImageNet's mean and divide by its deviation, per channel.
-
-    On a CPU crop_mirror_normalize takes five times as long as `normalize` over rows of pixels.
-    """
-    if device == "gpu":
-        return fn.crop_mirror_normalize(
-            clip, mean=MEAN, std=STD, dtype=types.FLOAT, output_layout="FHWC"
-        )
-    size = spec.crop_size
-    rows = fn.normalize(
-        fn.reshape(clip, shape=[-1, size * 3]),
-        axes=[0],
-        mean=np.tile(np.array(MEAN, np.float32), size)[None],
-        stddev=np.tile(np.array(STD, np.float32), size)[None],
-        dtype=types.FLOAT,
-    )
-    return fn.reshape(rows, shape=[-1, size, size, 3], layout="FHWC")
-
-
-def _value(name: str) -> Any:
-    return fn.external_source(name=name, no_copy=True)
-
-
-def _num_chains(spec: ClipSpec) -> int:
-    """Evaluation cuts all its clips in the same way, so one long chain makes them all."""
-    return 1 if spec.mode == "evaluate" else len(spec.view_clip)
 
 
 class ClipGraph:
@@ -146,6 +42,8 @@ class ClipGraph:
         max_batch_size: int,
         num_threads: int,
     ) -> None:
+        from fastdual.loaders.views.pipeline import clip_pipeline
+
         self._spec, self._device = spec, device
         self._pipeline = clip_pipeline(
             spec,
@@ -199,7 +97,7 @@ def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     margin_y = max(spec.resize_height - spec.crop_size, 1)
     margin_x = max(spec.resize_width - spec.crop_size, 1)
-    for view in range(_num_chains(spec)):
+    for view in range(num_chains(spec)):
         clips = order if spec.mode == "evaluate" else order[:, spec.view_clip[view]]
         inputs[f"order{view}"] = clips.reshape(len(plan), -1).astype(np.int32)
         inputs[f"crop_y{view}"] = (plan.crop_y[:, view] / margin_y).astype(np.float32)

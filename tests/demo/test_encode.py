@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from fastdual.demo.encode import encode_video
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9")])

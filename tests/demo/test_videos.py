@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +10,9 @@ from click.testing import CliRunner
 from fastdual.cli import cli
 from fastdual.demo.videos import CLASSES, DemoSet, render_video, write_demo
 from fastdual.errors import InputError
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 SMALL = DemoSet(train_scenes=2, test_scenes=1, frames=12, seed=3)
 

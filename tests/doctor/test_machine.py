@@ -33,6 +33,7 @@ def test_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_gpu_is_fit() -> None:
     diagnosis = diagnose()
     assert not diagnosis.failures

@@ -5,7 +5,6 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -19,6 +18,9 @@ from fastdual.evaluate.hygiene import (
 )
 from fastdual.loaders.index import VideoIndex, build_index
 from tests.evaluate.synthetic import drawn_features
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 
 def encode_again(source: Path, target: Path, *, size: int, crf: int) -> None:

@@ -5,7 +5,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from fastdual.loaders.decode.picture import interleave
 from fastdual.loaders.decode.read import read_planes
 from fastdual.loaders.decode.video import Source
 from fastdual.loaders.index.video import Video
+from tests.packages import av, need
 
 BITS = 8
 FORMATS: dict[str, dict[str, Any]] = {
@@ -80,6 +80,7 @@ def encode(
     times: list[int] | None = None,
 ) -> Path:
     """Write frames 0, 1, ... and return the path; `times` are pts in 1/fps for a variable rate."""
+    need("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})

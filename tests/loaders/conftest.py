@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import av
 import pytest
 
 from fastdual.loaders.index import VideoIndex, build_index, load_index, save_index
 from tests.loaders.clips import FORMATS, encode
 from tests.loaders.loading import write_videos
+from tests.packages import av
 
 
 @pytest.fixture(params=sorted(FORMATS))

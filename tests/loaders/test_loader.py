@@ -203,6 +203,7 @@ def test_the_choice_of_decoder_is_told(index: VideoIndex):
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 @pytest.mark.parametrize("decode", ["pyav", "nvdec"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_gpu_shows_what_the_cpu_shows(index: VideoIndex, decode, dtype):
@@ -218,6 +219,7 @@ def test_the_gpu_shows_what_the_cpu_shows(index: VideoIndex, decode, dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_a_batch_on_the_gpu_is_safe_on_another_stream(index: VideoIndex):
     """The consumer's kernels may run long after the batch is dropped: its memory must wait."""
     base = [batch.clips.sum() for batch in load(index, 6, device="cuda:0")]

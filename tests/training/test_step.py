@@ -80,6 +80,7 @@ def test_a_step_needs_no_value_of_anything_it_computes(settings: dict[str, Any])
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_a_step_on_a_gpu_never_waits_for_it(make_training: Any) -> None:
     training = make_training(run__device="cuda", run__compile="off", model__backbone="r2plus1d")
     batches = iter(training.loader)
@@ -112,6 +113,7 @@ def test_compiled_steps_are_those_of_torch(make_training: Any) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 @pytest.mark.parametrize("mode", ["on", "max-autotune", "cuda-graphs"])
 @pytest.mark.parametrize("framework", ["simclr", "moco"])
 def test_compiled_steps_on_a_gpu_are_those_of_torch(

@@ -16,7 +16,8 @@ from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec, draw_plan
 from fastdual.loaders.pool.memory import SharedMemory, SharedRows, Target
-from fastdual.loaders.views.graph import MEAN, STD, ClipGraph, encoded_inputs, read_pinned
+from fastdual.loaders.views.augment import MEAN, STD
+from fastdual.loaders.views.graph import ClipGraph, encoded_inputs, read_pinned
 from tests.loaders.clips import encode, read_number, remux
 from tests.loaders.processes import children
 
@@ -247,6 +248,7 @@ def test_bytes_are_read_whole_for_the_graph(index: VideoIndex) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_bytes_for_a_gpu_are_pinned(index: VideoIndex) -> None:
     encoded = read_pinned(index.source(0), torch.device("cuda", 0))
     assert encoded.tobytes() == index.path(0).read_bytes()
@@ -254,6 +256,7 @@ def test_bytes_for_a_gpu_are_pinned(index: VideoIndex) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_nvdec_and_pyav_agree(index: VideoIndex):
     videos = [v for v in range(len(index)) if why_not_dali("nvdec", index, v) is None]
     assert {index.codecs[v] for v in videos} >= {"h264", "mpeg4"}
@@ -261,6 +264,7 @@ def test_nvdec_and_pyav_agree(index: VideoIndex):
 
 
 @pytest.mark.gpu
+@pytest.mark.needs("av", "nvidia.dali")
 def test_nvdec_and_pyav_agree_on_the_zoo(shared_data: Path, tmp_path: Path):
     index = build_index(shared_data / "zoo", tmp_path / "zoo.h5")
     videos = [v for v in range(len(index)) if why_not_dali("nvdec", index, v) is None]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -14,6 +13,9 @@ from fastdual.loaders.decode.video import (
 )
 from fastdual.loaders.index.probe import examine_file
 from tests.loaders.clips import encode, numbers, picture, read_frames
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 
 def test_scaling_keeps_the_content(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from fastdual.loaders.index import VideoIndex, build_index
 from tests.loaders.clips import read_frames
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 QUARANTINED = {
     "mp4parse-rust/afconvert-aac-0.5s.mp4": "has no video stream (only audio)",

@@ -4,7 +4,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +15,9 @@ from fastdual.loaders.index.probe import examine_file
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pack.transcode import CODECS, Codec, Transcoding, pack_task, transcode
 from tests.loaders.clips import encode, read_frames, read_number
+from tests.packages import av
+
+pytestmark = pytest.mark.needs("av")
 
 
 def task_of(path: Path, found: Video) -> tuple[Encoded, Video]:
