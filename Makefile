@@ -28,7 +28,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt requirements/loss-contestants.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@# PyPI's fastdual is another project, and ours was called so before: its files would replace ours.
 	$(BIN)/python -m pip uninstall -qq --yes fastdual
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[video,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[gpu,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loss-contestants.txt
 	touch $@
 

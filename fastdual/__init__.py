@@ -1,5 +1,6 @@
 """Self-supervised video pretraining at hardware speed (the method of arXiv:2107.01194)."""
 
+import importlib
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -7,16 +8,37 @@ from typing import TYPE_CHECKING, Any
 from fastdual._version import __version__ as __version__
 
 if TYPE_CHECKING:  # shows type checkers what `__getattr__` gives
+    from fastdual.evaluate.features import FeatureSet as FeatureSet
+    from fastdual.loaders import ClipBatch as ClipBatch
+    from fastdual.loaders import ClipDataset as ClipDataset
+    from fastdual.loaders import ClipLoader as ClipLoader
+    from fastdual.loaders import ClipSpec as ClipSpec
+    from fastdual.loaders import open_index as open_index
     from fastdual.weights.load import load as load
+
+_MODULES = dict.fromkeys(
+    ("ClipBatch", "ClipDataset", "ClipLoader", "ClipSpec", "open_index"), "fastdual.loaders"
+) | {"FeatureSet": "fastdual.evaluate.features", "load": "fastdual.weights.load"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `fastdual.load` when it is used: `import fastdual.losses` needs only torch."""
-    if name != "load":
+    """Import a name of the face when it is used: `import fastdual.losses` needs only torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'fastdual' has no attribute {name!r}")
-    from fastdual.weights.load import load
+    try:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("fastdual"):
+            raise
+        raise ModuleNotFoundError(
+            f"fastdual.{name} needs the module {error.name!r}, which is not installed: "
+            'run pip install ".[video]" in fastdual\'s checkout',
+            name=error.name,
+        ) from error
 
-    return load
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]
 
 
 def _warn_of_namesake() -> None:

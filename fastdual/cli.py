@@ -16,7 +16,7 @@ COMMANDS = {
     "index": "Build, check or show the index of a set of videos.",
     "pack": "Put a set of videos into one file, small and quick to decode.",
     "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
-    "embed": "Write the features of a set of videos to an HDF5 file.",
+    "embed": "Write the features of videos to a file: HDF5, npz, CSV or Parquet.",
     "pretext": "Measure on held-out videos how well a run solves its pretext task.",
     "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
     "probe": "Fit a linear classifier on frozen features; measure it on a test split.",

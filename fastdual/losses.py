@@ -17,6 +17,7 @@ losses without state. Shape letters: N rows, M candidates, B videos of this proc
 S segments, D embedding size.
 """
 
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,7 +41,21 @@ __all__ = [
 ]
 
 
-class _Contrast(nn.Module):
+class _Loss(nn.Module):
+    """Prints the settings, which every loss keeps under the names of its arguments."""
+
+    def extra_repr(self) -> str:
+        """Return the settings as they were given."""
+        values = ((name, getattr(self, name)) for name in signature(type(self)).parameters)
+        return ", ".join(
+            f"{name}={value.item():.4g} (learned)"
+            if isinstance(value, nn.Parameter)
+            else f"{name}={value!r}"
+            for name, value in values
+        )
+
+
+class _Contrast(_Loss):
     """What all contrasts of one temperature keep."""
 
     def __init__(self, temperature: float | nn.Parameter, backend: Backend, gather: Gather) -> None:
@@ -163,7 +178,7 @@ class SupConLoss(_Contrast):
         return functional.supcon_loss(embeddings, labels, normalize=self.normalize, **self._options)
 
 
-class ClipLoss(nn.Module):
+class ClipLoss(_Loss):
     """CLIP's loss (arXiv:2103.00020), image to text and text to image, called as open_clip's."""
 
     def __init__(self, *, backend: Backend = "auto", gather: Gather = None) -> None:
@@ -228,7 +243,7 @@ class TemporalCoherenceLoss(_Contrast):
         ).loss  # fmt: skip
 
 
-class ShuffleRankLoss(nn.Module):
+class ShuffleRankLoss(_Loss):
     """A segment's match in the shuffled clip must outrank all other segments (arXiv:2107.01194).
 
     Args:
@@ -260,7 +275,7 @@ class ShuffleRankLoss(nn.Module):
         )  # fmt: skip
 
 
-class DualVarianceLoss(nn.Module):
+class DualVarianceLoss(_Loss):
     """The loss of the paper (arXiv:2107.01194); arguments of functional.dual_variance_loss."""
 
     def __init__(

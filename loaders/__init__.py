@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "ClipBatch": "loader",
+    "ClipBatch": "clip_batch",
+    "ClipDataset": "dataset",
     "ClipLoader": "loader",
     "ClipSpec": "plan",
     "VideoIndex": "index",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -19,57 +18,30 @@ from fastdual.loaders.batch.assemble import Assembler
 from fastdual.loaders.batch.decoder import Requested, available_cpus, choose_decoder
 from fastdual.loaders.batch.producer import Producer
 from fastdual.loaders.batch.rows import Assembled, Span
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.clip_batch import ClipBatch as ClipBatch
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
-from fastdual.loaders.plan import ClipPlan, ClipSpec
+from fastdual.loaders.plan import ClipSpec
+from fastdual.loaders.request import Videos, clip_spec, open_videos
+from fastdual.loaders.transform import Transform, transformed
 
 _TIMEOUT_SECONDS = 60.0  # a video that is decoded longer has failed; most take well below 1 s
 
 
-@dataclass(frozen=True)
-class ClipBatch:
-    """The views of B videos.
-
-    Attributes:
-        clips: [B, V, C, T, H, W], normalised; pretraining's views are 0, 1, 2 and the shuffled one.
-            The memory is channels-last: `clips.flatten(0, 1)` is channels_last_3d.
-        permutation: [B, S] int64, or None; shuffled segment i is segment permutation[i] of view 2.
-        video_ids: [B] int64 index numbers of the videos shown.
-        labels: [B] int64 class numbers, -1 for none.
-        plan: The decisions behind the clips.
-    """
-
-    clips: Tensor
-    permutation: Tensor | None
-    video_ids: Tensor
-    labels: Tensor
-    plan: ClipPlan
-
-    def __post_init__(self) -> None:
-        sizes = [len(self.clips), len(self.video_ids), len(self.labels), len(self.plan)]
-        if self.permutation is not None:
-            sizes.append(len(self.permutation))
-        if self.clips.ndim != 6 or len(set(sizes)) != 1:
-            raise ValueError(
-                f"clips {tuple(self.clips.shape)} must have 6 axes and as many rows as video_ids, "
-                f"labels, plan and permutation: {sizes[1:]}"
-            )
-
-    def __repr__(self) -> str:
-        shape, device = tuple(self.clips.shape), self.clips.device
-        return f"ClipBatch(clips={shape} {self.clips.dtype} on {device})"
-
-
 class ClipLoader:
-    """Loads augmented clips of an index's videos; iterate over it for one epoch at a time.
+    """Loads augmented clips of videos; iterate over it for one epoch at a time.
+
+        loader = ClipLoader("videos/", frames_per_clip=16, batch_size=8)
+        for batch in loader:
+            view_0, view_1 = batch.clips.unbind(1)  # [8, 3, 16, 112, 112] each
 
     Iteration starts at the state (epoch, step), ends with that epoch and leaves the state at the
     start of the next. Batches are made in a background thread; close the loader, or use it as a
     context manager, to end its workers at once (they end with the process in any case).
 
     Args:
-        index: The videos.
-        spec: What is sampled and how it is augmented.
+        videos: A folder, a CSV file, an index or a pack; one video or a list of them; or a
+            VideoIndex.
+        spec: What is sampled and how it is augmented; None: as the `clip` keywords say.
         batch_size: Videos of the global batch; each rank yields its contiguous part.
         split: Named split of the index; None for all videos.
         seed: Of the order and of every augmentation.
@@ -83,19 +55,26 @@ class ClipLoader:
         drop_last: Leave out an incomplete last batch; otherwise it is yielded short.
         quarantine_path: JSON lines of the videos that fail are appended here.
         timeout_seconds: A video that takes longer to decode has failed.
+        transform: Your own augmentation of a view, float32 RGB in [0, 1], [T, 3, H, W] as
+            torchvision has it, in place of ours; its result is `clips`, not normalised. It runs in
+            the process that iterates, with torch's generator seeded by (seed, epoch, video, view).
+        clip: Fields of ClipSpec, and `num_views`: 2 views of each video, each of another clip,
+            unless said otherwise. `crop_size` alone scales the size before the crop with it.
 
     Attributes:
+        index: The videos, as a VideoIndex.
         decode_choice: The decoder and the reason for it.
         data_wait_seconds: Time that the consumer has waited for batches.
 
     Raises:
-        InputError: An argument does not fit, or there is no such split.
+        InputError: An argument does not fit, or there are no such videos or split.
+        TypeError: There is no such clip keyword.
     """
 
     def __init__(
         self,
-        index: VideoIndex,
-        spec: ClipSpec,
+        videos: Videos,
+        spec: ClipSpec | None = None,
         *,
         batch_size: int,
         split: str | None = None,
@@ -111,19 +90,21 @@ class ClipLoader:
         drop_last: bool = True,
         quarantine_path: Path | None = None,
         timeout_seconds: float = _TIMEOUT_SECONDS,
+        transform: Transform | None = None,
+        **clip: Any,
     ) -> None:
         _check(dtype, prefetch, num_workers)
         check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
-        self._index, self._device = index, _full_device(device)
-        videos = index.split(split)
-        self._order = EpochOrder(
-            videos, global_batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last
-        )
-        self._order_of = {"seed": seed, "batch_size": batch_size, "split": split}
-        self._order_of |= {"shuffle": shuffle, "drop_last": drop_last}
+        self._device = _full_device(device)
+        spec = clip_spec(spec, clip, is_transformed=transform is not None)
+        self.index = index = open_videos(videos)
+        how: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "drop_last": drop_last}
+        self._order = EpochOrder(index.split(split), global_batch_size=batch_size, **how)
+        self._order_of = {"batch_size": batch_size, "split": split, **how}
         self.decode_choice = choose_decoder(decode, self._device.type)
         self._spans_from = partial(_spans, self._order, rank, world_size, shuffle)
         self._endless, self._prefetch = shuffle, prefetch
+        self._transform, self._seed = transform, seed
         self._epoch, self._step = 0, 0
         self.data_wait_seconds = 0.0
         # Of the loader itself the thread may hold nothing, or the loader could not be collected.
@@ -191,7 +172,7 @@ class ClipLoader:
 
     def _identity(self) -> dict[str, Any]:
         """What (epoch, step) belong to; the fingerprint takes a while for millions of videos."""
-        return {**self._order_of, "index": self._index.fingerprint}
+        return {**self._order_of, "index": self.index.fingerprint}
 
     def _next(self) -> ClipBatch:
         if self._producer is None:
@@ -212,10 +193,14 @@ class ClipLoader:
 
     def _to_batch(self, assembled: Assembled) -> ClipBatch:
         plan = assembled.plan
-        labels = self._index.labels[plan.videos].astype(np.int64)
+        labels = self.index.labels[plan.videos].astype(np.int64)
         permutation = None if plan.permutation is None else self._to_device(plan.permutation)
+        clips = assembled.clips.permute(0, 1, 5, 2, 3, 4)
+        if self._transform is not None:
+            key = self._seed, assembled.span.epoch
+            clips = transformed(clips, self._transform, key=key, videos=plan.videos)
         return ClipBatch(
-            clips=assembled.clips.permute(0, 1, 5, 2, 3, 4),
+            clips=clips,
             permutation=permutation,
             video_ids=self._to_device(plan.videos),
             labels=self._to_device(labels),

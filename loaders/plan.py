@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
+from fastdual.loaders.random_words import random_words
 
 # The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that
 # changing one setting changes nothing else.
@@ -34,10 +35,11 @@ class ClipSpec:
     """What is sampled from a video and how it is augmented; the defaults are the paper's.
 
     Mode `pretrain` yields views 0 and 2 of one clip, view 1 of another and the shuffled view;
-    `finetune` one augmented clip; `evaluate` `clips_per_video` clips, centre crop, nothing random.
+    `finetune` one augmented clip; `evaluate` `clips_per_video` clips, centre crop, nothing random;
+    `independent` `clips_per_video` clips, each drawn and augmented by itself, as SimCLR's views.
     """
 
-    mode: Literal["pretrain", "finetune", "evaluate"] = "pretrain"
+    mode: Literal["pretrain", "finetune", "evaluate", "independent"] = "pretrain"
     frames_per_clip: int = 16
     frame_stride: int = 4
     num_segments: int = 2
@@ -62,8 +64,8 @@ class ClipSpec:
 
     def _faults(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield what cannot work, and the settings that are to blame."""
-        if self.mode not in ("pretrain", "finetune", "evaluate"):
-            yield f"mode = {self.mode!r}: choose pretrain, finetune or evaluate", ("mode",)
+        if self.mode not in _FRAMES:
+            yield f"mode = {self.mode!r}: choose {', '.join(_FRAMES)}", ("mode",)
         for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
@@ -75,7 +77,7 @@ class ClipSpec:
             low, high = getattr(self, name)
             if not low <= high or (low < 0 and name != "hue_degrees"):
                 yield f"{name} = ({low}, {high}): give (low, high), neither negative", (name,)
-        if self.frames_per_clip % self.num_segments:
+        if self.mode == "pretrain" and self.frames_per_clip % self.num_segments:
             yield (
                 f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
                 f"{self.num_segments}; choose a number of segments that divides it",
@@ -105,6 +107,14 @@ class ClipSpec:
         if self.mode == "pretrain":
             return (0, 1, 0)
         return (0,) if self.mode == "finetune" else tuple(range(self.clips_per_video))
+
+    @property
+    def is_flipped(self) -> bool:
+        return self.mode in ("finetune", "independent")
+
+    @property
+    def is_blurred(self) -> bool:
+        return self.mode in ("pretrain", "independent")
 
     @property
     def num_views(self) -> int:
@@ -192,9 +202,10 @@ def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames
     if (num_frames < 1).any():
         video = int(videos[np.argmax(num_frames < 1)])
         raise InputError(f"video {video} has no frames; build the index again")
-    words = random_words((seed, epoch), videos, _PERMUTATION + spec.num_segments)
+    own = (1 + _DRAWS_PER_VIEW) * spec.num_views if spec.mode == "independent" else 0
+    words = random_words((seed, epoch), videos, _PERMUTATION + (own or spec.num_segments))
     # Floats in [0, 1), on the 2**-53 grid that numpy's generators use.
-    draws = (words[:, :_PERMUTATION] >> np.uint64(11)) * np.float64(2.0**-53)
+    draws = (words >> np.uint64(11)) * np.float64(2.0**-53)
     frames = _FRAMES[spec.mode](spec, draws, num_frames)
     values = _draw_augmentation(spec, draws)
     permutation = None
@@ -204,31 +215,6 @@ def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames
     return ClipPlan(
         videos=videos, frames=frames, view_clip=spec.view_clip, permutation=permutation, **values
     )
-
-
-def random_words(key: tuple[int, int], rows: Ints, count: int) -> NDArray[np.uint64]:
-    """Draw random words for each row, which depend on the key and on the row's value alone.
-
-    A row's words are those of `np.random.Philox(key=key, counter=[0, row, 0, 0])`: Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3" (2011). One generator that is set to each row in
-    turn takes a quarter of the time of one generator per row.
-
-    Args:
-        key: Two words, each in [0, 2**64).
-        rows: [B] whole numbers, none negative.
-        count: Words per row.
-
-    Returns:
-        [B, count] uint64.
-    """
-    generator = np.random.Philox(key=np.array(key, np.uint64))
-    state: Any = generator.state
-    words = np.empty((len(rows), count), np.uint64)
-    for row, value in enumerate(rows.tolist()):
-        state["state"]["counter"][1] = value
-        generator.state = state
-        words[row] = generator.random_raw(count)
-    return words
 
 
 def _pretrain_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
@@ -267,7 +253,21 @@ def _evaluate_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     return clips
 
 
-_FRAMES = {"pretrain": _pretrain_clips, "finetune": _finetune_clips, "evaluate": _evaluate_clips}
+def _view_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
+    """Take a clip anywhere for each view; past the end of a short video its last frame repeats."""
+    starts = np.maximum(num_frames - (spec.frames_per_clip - 1) * spec.frame_stride, 1)[:, None]
+    start = (draws[:, _PERMUTATION : _PERMUTATION + spec.num_views] * starts).astype(np.int64)
+    frames = start[:, :, None] + np.arange(spec.frames_per_clip) * spec.frame_stride
+    clips: Ints = np.minimum(frames, num_frames[:, None, None] - 1)
+    return clips
+
+
+_FRAMES = {
+    "pretrain": _pretrain_clips,
+    "finetune": _finetune_clips,
+    "evaluate": _evaluate_clips,
+    "independent": _view_clips,
+}
 
 
 def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
@@ -281,20 +281,20 @@ def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
             "blur_sigma": np.zeros((num_rows, num_views)),
             "flip": np.zeros((num_rows, num_views), np.bool_),
         }
-    view_draws = draws[:, _VIEWS : _VIEWS + num_views * _DRAWS_PER_VIEW]
+    first = _PERMUTATION + num_views if spec.mode == "independent" else _VIEWS
+    view_draws = draws[:, first : first + num_views * _DRAWS_PER_VIEW]
     d = view_draws.reshape(num_rows, num_views, _DRAWS_PER_VIEW)
-    pretrain = spec.mode == "pretrain"
     base = np.ones((num_rows, num_views), np.bool_)
-    if pretrain:
+    if spec.mode == "pretrain":
         base[:, 0] = draws[:, _BASE] < spec.base_probability
     low, high = np.transpose([spec.brightness, spec.contrast, spec.saturation, spec.hue_degrees])
     least, most = spec.blur_sigma
     jittered = base & (d[..., 0] < spec.jitter_probability)
-    blurred = base & (d[..., 5] < spec.blur_probability) & pretrain
+    blurred = base & (d[..., 5] < spec.blur_probability) & spec.is_blurred
     return {
         "crop_y": (d[..., 7] * (margin_y + 1)).astype(np.int64),
         "crop_x": (d[..., 8] * (margin_x + 1)).astype(np.int64),
         "jitter": np.where(jittered[..., None], low + d[..., 1:5] * (high - low), _IDENTITY_JITTER),
         "blur_sigma": np.where(blurred, least + d[..., 6] * (most - least), 0.0),
-        "flip": np.asarray((d[..., 9] < spec.flip_probability) & (not pretrain)),
+        "flip": np.asarray((d[..., 9] < spec.flip_probability) & spec.is_flipped),
     }

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from fractions import Fraction
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
-from fastdual import functional
+from fastdual import functional, losses
 from fastdual.losses import (
     ClipLoss,
     ContrastiveLoss,
@@ -152,3 +153,18 @@ def test_importing_the_losses_needs_torch_alone() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0
+
+
+def test_a_printed_loss_shows_its_settings() -> None:
+    learned = torch.nn.Parameter(torch.tensor(0.25))
+    assert repr(losses.NTXentLoss(0.3)) == (
+        "NTXentLoss(temperature=0.3, normalize=True, backend='auto', gather=None)"
+    )
+    assert "temperature=0.25 (learned), positives='mean'" in repr(
+        losses.ContrastiveLoss(learned, positives="mean")
+    )
+    for name in losses.__all__:
+        loss = getattr(losses, name)
+        if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
+            printed = repr(loss())
+            assert all(f"{word}=" in printed for word in signature(loss).parameters), printed

@@ -69,6 +69,7 @@ def diagnose() -> Diagnosis:
     """Try everything; takes some seconds and raises nothing."""
     has_gpu = torch.cuda.is_available()
     checks = [_check_python(), check_video_packages(), _check_cuda()]
+    checks.append(check_dali(required=has_gpu))
     checks += [
         run_check("loss contrastive", check_contrastive),
         run_check("loss shuffle-rank", check_shuffle_rank),
@@ -151,7 +152,7 @@ def _check_python() -> Check:
 def check_video_packages() -> Check:
     """Check that the packages of the extra `video` can be imported."""
     broken = []
-    for module in ("av", "h5py", "nvidia.dali"):
+    for module in ("av", "h5py"):
         try:
             importlib.import_module(module)
         except (ImportError, OSError) as error:
@@ -160,7 +161,19 @@ def check_video_packages() -> Check:
         remedy = 'run pip install ".[video]" in fastdual\'s checkout'
         detail = f"{', '.join(broken)}: only the losses work; {remedy}"
         return Check("video packages", "unavailable", detail, required=True)
-    return Check("video packages", "ok", "av, h5py and DALI can be imported", required=True)
+    return Check("video packages", "ok", "av and h5py can be imported", required=True)
+
+
+def check_dali(*, required: bool) -> Check:
+    """Check that DALI, of the extra `gpu`, can be imported; a CPU does without it."""
+    try:
+        importlib.import_module("nvidia.dali")
+    except (ImportError, OSError) as error:
+        remedy = 'run pip install ".[gpu]" in fastdual\'s checkout, ".[gpu-cu12]" for CUDA 12'
+        needed = "loading to a GPU needs it" if required else "a GPU would need it"
+        detail = f"{str(error).splitlines()[0]}: {needed}; {remedy}"
+        return Check("DALI", "unavailable", detail, required=required)
+    return Check("DALI", "ok", "can be imported", required=required)
 
 
 def _check_cuda() -> Check:

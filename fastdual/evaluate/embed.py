@@ -18,12 +18,9 @@ from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel
-from fastdual.model.encoder import VideoEncoder
+from fastdual.model.encoder import CLIPS_AT_ONCE, VideoEncoder
 from fastdual.model.frozen import kept_frozen
 from fastdual.weights.load import Network
-
-# Clips per forward pass; the activations of more would not fit a small machine.
-CLIPS_AT_ONCE = 32
 
 Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos that could not be decoded)."""

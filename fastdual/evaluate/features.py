@@ -136,12 +136,13 @@ class FeatureSet:
         _FEATURES.write(path, lambda file: _fill(file, self))
 
     @classmethod
-    def load(cls, path: Path) -> "FeatureSet":
+    def load(cls, path: Path | str) -> "FeatureSet":
         """Read a file that `save` wrote, checking all of it.
 
         Raises:
             InputError: Missing, damaged, or not a file of features.
         """
+        path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such features file; `fastdual embed` writes one")
         return _FEATURES.read(path, lambda file, tables: cls(**_decode(file, tables)))

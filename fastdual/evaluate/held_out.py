@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
-from fastdual.evaluate.embed import CLIPS_AT_ONCE, EmbedOptions
+from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.model.dual import DualModel
-from fastdual.model.encoder import VideoEncoder
+from fastdual.model.encoder import CLIPS_AT_ONCE, VideoEncoder
 from fastdual.model.frozen import check_frozen, snapshot
 from fastdual.weights.load import Network
 

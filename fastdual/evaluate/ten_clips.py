@@ -16,12 +16,12 @@ from fastdual.config import FinetuneConfig
 from fastdual.config.recipe import Resolved
 from fastdual.distributed.world import World
 from fastdual.evaluate.classify import Classification
-from fastdual.evaluate.embed import CLIPS_AT_ONCE, Progress, left_out
+from fastdual.evaluate.embed import Progress, left_out
 from fastdual.evaluate.features import LeftOut
 from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
 from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
-from fastdual.model.encoder import VideoEncoder
+from fastdual.model.encoder import CLIPS_AT_ONCE, VideoEncoder
 from fastdual.model.frozen import kept_frozen
 from fastdual.run.folder import RunFolder
 from fastdual.training.finetune import Finetuning

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
@@ -54,6 +55,12 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
         raise InputError(f"decode nvdec needs a CUDA device, not {device!r}; use auto or pyav")
     if requested == "dali-cpu" and on_gpu:
         raise InputError("decode dali-cpu runs on a CPU; on a CUDA device use auto, nvdec or pyav")
+    if (on_gpu or requested == "dali-cpu") and not _has_dali():
+        what = f"device {device!r}" if on_gpu else "decode dali-cpu"
+        raise InputError(
+            f'{what} needs DALI, which is not installed: run pip install ".[gpu]" in fastdual\'s '
+            'checkout, or ".[gpu-cu12]" for CUDA 12; a CPU without it decodes with pyav'
+        )
     if requested != "auto":
         return DecodeChoice(requested, "as asked")
     if on_gpu:
@@ -61,6 +68,13 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
     return DecodeChoice(
         "pyav", "DALI on a CPU knows neither H.264 nor HEVC nor MPEG-4, PyAV decodes them all"
     )
+
+
+def _has_dali() -> bool:
+    try:
+        return find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # nor is anything else of NVIDIA's
+        return False
 
 
 def why_not_dali(decoder: Decoder, index: VideoIndex, video: int) -> str | None:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.files import append_line, make_folder_of, read_lines
 from fastdual.loaders.index.file import is_index, load_index, save_index
 from fastdual.loaders.index.paths import refuse_folder
-from fastdual.loaders.index.sources import Kind, Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.index.sources import Entry, Kind, Listing, list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
@@ -106,6 +106,32 @@ def build_from_listing(
     save_index(index, output)
     journal.unlink(missing_ok=True)
     return index
+
+
+def index_files(
+    files: Sequence[Path],
+    *,
+    num_workers: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> VideoIndex:
+    """Examine some videos and return their index, which is not written anywhere.
+
+    Args:
+        files: At least one, in any order.
+        num_workers, timeout_seconds: See `build_index`.
+
+    Raises:
+        InputError: One cannot be used; names it and the reason.
+    """
+    paths = sorted({Path(file).absolute() for file in files})
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    listing = Listing(root, [Entry(str(path.relative_to(root))) for path in paths], ())
+    findings: dict[str, _Finding] = {}
+    for path, finding, _ in _examine_all(listing, {}, num_workers, timeout_seconds):
+        if isinstance(finding, _Unusable):
+            raise InputError(f"{root / path}: {finding.reason}")
+        findings[path] = finding
+    return _assemble(listing, findings)
 
 
 def _refuse_to_overwrite(output: Path) -> None:

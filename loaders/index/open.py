@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from fastdual.errors import InputError
-from fastdual.loaders.index.build import EXAMINE_TASK, TIMEOUT_SECONDS, Progress, build_from_listing
+from fastdual.loaders.index.build import (
+    EXAMINE_TASK,
+    TIMEOUT_SECONDS,
+    Progress,
+    build_from_listing,
+    index_files,
+)
 from fastdual.loaders.index.file import check_files, load_index
+from fastdual.loaders.index.paths import VIDEO_SUFFIXES
 from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
@@ -31,13 +38,13 @@ def open_index(
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> VideoIndex:
-    """Return the index of DATA: an index file or a pack, or a folder or CSV file indexed now.
+    """Return the index of DATA: an index file or a pack, or a folder, CSV file or video, read now.
 
     The index of a folder is kept in the user's cache; the next time only files that are new or
     changed are examined. Several processes may ask at once: one builds, the others wait for it.
 
     Args:
-        data: Index file, pack, folder of videos, or CSV file.
+        data: Index file, pack, folder of videos, CSV file, or one video.
         root: Folder of the videos, if they were moved away from where the index says; for a pack,
             the folder of its shards.
         num_workers, timeout_seconds, progress: See `build_index`.
@@ -48,6 +55,8 @@ def open_index(
     data = Path(data)
     if not data.exists():
         raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
+    if data.is_file() and data.suffix.lower() in VIDEO_SUFFIXES:
+        return index_files([data], num_workers=num_workers, timeout_seconds=timeout_seconds)
     if data.is_file() and data.suffix.lower() != ".csv":
         index = load_index(data, root=root)
         check_files(index)

@@ -102,12 +102,12 @@ def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:
         inputs[f"order{view}"] = clips.reshape(len(plan), -1).astype(np.int32)
         inputs[f"crop_y{view}"] = (plan.crop_y[:, view] / margin_y).astype(np.float32)
         inputs[f"crop_x{view}"] = (plan.crop_x[:, view] / margin_x).astype(np.float32)
-        if spec.mode == "finetune":
-            inputs[f"flip{view}"] = plan.flip[:, view]
+        if spec.is_flipped:
+            inputs[f"flip{view}"] = np.ascontiguousarray(plan.flip[:, view])
         if spec.mode != "evaluate":
             inputs[f"jitter{view}"] = plan.jitter[:, view].astype(np.float32)
             inputs[f"jittered{view}"] = (plan.jitter[:, view] != (1, 1, 1, 0)).any(axis=1)
-        if spec.mode == "pretrain":
+        if spec.is_blurred:
             weights = [gaussian(sigma) for sigma in plan.blur_sigma[:, view]]
             inputs[f"blurred{view}"] = plan.blur_sigma[:, view] > 0
             inputs[f"blur_column{view}"] = [w[:, None] for w in weights]

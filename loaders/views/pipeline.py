@@ -80,10 +80,10 @@ def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
             clip = math.min(math.max(clip, 0.0), 255.0)
         else:
             clip = fn.cast(clip, dtype=types.FLOAT)
-    if spec.mode == "pretrain" and _value(f"blurred{view}"):
+    if spec.is_blurred and _value(f"blurred{view}"):
         clip = fn.filter(clip, _value(f"blur_column{view}"), border="reflect_101")
         clip = fn.filter(clip, _value(f"blur_row{view}"), border="reflect_101")
-    if spec.mode == "finetune" and _value(f"flip{view}"):
+    if spec.is_flipped and _value(f"flip{view}"):
         clip = fn.flip(clip, horizontal=1)
     return _normalise(spec, clip, device)
 

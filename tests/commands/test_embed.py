@@ -97,3 +97,18 @@ def test_swapped_arguments_are_explained(tmp_path: Path) -> None:
     done = run(small_index_file(), small_checkpoint(), "-o", tmp_path / "f.h5")
     assert done.exit_code == 2
     assert "index.h5: an index or pack of videos; name the run first" in done.stderr
+
+
+def test_the_ending_chooses_the_format_and_a_video_is_data(tmp_path: Path) -> None:
+    video = small_index_file().parent / "videos" / "disc-orbits"
+    video = sorted(video.iterdir())[0]
+    done = run(small_checkpoint(), video, "-o", tmp_path / "f.csv", *QUICK)
+    assert done.exit_code == 0, done.output
+    head, row = (tmp_path / "f.csv").read_text().splitlines()
+    assert head.startswith("path,label,group,split,f0,f1,") and row.startswith(f"{video.name},,,,")
+
+
+def test_an_unknown_ending_is_refused_before_the_work(tmp_path: Path) -> None:
+    done = run(tmp_path / "no-run", tmp_path / "no-data", "-o", tmp_path / "f.txt")
+    assert done.exit_code == 2
+    assert "features are written as .h5, .hdf5, .npz, .csv, .parquet" in done.stderr

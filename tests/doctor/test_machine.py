@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from fastdual.doctor.check import Check
-from fastdual.doctor.machine import Diagnosis, check_video_packages, diagnose
+from fastdual.doctor.machine import Diagnosis, check_dali, check_video_packages, diagnose
 
 
 def test_text_names_every_check_on_a_line_of_its_own() -> None:
@@ -30,6 +30,16 @@ def test_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatc
     assert check.failed
     assert check.detail.startswith("av (")
     assert 'pip install ".[video]" in fastdual\'s checkout' in check.detail
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_missing_dali_is_a_fault_with_a_gpu_alone(
+    required: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    check = check_dali(required=required)
+    assert check.status == "unavailable" and check.failed is required
+    assert 'pip install ".[gpu]" in fastdual\'s checkout' in check.detail
 
 
 @pytest.mark.gpu

@@ -56,6 +56,25 @@ def test_finetuning_flips_and_jitters_but_does_not_blur():
     assert not plan.blur_sigma.any()
 
 
+def test_each_of_the_views_is_a_clip_and_an_augmentation_of_its_own():
+    spec = ClipSpec(mode="independent", clips_per_video=3, frames_per_clip=5, frame_stride=2)
+    plan = draw(spec, np.full(MANY, 30))
+    assert plan.view_clip == (0, 1, 2) and plan.frames.shape == (MANY, 3, 5)
+    assert (np.diff(plan.frames, axis=2) == 2).all() and plan.permutation is None
+    starts = plan.frames[:, :, 0]
+    assert set(np.unique(starts)) == set(range(22))  # frame 21 + 4 * 2 is the last one
+    values = np.concatenate([starts, plan.crop_y, plan.crop_x, plan.flip, plan.blur_sigma], axis=1)
+    correlation = np.corrcoef(values.T) - np.eye(values.shape[1])
+    assert np.abs(correlation).max() < 0.035
+    assert np.abs((plan.jitter != (1, 1, 1, 0)).any(axis=2).mean(axis=0) - 0.64).max() < 0.015
+    assert np.abs((plan.blur_sigma > 0).mean(axis=0) - 0.5).max() < 0.015
+
+
+def test_views_of_a_short_video_repeat_its_last_frame():
+    spec = ClipSpec(mode="independent", clips_per_video=2, frames_per_clip=4, frame_stride=2)
+    assert draw(spec, 3).frames.tolist() == [[[0, 2, 2, 2]] * 2]
+
+
 @pytest.mark.parametrize("segments", [1, 2, 4])
 def test_permutations_are_uniform_with_the_identity(segments):
     spec = ClipSpec(num_segments=segments)

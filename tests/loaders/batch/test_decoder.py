@@ -1,6 +1,8 @@
 """The decoder is chosen for the device, and what it cannot decode is known with a reason."""
 
+import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,3 +77,14 @@ def test_colour_matrices():
 def test_nvdec_gets_threads_for_all_engines() -> None:
     assert graph_threads("nvdec", 2) == 16 and graph_threads("nvdec", 64) == 32
     assert graph_threads("pyav", 2) == graph_threads("dali-cpu", 3) == 1
+
+
+@pytest.mark.parametrize(("requested", "device"), [("dali-cpu", "cpu"), ("auto", "cuda")])
+def test_what_needs_dali_says_so_without_it(
+    requested: Any, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+    monkeypatch.delitem(sys.modules, "nvidia.dali", raising=False)
+    with pytest.raises(InputError, match=r'needs DALI.*pip install "\.\[gpu\]"'):
+        choose_decoder(requested, device)
+    assert choose_decoder("auto", "cpu").decoder == "pyav"

@@ -64,6 +64,9 @@ SPECS = {
     ),
     "nothing to crop": ClipSpec(resize_height=32, resize_width=32, crop_size=32),
     "finetune": ClipSpec(mode="finetune", resize_height=40, resize_width=57, crop_size=32),
+    "independent": ClipSpec(
+        mode="independent", resize_height=40, resize_width=57, crop_size=32, clips_per_video=3
+    ),
     "evaluate": ClipSpec(
         mode="evaluate", resize_height=40, resize_width=57, crop_size=32, clips_per_video=3
     ),
