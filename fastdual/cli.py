@@ -58,6 +58,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, and refuse empty arguments: an unset variable is not the folder here."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            _refuse_empty(command, rest, click.Context(command, parent=ctx, info_name=name))
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -74,6 +83,21 @@ class LazyGroup(click.Group):
             if isinstance(error, InputError):
                 raise UserMistake(line) from error
             raise click.ClickException(line) from error
+
+
+def _refuse_empty(command: click.Command, args: list[str], ctx: click.Context) -> None:
+    try:
+        values, _, _ = command.make_parser(ctx).parse_args(list(args))
+    except click.UsageError:
+        return  # the command says it itself, in its own words
+    for parameter in command.get_params(ctx):
+        given = values.get(parameter.name or "")
+        for value in given if isinstance(given, list | tuple) else (given,):
+            if isinstance(value, str) and not value.strip():
+                name = parameter.get_error_hint(ctx)
+                raise UserMistake(
+                    f"{name} is empty: is it a variable of the shell that is not set?"
+                )
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,6 +7,7 @@ import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.commands.shared.evaluation import RecordedCommand, typed_command
+from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.launching import (
     announcer,
     config_request,
@@ -21,6 +22,7 @@ from fastdual.commands.shared.options import (
     split_pair,
 )
 from fastdual.commands.shared.progress import video_progress
+from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -45,6 +47,7 @@ _KEYS = {
 @click.option("--train", help="Split that is trained on.  [default: train]")
 @click.option("--test", help="Split that is measured on at the end.  [default: test]")
 @click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
+@hold_out_options
 @overlap_options
 @click.option("--random-weights", is_flag=True, help="Start from untrained weights: a baseline.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [default: a GPU if there is one]")
@@ -95,7 +98,10 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     from fastdual.loaders.index import open_index
 
     world = read_world()
-    index = open_index(data, root=options["root"])
+    index, say = open_index(data, root=options["root"]), announcer(world)
+    index, held = _with_splits(index, config.config, options)
+    if held is not None:
+        say(held.describe(folder.path / "results"))
     with video_progress("testing") as progress:
         result = finetune_and_test(
             index,
@@ -103,7 +109,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
             folder,
             config,
             world=world,
-            announce=announcer(world),
+            announce=say,
             allow_overlap=options["allow_overlap"],
             overlaps_file=options["overlaps_file"],
             progress=progress,
@@ -115,10 +121,25 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
             click.echo(f"stopped by a signal, at step {steps}")
         end_stopped(stopped)
     elif result.classification is not None:
-        _write_result(index, config.config, result, folder.path)
+        if held is not None:
+            held.save(folder.path / "results")
+        _write_result(index, config.config, result, folder.path, held)
 
 
-def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
+def _with_splits(index: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the index with both splits, and what was held out if the data have none."""
+    from fastdual.evaluate.hold_out import choose_splits
+
+    if (config.data.split, config.test.split) != ("auto", "test"):
+        return index, None
+    how = HoldOutRequest(options["test_share"], options["split_seed"]).how()
+    index, (_, test), held = choose_splits(index, None, None, how)
+    if test != "test":
+        raise InputError(f"the data have no split 'test': say --test {test}, or name another")
+    return index, held
+
+
+def _write_result(index: Any, config: Any, result: Any, run: Path, held: Any) -> None:
     from fastdual.evaluate.features import plain_left_out
     from fastdual.evaluate.results import make_result, result_file, write_result
     from fastdual.report.table import summary
@@ -140,6 +161,7 @@ def _write_result(index: Any, config: Any, result: Any, run: Path) -> None:
                 **result.classification.report(),
                 "left_out": {"test": plain_left_out(result.left_out)},
                 "overlaps": result.overlaps,
+                **({} if held is None else {"held_out": held.to_dict()}),
             }
         ],
     )

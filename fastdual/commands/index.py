@@ -10,10 +10,15 @@ from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
 from fastdual.loaders.index import build_index, load_index, summary
 from fastdual.loaders.index.build import TIMEOUT_SECONDS
+from fastdual.loaders.index.lists import parse_columns
 from fastdual.loaders.index.sources import KINDS
 
 _PATH = click.Path(path_type=Path)
 _TIMEOUT_HELP = f"Give up on a video after so many seconds [default: {TIMEOUT_SECONDS:g}]."
+
+
+def _parse_columns(ctx: click.Context, _: click.Parameter, value: str | None) -> Any:
+    return None if value is None else parse_columns(value)
 
 
 @click.command("index")
@@ -24,6 +29,12 @@ _TIMEOUT_HELP = f"Give up on a video after so many seconds [default: {TIMEOUT_SE
 @click.option("--kind", type=click.Choice(KINDS), default="auto", help="Layout of SOURCE.")
 @click.option("--root", type=_PATH, help="Folder that the paths of a list or index are under.")
 @click.option("--annotations", type=_PATH, help="Official split files, or a CSV file.")
+@click.option(
+    "--columns",
+    callback=_parse_columns,
+    metavar="path=file,label=class",
+    help="Headings of a list that has others than path, label, group, split; or column numbers.",
+)
 @click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP)
@@ -37,7 +48,10 @@ def command(
     timeout: float,
     **building: Any,
 ) -> None:
-    """Build the index of SOURCE: a folder of videos, or a CSV file that lists them.
+    """Build the index of SOURCE: a folder of videos, a list of them, or one video.
+
+    A list is text with the columns path,label,group,split (commas, semicolons or tabs), or with a
+    path and a label on each line and no heading. A folder called train, val or test is a split.
 
     Every video is decoded once, so that counts are exact; one that cannot be used is quarantined
     with the reason. A build that was stopped continues where it was.
@@ -45,6 +59,7 @@ def command(
     \b
       fastdual index videos -o x.h5                 a folder for each class
       fastdual index list.csv -o x.h5               columns path, label, group, split
+      fastdual index list.csv -o x.h5 --columns path=file,label=class
       fastdual index UCF-101 --annotations ucfTrainTestlist -o ucf.h5
       fastdual index x.h5 --show                    what is in it
       fastdual index x.h5 --verify                  is it still true

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
+from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import clips_option, embedding_options
 from fastdual.commands.shared.progress import video_progress
 
@@ -21,11 +22,18 @@ _PATH = click.Path(path_type=Path)
     help="Folder [default: plots, in the first run or beside the first file].",
 )
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
-@click.option("--split", default="test", show_default=True, help="Split of the segment picture.")
+@click.option("--split", help="Split of the segment picture [default: test].")
+@hold_out_options
 @clips_option(4)
 @embedding_options
 def command(
-    paths: tuple[Path, ...], output: Path | None, data: Path | None, split: str, **embedding: Any
+    paths: tuple[Path, ...],
+    output: Path | None,
+    data: Path | None,
+    split: str | None,
+    test_share: float,
+    split_seed: int,
+    **embedding: Any,
 ) -> None:
     """Draw PATHS: run folders, and files of features.
 
@@ -51,9 +59,10 @@ def command(
     if data is None:
         return
     chosen = Embedding(**embedding)
-    index = chosen.videos(data)
+    request = HoldOutRequest(test_share, split_seed)
+    index, (_, test), _ = request.splits_of(chosen.videos(data), None, split, kept_in=paths[0])
     for run, name in zip(runs, distinct_names(runs), strict=True):
-        how = {"name": name, "split": split, "options": chosen.options()}
+        how = {"name": name, "split": test, "options": chosen.options()}
         network = chosen.network(run)
         with video_progress("embedding") as progress:
             drawn = draw_network(network, index, folder, progress=progress, **how)

@@ -7,6 +7,7 @@ import click
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.evaluation import RecordedCommand, show_and_keep, typed_command
+from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
     embedding_options,
     json_option,
@@ -20,13 +21,21 @@ _PATH = click.Path(path_type=Path)
 @click.command(cls=RecordedCommand)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
-@click.option("--split", default="test", show_default=True, help="Held-out, as ucf101-1/test.")
+@click.option("--split", help="Held-out, as ucf101-1/test [default: test].")
+@hold_out_options
 @embedding_options
 @random_weights_option
 @result_option
 @json_option
 def command(
-    run: Path, data: Path, split: str, output: Path | None, as_json: bool, **embedding: Any
+    run: Path,
+    data: Path,
+    split: str | None,
+    test_share: float,
+    split_seed: int,
+    output: Path | None,
+    as_json: bool,
+    **embedding: Any,
 ) -> None:
     """Measure the pretext task of RUN on a split of DATA that was held out: does a segment find its
     match in the shuffled clip, does a clip find the other clip of its video?
@@ -45,15 +54,18 @@ def command(
 
     chosen = Embedding(**embedding)
     network, index = chosen.network(run), chosen.videos(data)
-    held_out = embed_held_out(network, index, split=split, options=chosen.options())
+    request = HoldOutRequest(test_share, split_seed)
+    index, (_, test), held = request.splits_of(index, None, split, kept_in=run)
+    held_out = embed_held_out(network, index, split=test, options=chosen.options())
     config = network.config
+    entry = pretext_entry(held_out, config, index, test)
     result = make_result(
         task="pretext",
         command=typed_command(),
         weights_sha256=network.weights_sha256,
         data_fingerprint=index.fingerprint,
         settings={"backbone": config.model.backbone, "frame_stride": config.clip.frame_stride},
-        splits=[pretext_entry(held_out, config, index, split)],
+        splits=[entry if held is None else {**entry, "held_out": held.to_dict()}],
     )
-    text = pretext_table(measure(held_out), split)
+    text = pretext_table(measure(held_out), test)
     show_and_keep(result, text=text, path=run, output=output, as_json=as_json)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
+from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
@@ -24,6 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--gallery", help="Split that is searched [default: train].")
 @click.option("--queries", help="Split that is looked up [default: test].")
 @click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
+@hold_out_options
 @overlap_options
 @clips_option(4)
 @embedding_options
@@ -48,7 +50,7 @@ def command(
     """
     from fastdual.report.page import read_facts, render, write_page
 
-    splits = (gallery or "train", queries or "test")
+    splits: tuple[str | None, str | None] = (gallery, queries)
     if family is not None:
         splits = split_pair(family, gallery, queries)
     facts, evidence = read_facts(run), None
@@ -64,8 +66,10 @@ def command(
 def _collect(
     run: Path,
     data: Path,
-    splits: tuple[str, str],
+    splits: tuple[str | None, str | None],
     *,
+    test_share: float,
+    split_seed: int,
     allow_overlap: bool,
     overlaps_file: Path | None,
     **embedding: Any,
@@ -76,8 +80,10 @@ def _collect(
     chosen = Embedding(**embedding)
     trained, untrained = (chosen.network(run, random_weights=of) for of in (False, True))
     index, options = chosen.videos(data), chosen.options()
-    found = index_overlaps(index, *splits, decode=options.decode, num_workers=options.num_workers)
+    held_out = HoldOutRequest(test_share, split_seed)
+    index, names, _ = held_out.splits_of(index, *splits, kept_in=run)
+    found = index_overlaps(index, *names, decode=options.decode, num_workers=options.num_workers)
     (overlaps,) = settle_overlaps([found], allowed=allow_overlap, listing=overlaps_file)
-    how: dict[str, Any] = {"splits": splits, "options": options, "overlaps": overlaps}
+    how: dict[str, Any] = {"splits": names, "options": options, "overlaps": overlaps}
     with video_progress("embedding") as progress:
         return collect(trained, untrained, index, progress=progress, **how)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file, plain_left_out
+from fastdual.evaluate.hold_out import Held, HoldOut, choose_splits
 from fastdual.evaluate.hygiene import feature_overlaps, index_overlaps, settle_overlaps
 from fastdual.loaders.index import VideoIndex
 from fastdual.weights.load import Network
@@ -25,13 +26,21 @@ RETRIEVAL_NAMES: Names = ("gallery", "queries")
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two splits to measure, by name and features, and the overlaps that were allowed."""
+    """Two splits to measure, by name and features.
+
+    Attributes:
+        train_name, test_name: What the splits are called.
+        train, test: Their features.
+        overlaps: What they share, where that was allowed.
+        held: How the test videos were held out, if the data had no splits.
+    """
 
     train_name: str
     test_name: str
     train: FeatureSet
     test: FeatureSet
     overlaps: Sequence[Mapping[str, Any]] = ()
+    held: Held | None = None
 
     def entry(self) -> dict[str, Any]:
         """Return what a result says of the pair beside the numbers."""
@@ -45,6 +54,7 @@ class Pair:
                 "test": plain_left_out(self.test.left_out),
             },
             "overlaps": [*self.overlaps],
+            **({} if self.held is None else {"held_out": self.held.to_dict()}),
         }
 
 
@@ -53,6 +63,7 @@ def pairs_of_files(
     splits: Sequence[tuple[str | None, str | None]],
     *,
     names: Names = SPLIT_NAMES,
+    how: HoldOut = HoldOut(),  # noqa: B008, immutable
     allow_overlap: bool = False,
     overlaps_file: Path | None = None,
 ) -> list[Pair]:
@@ -60,7 +71,9 @@ def pairs_of_files(
 
     Args:
         files: One file with all splits, or one of training and one of test videos.
-        splits: Names of each pair of splits; None: all videos of its file.
+        splits: Names of each pair of splits; None: all videos of its file, or the usual splits of
+            a single file.
+        how: Which videos of a single file without splits are held out as test videos.
         names: What the two sides are called in errors.
         allow_overlap: Measure although the splits of a pair overlap.
         overlaps_file: Write every overlap to this CSV file.
@@ -69,6 +82,10 @@ def pairs_of_files(
         InputError: A damaged file, a missing split, sides that do not fit each other, overlaps.
     """
     train_set, *others = map(FeatureSet.load, files)
+    held = None
+    if not others and len(splits) == 1:
+        train_set, pair_names, held = choose_splits(train_set, *splits[0], how)
+        splits = [pair_names]
     test_set = others[0] if others else train_set
     pairs = [
         _pair(
@@ -83,7 +100,8 @@ def pairs_of_files(
         check_pair(pair.train, pair.test, names=names)
     found = [feature_overlaps(pair.train, pair.test) for pair in pairs]
     overlaps = settle_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
-    return [replace(pair, overlaps=of) for pair, of in zip(pairs, overlaps, strict=True)]
+    found_pairs = zip(pairs, overlaps, strict=True)
+    return [replace(pair, overlaps=of, held=held) for pair, of in found_pairs]
 
 
 def pairs_of_run(
@@ -92,6 +110,7 @@ def pairs_of_run(
     splits: Sequence[tuple[str, str]],
     *,
     options: EmbedOptions,
+    names: Names = SPLIT_NAMES,
     allow_overlap: bool = False,
     overlaps_file: Path | None = None,
     progress: Progress | None = None,
@@ -103,15 +122,18 @@ def pairs_of_run(
         index: The videos.
         splits: Names of each pair of splits.
         options: Clips and decoding.
+        names: What the two sides are called in errors.
         allow_overlap: Measure although the splits of a pair overlap.
         overlaps_file: Write every overlap to this CSV file.
         progress: Told after each batch.
 
     Raises:
-        InputError: A missing split, or overlaps.
+        InputError: A missing split, missing labels or classes, or overlaps.
         FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
     """
     # Everything that can be refused is, before hours are spent on features.
+    for pair in splits:
+        check_labels(index, *pair, names=names)
     how = {"decode": options.decode, "num_workers": options.num_workers}
     found = [index_overlaps(index, *pair, **how) for pair in splits]  # type: ignore[arg-type]
     overlaps = settle_overlaps(found, allowed=allow_overlap, listing=overlaps_file)
@@ -167,14 +189,26 @@ def check_pair(
             videos.
     """
     _check_same_network(train, test, names)
-    _check_labelled(train, names[0])
-    _check_labelled(test, names[1])
+    _check_labelled(train.labels, names[0])
+    _check_labelled(test.labels, names[1])
     _check_disjoint(train, test, names)
     numbers = {name: number for number, name in enumerate(train.class_names)}
     table = np.array([numbers.get(name, -1) for name in test.class_names], dtype=np.int32)
     labels: NDArray[np.int32] = table[test.labels]
-    _check_classes_present(train, test, labels, names)
+    _check_classes_present(train.labels, labels, test.class_names, test.labels, names)
     return labels
+
+
+def check_labels(index: VideoIndex, train: str, test: str, *, names: Names = SPLIT_NAMES) -> None:
+    """Make sure, before anything is embedded, that two splits have labels that can be compared.
+
+    Raises:
+        InputError: No such split, missing labels, or a class without a training video.
+    """
+    sides = index.labels[index.split(train)], index.labels[index.split(test)]
+    for labels, name in zip(sides, names, strict=True):
+        _check_labelled(labels, name)
+    _check_classes_present(*sides, index.class_names, sides[1], names)
 
 
 def _check_same_network(train: FeatureSet, test: FeatureSet, names: Names) -> None:
@@ -195,14 +229,14 @@ def _check_same_network(train: FeatureSet, test: FeatureSet, names: Names) -> No
         )
 
 
-def _check_labelled(side: FeatureSet, name: str) -> None:
-    if not len(side):
+def _check_labelled(labels: NDArray[np.int32], name: str) -> None:
+    if not len(labels):
         raise InputError(f"the {name} are empty: no video in this split")
-    unlabelled = int((side.labels < 0).sum())
+    unlabelled = int((labels < 0).sum())
     if unlabelled:
         raise InputError(
-            f"{unlabelled} of the {len(side)} videos of the {name} have no label; index them from "
-            "class folders or a CSV with a label column"
+            f"{unlabelled} of the {len(labels)} videos of the {name} have no label; index them "
+            "from class folders or a CSV with a label column"
         )
 
 
@@ -218,11 +252,24 @@ def _check_disjoint(train: FeatureSet, test: FeatureSet, names: Names) -> None:
 
 
 def _check_classes_present(
-    train: FeatureSet, test: FeatureSet, labels: NDArray[np.int32], names: Names
+    train: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    class_names: Sequence[str],
+    numbers: NDArray[np.int32],
+    names: Names,
 ) -> None:
-    absent = ~np.isin(labels, train.labels)
+    """Refuse test videos of classes that no training video has.
+
+    Args:
+        train: Labels of the training videos.
+        labels: Those of the test videos, in the numbers of the training videos.
+        class_names: Of the test videos.
+        numbers: Their labels as numbers of `class_names`.
+        names: What the two sides are called.
+    """
+    absent = ~np.isin(labels, train)
     if absent.any():
-        absent_names = sorted({test.class_names[i] for i in test.labels[absent]})
+        absent_names = sorted({class_names[i] for i in numbers[absent]})
         shown = ", ".join(absent_names[:5]) + (", ..." if len(absent_names) > 5 else "")
         raise InputError(
             f"{int(absent.sum())} {names[1]} can find nothing: no {names[0]} video of class "

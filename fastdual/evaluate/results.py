@@ -83,7 +83,6 @@ def result_file(path: Path, result: Mapping[str, Any]) -> Path:
     The name holds all that may differ between results of one network, so that only the same
     evaluation overwrites it.
     """
-    folder = path / "results" if path.is_dir() else path.with_name(f"{path.stem}-results")
     parts = [str(result["task"]), "+".join(_pair_name(split) for split in result["splits"])]
     if is_baseline(result):
         parts.insert(1, "random")
@@ -91,7 +90,12 @@ def result_file(path: Path, result: Mapping[str, Any]) -> Path:
     if "config" not in result["settings"]:
         parts += [label.replace(" ", "") for label in setting_labels(result)]
         parts.append(f"data{result['data_fingerprint'][:8]}")
-    return folder / f"{'-'.join(parts)}.json"
+    return results_folder(path) / f"{'-'.join(parts)}.json"
+
+
+def results_folder(path: Path) -> Path:
+    """Return where the results of a run's folder, or of a file, are kept."""
+    return path / "results" if path.is_dir() else path.with_name(f"{path.stem}-results")
 
 
 def _pair_name(split: Mapping[str, Any]) -> str:

@@ -13,8 +13,10 @@ from fastdual.errors import InputError
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.files import append_line, make_folder_of, read_lines
 from fastdual.loaders.index.file import is_index, load_index, save_index
+from fastdual.loaders.index.listing import Entry, Listing, refuse_shared_groups
+from fastdual.loaders.index.lists import Columns
 from fastdual.loaders.index.paths import refuse_folder
-from fastdual.loaders.index.sources import Entry, Kind, Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.index.sources import Kind, list_videos
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
@@ -47,6 +49,7 @@ def build_index(
     kind: Kind = "auto",
     root: Path | None = None,
     annotations: Path | None = None,
+    columns: Columns | None = None,
     allow_shared_groups: bool = False,
     num_workers: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
@@ -59,7 +62,7 @@ def build_index(
     changed since are not examined again.
 
     Args:
-        source, kind, root, annotations: See `sources.list_videos`.
+        source, kind, root, annotations, columns: See `sources.list_videos`.
         output: The index file.
         allow_shared_groups: Accept splits with one group on both sides.
         num_workers: Worker processes; default: one per core.
@@ -70,7 +73,7 @@ def build_index(
         InputError: The source cannot be used, or holds no usable video.
         FailureError: The index cannot be written, or workers cannot be started.
     """
-    listing = list_videos(source, kind=kind, root=root, annotations=annotations)
+    listing = list_videos(source, kind=kind, root=root, annotations=annotations, columns=columns)
     if not allow_shared_groups:
         refuse_shared_groups(listing)
     return build_from_listing(listing, output, num_workers, timeout_seconds, progress)

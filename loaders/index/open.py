@@ -20,9 +20,11 @@ from fastdual.loaders.index.build import (
     build_from_listing,
     index_files,
 )
-from fastdual.loaders.index.file import check_files, load_index
-from fastdual.loaders.index.paths import VIDEO_SUFFIXES
-from fastdual.loaders.index.sources import list_videos, refuse_shared_groups
+from fastdual.loaders.index.file import check_files, is_index, load_index
+from fastdual.loaders.index.listing import refuse_shared_groups
+from fastdual.loaders.index.pack_file import is_pack
+from fastdual.loaders.index.paths import is_video
+from fastdual.loaders.index.sources import list_videos
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
@@ -38,13 +40,13 @@ def open_index(
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> VideoIndex:
-    """Return the index of DATA: an index file or a pack, or a folder, CSV file or video, read now.
+    """Return the index of DATA: an index file or a pack, or a folder, list or video, read now.
 
     The index of a folder is kept in the user's cache; the next time only files that are new or
     changed are examined. Several processes may ask at once: one builds, the others wait for it.
 
     Args:
-        data: Index file, pack, folder of videos, CSV file, or one video.
+        data: Index file, pack, folder of videos, list of videos, or one video.
         root: Folder of the videos, if they were moved away from where the index says; for a pack,
             the folder of its shards.
         num_workers, timeout_seconds, progress: See `build_index`.
@@ -55,9 +57,9 @@ def open_index(
     data = Path(data)
     if not data.exists():
         raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
-    if data.is_file() and data.suffix.lower() in VIDEO_SUFFIXES:
+    if data.is_file() and is_video(data):
         return index_files([data], num_workers=num_workers, timeout_seconds=timeout_seconds)
-    if data.is_file() and data.suffix.lower() != ".csv":
+    if _is_made_by_us(data):
         index = load_index(data, root=root)
         check_files(index)
         return index
@@ -68,6 +70,11 @@ def open_index(
     cached = _cache_folder() / f"{key}.h5"
     with _locked(cached.with_suffix(".lock")):
         return build_from_listing(listing, cached, num_workers, timeout_seconds, progress)
+
+
+def _is_made_by_us(data: Path) -> bool:
+    """Say whether a file is, or ought to be, an index or a pack; others are lists and videos."""
+    return is_index(data) or is_pack(data) or data.suffix.lower() in (".h5", ".hdf5")
 
 
 def _cache_folder() -> Path:

@@ -1,10 +1,13 @@
 """Paths: which files are videos, which paths of a list may be followed, what may be written."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from fastdual.errors import InputError
+
+logger = logging.getLogger("fastdual.loaders")
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -14,39 +17,70 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 
 
+def is_video(path: Path | PurePosixPath) -> bool:
+    """Say whether a file has the ending of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def safe_relative(path: str, root: Path) -> str:
     """Return `path` relative to `root` with forward slashes.
 
+    An absolute path may lead to the root through links, as /mnt/data for /data.
+
     Raises:
-        InputError: It leaves the root.
+        InputError: It leaves the root, or is none.
     """
     if "\0" in path or not path:
         raise InputError(f"{path!r} is not a path")
-    if os.path.isabs(path):
-        path = os.path.relpath(path, root)
-    normal = PurePosixPath(os.path.normpath(path))
-    if normal.is_absolute() or ".." in normal.parts or normal == PurePosixPath("."):
+    relative = _inside(os.path.relpath(path, root) if os.path.isabs(path) else path)
+    if relative is None and os.path.isabs(path):
+        folder, name = os.path.split(os.path.normpath(path))
+        real = os.path.join(os.path.realpath(folder), name)
+        relative = _inside(os.path.relpath(real, os.path.realpath(root)))
+    if relative is None:
         raise InputError(f"the path {path!r} leads out of {root}; set --root to a folder above it")
-    return str(normal)
+    return relative
+
+
+def _inside(path: str) -> str | None:
+    """Return a relative path without detours, or None if it leads out."""
+    normal = PurePosixPath(os.path.normpath(path))
+    is_out = normal.is_absolute() or ".." in normal.parts or normal == PurePosixPath(".")
+    return None if is_out else str(normal)
 
 
 def walk_videos(root: Path) -> Iterator[str]:
-    """Yield the relative paths of all files with a video's ending; links are followed once."""
+    """Yield the relative paths of all files with a video's ending; links are followed once.
+
+    A link to a folder above the root is not followed: it leads to everything there is.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
     seen: set[tuple[int, int]] = set()
+    above = {_identity(folder) for folder in Path(os.path.realpath(root)).parents}
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+        if not isinstance(error, FileNotFoundError):  # removed meanwhile
+            raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        identity = _identity(Path(folder))
+        if identity in seen or identity in above:
+            if identity in above:
+                logger.warning("%s is a link to a folder above %s: left out", folder, root)
             subfolders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            if not name.startswith(".") and is_video(PurePosixPath(name)):
                 yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def refuse_folder(output: Path, example: str) -> None:

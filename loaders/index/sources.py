@@ -4,40 +4,25 @@ Nothing is opened here but lists. Paths that come out of a list are text from so
 must stay inside the root.
 """
 
-import csv
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, get_args
 
 from fastdual.errors import InputError
-from fastdual.loaders.index.paths import VIDEO_SUFFIXES, refuse_special, safe_relative, walk_videos
+from fastdual.loaders.index.folders import read_classes, read_flat, read_folder
+from fastdual.loaders.index.listing import Entry, Listing, class_names, merge
+from fastdual.loaders.index.lists import Columns, read_rows
+from fastdual.loaders.index.official import (
+    read_hmdb51,
+    read_kinetics,
+    read_ucf101,
+    split_in,
+    ucf101_classes,
+)
+from fastdual.loaders.index.paths import VIDEO_SUFFIXES, is_video, refuse_special, safe_relative
 
-Kind = Literal["auto", "folder", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
+Kind = Literal["auto", "folder", "classes", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
-_MAX_LIST_BYTES = 1 << 30
-
-
-@dataclass
-class Entry:
-    """One video of a list: label None means unlabelled, group "" means unknown."""
-
-    path: str
-    label: str | None = None
-    group: str = ""
-    splits: set[str] = field(default_factory=set)
-
-
-@dataclass
-class Listing:
-    """Everything known about a data set before a video is opened; entries are sorted by path."""
-
-    root: Path
-    entries: list[Entry]
-    class_names: tuple[str, ...]
 
 
 def list_videos(
@@ -46,15 +31,17 @@ def list_videos(
     kind: Kind = "auto",
     root: Path | None = None,
     annotations: Path | None = None,
+    columns: Columns | None = None,
 ) -> Listing:
-    """List the videos of a folder or of a CSV file.
+    """List the videos of a folder or of a list, or one video alone.
 
     Args:
-        source: The folder with the videos, or a CSV file that lists them.
+        source: The folder with the videos, a list of them, or a video.
         kind: Layout; "auto" looks at `source` and `annotations`.
-        root: Folder that the paths of a CSV file are relative to; default: the file's folder.
+        root: Folder that the paths of a list are relative to; default: the file's folder.
         annotations: Official lists: the folder of UCF101's or HMDB51's split files, a Kinetics CSV
-            file, or any CSV file.
+            file, or any list.
+        columns: Where the headings of a list are other than ours, see `lists`.
 
     Raises:
         InputError: A list cannot be read or does not fit, or there is no video.
@@ -70,13 +57,18 @@ def list_videos(
     if not folder.is_dir():
         raise InputError(f"--root {folder} is not a folder")
     folder = folder.absolute()
-    kind = _kind_of(lists, kind)
-    entries = _merge(lists, _READERS[kind](folder, lists))
+    if kind in ("auto", "flat") and lists.is_file() and is_video(lists):
+        return Listing(folder, [Entry(safe_relative(str(lists.absolute()), folder))], ())
+    kind = "csv" if columns and kind == "auto" and lists.is_file() else _kind_of(lists, kind)
+    if columns and kind != "csv":
+        raise InputError(f"--columns names the headings of a CSV file, but {lists} is none")
+    reader = _READERS.get(kind)
+    found = _read_csv(folder, lists, columns) if reader is None else reader(folder, lists)
+    entries = merge(lists, found)
     if not entries:
         raise InputError(_why_empty(folder, lists))
-    names = {entry.label for entry in entries if entry.label is not None}
-    class_names = _ucf101_classes(lists) if kind == "ucf101" else sorted(names)
-    return Listing(folder, entries, tuple(class_names))
+    names = tuple(ucf101_classes(lists)) if kind == "ucf101" else class_names(entries)
+    return Listing(folder, entries, names)
 
 
 def _kind_of(lists: Path, kind: Kind) -> Kind:
@@ -95,22 +87,8 @@ def _detect(lists: Path) -> Kind:
         if (lists / "classInd.txt").is_file():
             return "ucf101"
         return "hmdb51" if any(lists.glob("*_test_split1.txt")) else "folder"
-    columns = next(_rows(lists), {})
-    return "kinetics" if "youtube_id" in columns else "csv"
-
-
-def _merge(lists: Path, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries by path; one listed again may add a split, but no other label or group."""
-    merged: dict[str, Entry] = {}
-    for entry in entries:
-        known = merged.setdefault(entry.path, entry)
-        if (known.label, known.group) != (entry.label, entry.group):
-            raise InputError(
-                f"{lists} lists {entry.path} twice, once as {known.label!r} (group "
-                f"{known.group!r}) and once as {entry.label!r} (group {entry.group!r})"
-            )
-        known.splits |= entry.splits
-    return sorted(merged.values(), key=lambda entry: entry.path)
+    first = next(read_rows(lists), None)
+    return "kinetics" if first is not None and "youtube_id" in first.fields else "csv"
 
 
 def _why_empty(folder: Path, lists: Path) -> str:
@@ -119,142 +97,22 @@ def _why_empty(folder: Path, lists: Path) -> str:
     return f"no video in {folder}: looked for files ending in {' '.join(sorted(VIDEO_SUFFIXES))}"
 
 
-# ---- folders
-
-
-def _read_folder(root: Path, _: Path) -> Iterator[Entry]:
-    """CLASS/video, or SPLIT/CLASS/video where the top folders are train, val, test."""
-    paths = list(walk_videos(root))
-    top = {PurePosixPath(path).parts[0] for path in paths}
-    has_splits = bool(top) and top <= _SPLIT_FOLDERS
-    for path in paths:
-        folders = PurePosixPath(path).parts[:-1]
-        splits = {folders[0]} if has_splits else set()
-        folders = folders[1:] if has_splits else folders
-        yield Entry(path, folders[0] if folders else None, splits=splits)
-
-
-def _read_flat_folder(root: Path, _: Path) -> Iterator[Entry]:
-    return (Entry(path) for path in walk_videos(root))
-
-
-# ---- CSV files
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    if path.stat().st_size > _MAX_LIST_BYTES:
-        raise InputError(f"{path} is larger than 1 GiB: not a list of videos")
-    try:
-        with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-            for row in csv.DictReader(file, strict=True):
-                yield {k.strip(): (v or "").strip() for k, v in row.items() if isinstance(k, str)}
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV file: {error}") from error
-
-
-def _read_csv(root: Path, path: Path) -> Iterator[Entry]:
+def _read_csv(root: Path, path: Path, columns: Columns | None) -> Iterator[Entry]:
     """Columns path, label, group, split; all but path may be missing or empty."""
-    for number, row in enumerate(_rows(path), start=2):
-        if "path" not in row:
-            raise InputError(f"{path} has no column 'path' (columns: {', '.join(row) or 'none'})")
+    for row in read_rows(path, columns):
         try:
-            relative = safe_relative(row["path"], root)
+            relative = safe_relative(row.fields.get("path", ""), root)
         except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from None
-        yield Entry(relative, row.get("label") or None, row.get("group", ""), _split_in(row))
-
-
-def _read_kinetics(root: Path, path: Path) -> Iterator[Entry]:
-    """Columns label, youtube_id, time_start, time_end, split; files may lie in any subfolder."""
-    by_stem = {PurePosixPath(video).stem: video for video in walk_videos(root)}
-    for number, row in enumerate(_rows(path), start=2):
-        video = row.get("youtube_id", "")
-        if not re.fullmatch(r"[\w-]+", video):
-            raise InputError(f"{path}, line {number}: {video!r} is not a YouTube id")
-        stems = [video]
-        if row.get("time_start") and row.get("time_end"):
-            try:
-                start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-            except ValueError:
-                raise InputError(f"{path}, line {number}: times must be numbers") from None
-            stems.insert(0, f"{video}_{start:06d}_{end:06d}")
-        found = next((by_stem[stem] for stem in stems if stem in by_stem), f"{stems[0]}.mp4")
-        yield Entry(found, row.get("label") or None, video, _split_in(row))
-
-
-def _split_in(row: dict[str, str]) -> set[str]:
-    return {row["split"]} if row.get("split") else set()
-
-
-# ---- official split files
-
-
-def _ucf101_classes(lists: Path) -> list[str]:
-    return [line.split(maxsplit=1)[1] for line in _lines(lists / "classInd.txt")]
-
-
-def _read_ucf101(root: Path, lists: Path) -> Iterator[Entry]:
-    """classInd.txt, trainlist01.txt, testlist01.txt ...: splits "ucf101-1/train" and so on."""
-    class_names = _ucf101_classes(lists)
-    present = {PurePosixPath(path).name: path for path in walk_videos(root)}
-    for path in sorted(lists.glob("*list0?.txt")):
-        match = re.fullmatch(r"(train|test)list0(\d)\.txt", path.name)
-        if match is None:
-            continue
-        for line in _lines(path):
-            listed = PurePosixPath(line.split()[0])
-            parts = re.fullmatch(r"v_(\w+)_(g\d+)_c\d+\.avi", listed.name)
-            if parts is None or listed.parts[0] not in class_names:
-                raise InputError(f"{path}: {line!r} is not a line of a UCF101 list")
-            found = present.get(listed.name, str(listed))
-            yield Entry(found, listed.parts[0], parts[2], {f"ucf101-{match[2]}/{match[1]}"})
-
-
-def _read_hmdb51(root: Path, lists: Path) -> Iterator[Entry]:
-    """CLASS_test_splitN.txt with 1 = train, 2 = test, 0 = neither: splits "hmdb51-1/train" ..."""
-    present = {PurePosixPath(path).name: path for path in walk_videos(root)}
-    for path in sorted(lists.glob("*_test_split?.txt")):
-        label, _, number = path.stem.rpartition("_test_split")
-        for line in _lines(path):
-            name, _, use = line.rpartition(" ")
-            if use not in ("0", "1", "2") or "/" in name or not name:
-                raise InputError(f"{path}: {line!r} is not a line of an HMDB51 list")
-            splits = {"1": {f"hmdb51-{number}/train"}, "2": {f"hmdb51-{number}/test"}}
-            yield Entry(present.get(name, f"{label}/{name}"), label, "", splits.get(use, set()))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+            raise InputError(f"{path}, line {row.line}: {error}") from None
+        label, group = row.fields.get("label") or None, row.fields.get("group", "")
+        yield Entry(relative, label, group, split_in(row))
 
 
 _READERS: dict[Kind, Callable[[Path, Path], Iterator[Entry]]] = {
-    "folder": _read_folder,
-    "flat": _read_flat_folder,
-    "csv": _read_csv,
-    "kinetics": _read_kinetics,
-    "ucf101": _read_ucf101,
-    "hmdb51": _read_hmdb51,
+    "folder": read_folder,
+    "classes": read_classes,
+    "flat": read_flat,
+    "kinetics": read_kinetics,
+    "ucf101": read_ucf101,
+    "hmdb51": read_hmdb51,
 }
-
-
-def refuse_shared_groups(listing: Listing) -> None:
-    """Refuse splits that have one group, or one video, on both sides ("a/train" against "a/test").
-
-    Raises:
-        InputError: Names the splits, the group and the remedy.
-    """
-    owner: dict[tuple[str, str], str] = {}
-    for entry in listing.entries:
-        for split in entry.splits:
-            family = split.rpartition("/")[0]
-            key = (family, f"group {entry.group!r}" if entry.group else f"video {entry.path}")
-            first = owner.setdefault(key, split)
-            if first != split:
-                raise InputError(
-                    f"{key[1]} is in the splits {first!r} and {split!r}, so a test would see what "
-                    "was trained on: correct the list, or pass --allow-shared-groups"
-                )

@@ -95,6 +95,7 @@ def test_the_flags_are_these() -> None:
     assert names == [
         "allow_shared_groups",
         "annotations",
+        "columns",
         "kind",
         "output",
         "root",

@@ -65,7 +65,7 @@ def test_progress_goes_through_both_splits_to_the_end() -> None:
 
 def test_videos_of_several_pairs_are_embedded_once() -> None:
     index, told = small_index(), []
-    splits = {"a": index.splits["train"][:3], "b": index.splits["test"][:2]}
+    splits = {"a": index.splits["train"], "b": index.splits["test"][:2]}
     index = replace(index, splits={**index.splits, **splits})
     pairs = pairs_of_run(
         load_network(small_checkpoint()),
@@ -75,8 +75,8 @@ def test_videos_of_several_pairs_are_embedded_once() -> None:
         allow_overlap=True,
         progress=lambda *numbers: told.append(numbers),
     )
-    assert told[-1] == (11, 11, 0)
-    assert [(len(pair.train), len(pair.test)) for pair in pairs] == [(3, 2), (3, 8)]
+    assert told[-1] == (24, 24, 0)
+    assert [(len(pair.train), len(pair.test)) for pair in pairs] == [(16, 2), (16, 8)]
     assert pairs[0].train.paths == tuple(index.paths[v] for v in splits["a"])
     assert np.array_equal(pairs[0].train.features, pairs[1].train.features)
     assert (pairs[1].train_name, pairs[1].test_name) == ("a", "test")

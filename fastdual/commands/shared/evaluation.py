@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from fastdual.commands.shared.embedding import Embedding
+from fastdual.commands.shared.held_out import HoldOutRequest, announce, hold_out_options
 from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
@@ -62,6 +63,7 @@ def evaluation_options(
             multiple=True,
             help="NAME stands for NAME/train and NAME/test; several are averaged.",
         ),
+        hold_out_options,
         overlap_options,
         clips_option(10),
         click.option(
@@ -90,15 +92,20 @@ class Request(Embedding):
     train: str | None
     test: str | None
     families: tuple[str, ...]
+    test_share: float
+    split_seed: int
     allow_overlap: bool
     overlaps_file: Path | None
     output: Path | None
     as_json: bool
 
-    def split_pairs(self) -> list[tuple[str, str]]:
-        """Return the training and the test split of each measurement."""
-        if not self.families:
-            return [(self.train or "train", self.test or "test")]
+    @property
+    def hold_out(self) -> HoldOutRequest:
+        """Return what to do where the data have no splits."""
+        return HoldOutRequest(self.test_share, self.split_seed)
+
+    def families_named(self) -> list[tuple[str, str]]:
+        """Return the two splits of each family that `--split` names."""
         return [split_pair(name, self.train, self.test) for name in self.families]
 
 
@@ -118,27 +125,30 @@ def load_pairs(request: Request, *, retrieval: bool = False) -> Any:
         "allow_overlap": request.allow_overlap,
         "overlaps_file": request.overlaps_file,
     }
+    names = pairs.RETRIEVAL_NAMES if retrieval else pairs.SPLIT_NAMES
+    how: dict[str, Any]
     files = pairs.features_files(request.run, request.data)
     if files is not None:
         _refuse_embedding_options(files[0])
-        names = pairs.RETRIEVAL_NAMES if retrieval else pairs.SPLIT_NAMES
-        splits = _splits_of_files(request, files)
-        return pairs.pairs_of_files(files, splits, names=names, **overlaps)
+        if len(files) > 1 and request.families:
+            raise InputError("--split needs one file that holds all splits, or a run and an index")
+        of_files: list[tuple[str | None, str | None]] = [*request.families_named()]
+        of_files = of_files or [(request.train, request.test)]
+        how = {"names": names, "how": request.hold_out.how()}
+        found = pairs.pairs_of_files(files, of_files, **how, **overlaps)
+        announce(found[0].held, request.run)
+        return found
     assert request.data is not None
     network, index = request.network(request.run), request.videos(request.data)
-    splits, options = request.split_pairs(), request.options()
+    splits, held = request.families_named(), None
+    if not splits:
+        named = request.train, request.test
+        index, pair, held = request.hold_out.splits_of(index, *named, kept_in=request.run)
+        splits = [pair]
+    how = {"options": request.options(), "names": names}
     with video_progress("embedding") as progress:
-        return pairs.pairs_of_run(
-            network, index, splits, options=options, progress=progress, **overlaps
-        )
-
-
-def _splits_of_files(request: Request, files: list[Path]) -> list[tuple[Any, Any]]:
-    if len(files) == 1:
-        return [*request.split_pairs()]
-    if request.families:
-        raise InputError("--split needs one file that holds all splits, or a run and an index")
-    return [(request.train, request.test)]
+        found = pairs.pairs_of_run(network, index, splits, progress=progress, **how, **overlaps)
+    return [replace(pair, held=held) for pair in found]
 
 
 def _refuse_embedding_options(file: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from fastdual.errors import InputError
 from fastdual.loaders.index import load_index
-from fastdual.loaders.index.sources import Listing, list_videos, refuse_shared_groups
+from fastdual.loaders.index.listing import Listing, refuse_shared_groups
+from fastdual.loaders.index.sources import list_videos
 
 
 def touch(root: Path, *names: str) -> None:
