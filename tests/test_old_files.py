@@ -160,6 +160,17 @@ def test_packs_verify_and_hold_the_same_videos(old: Path) -> None:
     assert torch.equal(clips(packed), clips(index))
 
 
+def test_what_they_do_not_say_is_found_out_by_indexing_or_packing_again(old: Path) -> None:
+    index, packed = open_index(Path("videos.h5")), open_index(Path("packed.h5"))
+    assert set(index.pixel_formats) == set(packed.pixel_formats) == {""}
+    succeed("index", "videos/videos.csv", "-o", "again.h5", "--workers", "1")
+    succeed("pack", "packed.h5", "-o", "packed-again.h5", "--workers", "1")
+    for name in ("again.h5", "packed-again.h5"):
+        again = open_index(Path(name))
+        assert again.fingerprint == index.fingerprint
+        assert set(again.pixel_formats) == {"yuv420p"} and np.all(again.num_packets > 0)
+
+
 @pytest.mark.parametrize("data", ["videos.h5", "packed.h5"])
 def test_pretraining_resumes_to_the_same_state(old: Path, data: str) -> None:
     then = lose_newest_checkpoint(old / "pretrain")

@@ -28,6 +28,7 @@ from fastdual.loaders.decode.video import (
     demux,
     open_video,
 )
+from fastdual.loaders.index.repeats import REPEATING, shows_again
 from fastdual.loaders.index.video import Video
 
 _TRIED_SEEKS = 16  # spread over the file; a file whose seeks fail anywhere is read from its start
@@ -46,14 +47,19 @@ class _Decoded:
     keys: list[int] = field(default_factory=list)
     checksums: dict[int, int] = field(default_factory=dict)  # of frames that seeks are checked at
     packets: dict[int, int] = field(default_factory=dict)  # pts to offset of the keyframe packets
+    pixel_format: str = ""
+    colour_space: int = 2
+    packets_pts: list[int] = field(default_factory=list)
     num_packets: int = 0
+    num_repeats: int = 0
+    open_gop: bool = False
 
 
 def probed_by() -> str:
     """Return who examines: findings of another version of this file or of libav are not kept."""
     import av
 
-    return f"2, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+    return f"3, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 
 
 def examine_file(source: Source) -> Video:
@@ -75,7 +81,8 @@ def examine_file(source: Source) -> Video:
             raise VideoError(_why_no_frames(source))
         fps = _frame_rate(video)
         duration = _duration(decoded, fps, video.stream.time_base)
-        codec = video.stream.codec_context.codec.canonical_name
+        context = video.stream.codec_context
+        codec, profile = context.codec.canonical_name, context.profile or ""
     return Video(
         num_frames=decoded.num_frames,
         fps=fps,
@@ -85,6 +92,15 @@ def examine_file(source: Source) -> Video:
         duration_seconds=duration,
         keyframes=_sound_keyframes(source, decoded),
         sha256=_sha256(source),
+        pixel_format=decoded.pixel_format,
+        profile=profile,
+        colour_space=decoded.colour_space,
+        num_packets=decoded.num_packets,
+        num_repeats=decoded.num_repeats,
+        num_untimed=decoded.num_packets - len(decoded.packets_pts),
+        first_pts=min(decoded.packets_pts, default=0),
+        last_pts=max(decoded.packets_pts, default=0),
+        open_gop=int(decoded.open_gop),
     )
 
 
@@ -100,10 +116,11 @@ def _sha256(source: Source) -> bytes:
 def _decode(video: OpenVideo) -> _Decoded:
     decoded = _Decoded()
     check_until = 0
-    for frame in decode_all(video, _noting_keyframes(video, decoded)):
+    for frame in decode_all(video, _noting_packets(video, decoded)):
         number, size = decoded.num_frames, (frame.height, frame.width)
         if number == 0:
             decoded.size, decoded.rotation = size, clockwise_rotation(frame)
+            decoded.pixel_format, decoded.colour_space = frame.format.name, int(frame.colorspace)
         elif size != decoded.size:
             height, width = decoded.size
             raise VideoError(
@@ -120,9 +137,18 @@ def _decode(video: OpenVideo) -> _Decoded:
     return decoded
 
 
-def _noting_keyframes(video: OpenVideo, decoded: _Decoded) -> Iterator[Any]:
+def _noting_packets(video: OpenVideo, decoded: _Decoded) -> Iterator[Any]:
+    codec = video.stream.codec_context.codec.canonical_name
+    keyframe_pts: int | None = None
     for packet in demux(video):
-        decoded.num_packets += packet.size > 0
+        if packet.size:
+            decoded.num_packets += 1
+            decoded.num_repeats += codec in REPEATING and shows_again(codec, bytes(packet))
+        if packet.size and packet.pts is not None:
+            decoded.packets_pts.append(packet.pts)
+            decoded.open_gop |= keyframe_pts is not None and packet.pts < keyframe_pts
+            if packet.is_keyframe:
+                keyframe_pts = packet.pts
         if packet.is_keyframe and packet.pts is not None and packet.pos is not None:
             decoded.packets[packet.pts] = packet.pos
         yield packet

@@ -21,6 +21,8 @@ from fastdual.loaders.index.video import COLUMNS, KEYFRAMES, Video, columns_of
 _NOT_CONTENTS = {"root", "modified_ns", "probed_by", "quarantine", "quarantine_stamps"}
 # A pack is a copy of the same bytes: a run may continue with the pack of its index.
 _NOT_CONTENTS |= {"packed"}
+# Runs and packs of an index by an older fastdual, which does not have them, fit a new one.
+_NOT_CONTENTS |= {column.name for column in COLUMNS if column.later}
 # In the paths joined by NUL: an empty one, an absolute one, or one with a part "." or "..".
 _ESCAPES = re.compile(r"(^|\0)(/|\0|\Z)|(^|[\0/])\.\.?([\0/]|\Z)")
 
@@ -31,8 +33,10 @@ class VideoIndex:
 
     Attributes:
         root: Absolute folder that `paths` are relative to.
-        paths, codecs, groups: [N] texts, `paths` sorted.
+        paths, codecs, groups, pixel_formats, profiles: [N] texts, `paths` sorted.
         num_frames, file_bytes, modified_ns: [N] int64.
+        num_packets, num_repeats, num_untimed, first_pts, last_pts: [N] int64.
+        colour_spaces, open_gop: [N] int16, int8.
         fps, size: [N, 2] int64 numerator, denominator; int32 height, width.
         rotation, labels: [N] int16, int32.
         duration_seconds: [N] float64.
@@ -67,6 +71,15 @@ class VideoIndex:
     keyframe_pts: NDArray[np.int64]
     keyframe_bytes: NDArray[np.int64]
     labels: NDArray[np.int32]
+    pixel_formats: tuple[str, ...]
+    profiles: tuple[str, ...]
+    colour_spaces: NDArray[np.int16]
+    num_packets: NDArray[np.int64]
+    num_repeats: NDArray[np.int64]
+    num_untimed: NDArray[np.int64]
+    first_pts: NDArray[np.int64]
+    last_pts: NDArray[np.int64]
+    open_gop: NDArray[np.int8]
     class_names: tuple[str, ...]
     groups: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
@@ -176,11 +189,11 @@ def _check(index: VideoIndex) -> None:
 
     for column in COLUMNS:
         values = getattr(index, column.name)
+        fits = len(values) == count
         if column.dtype:
             fits = values.shape == column.shape(count) and values.dtype == column.dtype
-            require(fits, f"{column.name} has the wrong shape")
+        require(fits, f"{column.name} has the wrong shape")
     require(count > 0, "it holds no video")
-    require(len(index.codecs) == count and len(index.groups) == count, "lists differ in length")
     require(np.all(index.num_frames > 0), "a video has no frames")
     require(np.all(index.size > 0) and np.all(index.size <= 1 << 16), "a frame size is absurd")
     require(np.all(np.isin(index.rotation, (0, 90, 180, 270))), "a rotation is not a right angle")

@@ -27,6 +27,15 @@ class Video:
         modified_ns: Time of the file when it was examined.
         label: Class number, -1 where there is none.
         group: What the video was cut from (signer, film, ...), "" where unknown.
+        pixel_format: libav's name of how pixels are stored; "" where this and all that follows is
+            not known, as in an index by an older fastdual.
+        profile: libav's name of the codec's profile, "" where it has none.
+        colour_space: The matrix that is stated, by libav's number; 2 where none is.
+        num_packets: Packets of the video stream.
+        num_repeats: Those that show a picture again, see `repeats`.
+        num_untimed: Those without a time.
+        first_pts, last_pts: Least and greatest time of a packet, in the stream's time base.
+        open_gop: Whether a frame is shown before the keyframe that it follows in the file.
     """
 
     num_frames: int
@@ -42,6 +51,15 @@ class Video:
     modified_ns: int = 0
     label: int = -1
     group: str = ""
+    pixel_format: str = ""
+    profile: str = ""
+    colour_space: int = 2
+    num_packets: int = 0
+    num_repeats: int = 0
+    num_untimed: int = 0
+    first_pts: int = 0
+    last_pts: int = 0
+    open_gop: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,12 +71,14 @@ class Column:
         attribute: The field of `Video`.
         dtype: Type of the array; "" for texts.
         width: Values per video.
+        later: Whether files by an older fastdual do not have it: it is then empty or 0.
     """
 
     name: str
     attribute: str
     dtype: str = ""
     width: int = 1
+    later: bool = False
 
     def of(self, videos: Sequence[Video]) -> Any:
         """Return the column of some videos."""
@@ -68,6 +88,10 @@ class Column:
         is_bytes = self.dtype == "u1"
         array = np.frombuffer(b"".join(values), "u1") if is_bytes else np.array(values, self.dtype)
         return array.reshape(self.shape(len(videos)))
+
+    def blank(self, count: int) -> Any:
+        """Return a column that says nothing of `count` videos."""
+        return np.zeros(self.shape(count), self.dtype) if self.dtype else ("",) * count
 
     def shape(self, count: int) -> tuple[int, ...]:
         """Return the shape of the array for `count` videos."""
@@ -98,6 +122,15 @@ COLUMNS = (
     Column("modified_ns", "modified_ns", "i8"),
     Column("sha256", "sha256", "u1", 32),
     Column("labels", "label", "i4"),
+    Column("pixel_formats", "pixel_format", later=True),
+    Column("profiles", "profile", later=True),
+    Column("colour_spaces", "colour_space", "i2", later=True),
+    Column("num_packets", "num_packets", "i8", later=True),
+    Column("num_repeats", "num_repeats", "i8", later=True),
+    Column("num_untimed", "num_untimed", "i8", later=True),
+    Column("first_pts", "first_pts", "i8", later=True),
+    Column("last_pts", "last_pts", "i8", later=True),
+    Column("open_gop", "open_gop", "i1", later=True),
 )
 KEYFRAMES = {"keyframe_frames": "frames", "keyframe_pts": "pts", "keyframe_bytes": "offsets"}
 """Column of all keyframes to the field of `Keyframes`; `keyframe_offsets` says whose they are."""

@@ -24,7 +24,9 @@ from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.files import parse_line
-from fastdual.loaders.index.video import Video
+from fastdual.loaders.index.video import COLUMNS, Video
+
+_FACTS = ("codec", "rotation", *(column.attribute for column in COLUMNS if column.later))
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Record:
         path: Its path in the index.
         length: Its bytes.
         sha256: Their checksum, in hexadecimal.
-        facts: Their `size`, `codec` and `keyframes`; None where they are not re-encoded.
+        facts: What else the pack says of them; None where that is what the index says.
     """
 
     path: str
@@ -45,11 +47,11 @@ class Record:
 
     @classmethod
     def of(cls, path: str, contents: bytes, made: Video | None) -> Self:
-        """Return the line for some bytes; `made` is what they hold if they were re-encoded."""
+        """Return the line for some bytes; `made` is what they hold if they were examined."""
         facts = None
         if made is not None:
-            keyframes = made.keyframes.to_lists()
-            facts = {"size": list(made.size), "codec": made.codec, "keyframes": keyframes}
+            facts = {name: getattr(made, name) for name in _FACTS}
+            facts |= {"size": list(made.size), "keyframes": made.keyframes.to_lists()}
         return cls(path, len(contents), hashlib.sha256(contents).hexdigest(), facts)
 
     def of_pack(self, video: Video) -> Video:
@@ -57,9 +59,10 @@ class Record:
         packed = replace(video, file_bytes=self.length, sha256=bytes.fromhex(self.sha256))
         if self.facts is None:
             return packed
-        keyframes = Keyframes.of(self.facts["keyframes"])
-        size, codec = tuple(self.facts["size"]), self.facts["codec"]
-        return replace(packed, size=size, rotation=0, codec=codec, keyframes=keyframes)
+        size, keyframes = tuple(self.facts["size"]), Keyframes.of(self.facts["keyframes"])
+        known = {name: self.facts[name] for name in _FACTS if name in self.facts}
+        known |= {"size": size, "keyframes": keyframes}
+        return replace(packed, **{"rotation": 0, **known})
 
 
 class Spool:

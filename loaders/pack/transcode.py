@@ -107,7 +107,7 @@ def pack_task(
         task: The video's bytes, and what the index says of them.
 
     Returns:
-        The bytes, and what they hold; None for bytes that stay as they are.
+        The bytes, and what they hold; None for bytes of which the index says everything.
 
     Raises:
         FailureError: The video cannot be used; the message is the reason.
@@ -116,15 +116,18 @@ def pack_task(
     from fastdual.loaders.index.probe import examine_file
 
     source, video = task
-    if transcoding is None:
+    if transcoding is not None:
+        contents = transcode(source, video, transcoding)
+    else:
         try:
-            return source.read(), None
+            contents = source.read()
         except OSError as error:
             raise VideoError(f"cannot be read: {error.strerror}") from error
-    contents = transcode(source, video, transcoding)
+        if video.pixel_format:
+            return contents, None
     made = examine_file(contents)
     if made.num_frames != video.num_frames:
-        raise VideoError(f"the encoder made {made.num_frames} frames of {video.num_frames}")
+        raise VideoError(f"the pack would have {made.num_frames} frames of {video.num_frames}")
     return contents, made
 
 

@@ -25,6 +25,7 @@ from tests.loaders.clips import (
     encode_sound,
     numbers,
     read_frames,
+    remux,
 )
 
 
@@ -73,6 +74,31 @@ def test_intra_refresh_is_never_seeked_into(tmp_path: Path) -> None:
 def test_one_frame_is_a_video(tmp_path: Path) -> None:
     found = examine_file(encode(tmp_path / "a.mp4", 1))
     assert (found.num_frames, len(found.keyframes.frames)) == (1, 0)
+
+
+def test_what_another_decoder_must_know_is_found(tmp_path: Path) -> None:
+    plain = examine_file(encode(tmp_path / "a.mp4", 20, **FORMATS["h264-b-frames.mp4"]))
+    assert (plain.profile, plain.pixel_format, plain.colour_space) == ("High", "yuv420p", 2)
+    assert (plain.num_packets, plain.num_untimed, plain.num_repeats, plain.open_gop) == (
+        20,
+        0,
+        0,
+        0,
+    )
+    assert plain.first_pts == 0 < plain.last_pts
+    deep = examine_file(encode(tmp_path / "b.mp4", 20, **FORMATS["h264-10-bit.mp4"]))
+    assert (deep.profile, deep.pixel_format) == ("High 10", "yuv420p10le")
+    hd = encode(tmp_path / "c.mp4", 5, options={"colorspace": "bt709"})
+    assert examine_file(hd).colour_space == 1
+    assert examine_file(remux(hd, tmp_path / "d.mkv", delay=-2)).num_untimed == 2
+    assert examine_file(remux(hd, tmp_path / "e.ts", delay=10 * 86_400)).last_pts > 2**31
+
+
+@pytest.mark.parametrize(("option", "expected"), [("0", 0), ("1", 1)])
+def test_an_open_group_of_hevc_is_known(tmp_path: Path, option: str, expected: int) -> None:
+    options = {"x265-params": f"open-gop={option}:keyint=8:min-keyint=8:bframes=3:log-level=none"}
+    found = examine_file(encode(tmp_path / "a.mp4", 30, codec="libx265", gop=8, options=options))
+    assert found.open_gop == expected
 
 
 def test_rate_and_duration(tmp_path: Path) -> None:
