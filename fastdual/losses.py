@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastdual import functional
-from fastdual.kernels.checks import as_rank_numbers, as_temperature
+from fastdual.kernels.checks import as_rank_numbers, as_temperature, as_weight
 from fastdual.kernels.contrastive.problem import Positives, Precision, Reduction
 from fastdual.kernels.dispatch import Backend, Gather
 from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult
@@ -288,6 +288,9 @@ class DualVarianceLoss(_Loss):
         coherence_temperature: float | nn.Parameter = 0.07,
         rank_temperature: float = 0.05,
         rank_clip: float | None = None,
+        clip_weight: float = 1.0,
+        coherence_weight: float = 1.0,
+        rank_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.objective = objective
@@ -297,9 +300,12 @@ class DualVarianceLoss(_Loss):
         self.rank_temperature, self.rank_clip = as_rank_numbers(
             rank_temperature, rank_clip, prefix="rank_"
         )
+        self.clip_weight = as_weight(clip_weight, "clip_weight")
+        self.coherence_weight = as_weight(coherence_weight, "coherence_weight")
+        self.rank_weight = as_weight(rank_weight, "rank_weight")
 
     def forward(
-        self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
+        self, clip: Tensor, segments: Tensor, permutation: Tensor | None, video_ids: Tensor
     ) -> DualVarianceResult:
         """Return total, parts and metrics.
 
@@ -310,5 +316,7 @@ class DualVarianceLoss(_Loss):
             clip_temperature=self.clip_temperature,
             coherence_temperature=self.coherence_temperature,
             rank_temperature=self.rank_temperature, rank_clip=self.rank_clip,
+            clip_weight=self.clip_weight, coherence_weight=self.coherence_weight,
+            rank_weight=self.rank_weight,
             backend=self.backend, gather=self.gather,
         )  # fmt: skip

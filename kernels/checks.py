@@ -241,6 +241,14 @@ def as_rank_numbers(temperature: Any, clip: Any, *, prefix: str = "") -> tuple[f
     return divisor, limit
 
 
+def as_weight(value: Any, name: str) -> float:
+    """Return the weight of a loss as a float; it must be finite, and 0 or more."""
+    number = None if isinstance(value, Tensor) else as_number(value)
+    if number is None or not 0 <= number < math.inf:
+        raise ValueError(f"{name} is {value!r}, must be a finite number, 0 or more")
+    return number
+
+
 def _check_dim(name: str, x: Tensor) -> None:
     if not 1 <= x.shape[-1] <= MAX_DIM:
         raise ValueError(f"{name} has D = {x.shape[-1]}, must be between 1 and {MAX_DIM}")

@@ -13,6 +13,7 @@ from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import (
     as_rank_numbers,
     as_temperature,
+    as_weight,
     check_choice,
     check_floating,
     check_ids,
@@ -24,7 +25,7 @@ from fastdual.kernels.contrastive.loss import batch_problem, run
 from fastdual.kernels.contrastive.problem import Layout, Positives, Settings
 from fastdual.kernels.dispatch import Backend, Gather, widen_mixed
 from fastdual.kernels.objective import Objective, Part
-from fastdual.kernels.results import ContrastiveResult
+from fastdual.kernels.results import ContrastiveResult, RankResult
 from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank.loss import shuffle_rank_loss_with_metrics
 
@@ -34,16 +35,17 @@ CoherenceForm = Literal["mean", "segments"]
 class DualVarianceResult(NamedTuple):
     """The paper's loss, its parts and metrics, all 0-d; what the objective leaves out is None.
 
+    `total` is the weighted sum of the parts, which are given without their weights.
     Metrics carry no gradient. They are shares of the rows of this process: those whose positive is
     first, or among the first five, and for `rank_accuracy` those whose match beats all others.
     """
 
     total: Tensor
-    clip: Tensor
+    clip: Tensor | None
     coherence: Tensor | None
     rank: Tensor | None
-    clip_top1: Tensor
-    clip_top5: Tensor
+    clip_top1: Tensor | None
+    clip_top5: Tensor | None
     coherence_top1: Tensor | None
     coherence_top5: Tensor | None
     rank_accuracy: Tensor | None
@@ -153,7 +155,7 @@ def temporal_coherence_loss_with_metrics(
 def dual_variance_loss(
     clip: Tensor,
     segments: Tensor,
-    permutation: Tensor,
+    permutation: Tensor | None,
     video_ids: Tensor,
     *,
     objective: str = Objective.CLIP_RANK_COHERENCE,
@@ -161,6 +163,9 @@ def dual_variance_loss(
     coherence_temperature: float | Tensor = 0.07,
     rank_temperature: float = 0.05,
     rank_clip: float | None = None,
+    clip_weight: float = 1.0,
+    coherence_weight: float = 1.0,
+    rank_weight: float = 1.0,
     backend: Backend = "auto",
     gather: Gather = None,
 ) -> DualVarianceResult:
@@ -171,12 +176,16 @@ def dual_variance_loss(
         segments: [B, V, S, D2] L2-normalised segment embeddings; view 3 is view 2 shuffled in time,
             in the order in which the network saw it. V is at least 4 where `objective` has rank.
         permutation: [B, S] int64 or int32; segment i of view 3 is segment permutation[i] of view 2.
+            None will do where `objective` has no rank.
         video_ids: [B] int64 or int32; equal ids are positives of each other.
         objective: Which losses are added up, a value of `Objective`.
         clip_temperature: Softmax divisor of the clip contrast, a float or a 0-d tensor.
         coherence_temperature: Softmax divisor of the temporal coherence, likewise.
         rank_temperature: Divisor inside the softplus of the shuffle-rank loss.
         rank_clip: Largest argument of that softplus; None for no limit.
+        clip_weight: Factor of the clip contrast in the total, 0 or more.
+        coherence_weight: Factor of the temporal coherence.
+        rank_weight: Factor of the shuffle-rank loss.
         backend: See fastdual.losses.
         gather: See fastdual.losses; the shuffle-rank loss needs none.
 
@@ -187,38 +196,70 @@ def dual_variance_loss(
         ValueError: An argument does not fit.
     """
     check_choice("objective", objective, Objective)
-    losses = Objective(objective).parts
+    parts = Objective(objective).parts
     clip_temperature = as_temperature(clip_temperature, "clip_temperature")
     coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
     rank_temperature, rank_clip = as_rank_numbers(rank_temperature, rank_clip, prefix="rank_")
-    _check_views(clip, segments, video_ids, views=4 if Part.RANK in losses else 2)
-    if Part.RANK in losses:
-        check_permutation(permutation, segments[:, 0])
-    contrast = two_view_contrast(
-        clip[:, 0], clip[:, 1], video_ids,
-        temperature=clip_temperature, backend=backend, gather=gather,
-    )  # fmt: skip
-    measured = _named(Part.CLIP, contrast)
-    if Part.COHERENCE in losses:
-        coherence = temporal_coherence_loss_with_metrics(
+    weights = {
+        Part.CLIP: as_weight(clip_weight, "clip_weight"),
+        Part.COHERENCE: as_weight(coherence_weight, "coherence_weight"),
+        Part.RANK: as_weight(rank_weight, "rank_weight"),
+    }
+    _check_views(clip, segments, video_ids, views=4 if Part.RANK in parts else 2)
+    measured: dict[str, Tensor] = {}
+    if Part.CLIP in parts:
+        contrast = two_view_contrast(
+            clip[:, 0], clip[:, 1], video_ids,
+            temperature=clip_temperature, backend=backend, gather=gather,
+        )  # fmt: skip
+        measured |= _named(Part.CLIP, contrast)
+    if Part.COHERENCE in parts:
+        contrast = temporal_coherence_loss_with_metrics(
             segments[:, 0], segments[:, 1], video_ids,
             temperature=coherence_temperature, backend=backend, gather=gather,
         )  # fmt: skip
-        measured |= _named(Part.COHERENCE, coherence)
-    if Part.RANK in losses:
-        # Views 0 and 2 against the same shuffled view in one call: its mean over 2B samples is the
-        # paper's two terms, weighted by 1/2 each.
-        measured["rank"], measured["rank_accuracy"] = shuffle_rank_loss_with_metrics(
-            torch.cat([segments[:, 0], segments[:, 2]]),
-            segments[:, 3].repeat(2, 1, 1),
-            permutation.repeat(2, 1),
-            temperature=rank_temperature,
-            clip=rank_clip,
-            backend=backend,
+        measured |= _named(Part.COHERENCE, contrast)
+    if Part.RANK in parts:
+        if permutation is None:
+            raise ValueError(
+                f"permutation is None, must be [B, S]: the objective is {str(objective)!r}"
+            )
+        check_permutation(permutation, segments[:, 0])
+        measured["rank"], measured["rank_accuracy"] = two_view_rank(
+            segments, permutation, temperature=rank_temperature, clip=rank_clip, backend=backend
         )
-    first, *others = (measured[part] for part in losses)
+    first, *others = (weights[part] * measured[part] for part in parts)
     values: dict[str, Any] = dict.fromkeys(DualVarianceResult._fields)
     return DualVarianceResult(**values | measured | {"total": sum(others, start=first)})
+
+
+def two_view_rank(
+    segments: Tensor,
+    permutation: Tensor,
+    *,
+    temperature: float,
+    clip: float | None,
+    backend: Backend,
+) -> RankResult:
+    """Return the paper's shuffle-rank loss of views 0 and 2 against the shuffled view 3.
+
+    One call of both views: its mean over 2B samples is the paper's two terms, weighted by 1/2 each.
+
+    Args:
+        segments: [B, 4, S, D] L2-normalised, those of view 3 as the network saw them.
+        permutation: [B, S] int64 or int32; segment i of view 3 is segment permutation[i] of view 2.
+        temperature: Divisor inside the softplus.
+        clip: Largest argument of the softplus; None for no limit.
+        backend: See fastdual.losses.
+    """
+    return shuffle_rank_loss_with_metrics(
+        torch.cat([segments[:, 0], segments[:, 2]]),
+        segments[:, 3].repeat(2, 1, 1),
+        permutation.repeat(2, 1),
+        temperature=temperature,
+        clip=clip,
+        backend=backend,
+    )
 
 
 def _named(part: Part, result: ContrastiveResult) -> dict[str, Tensor]:

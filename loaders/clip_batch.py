@@ -16,7 +16,7 @@ class ClipBatch:
     """The views of B videos.
 
     Attributes:
-        clips: [B, V, C, T, H, W], normalised; pretraining's views are 0, 1, 2 and the shuffled one.
+        clips: [B, V, C, T, H, W], normalised; pretraining's views are those of `ClipSpec.views`.
             The memory is channels-last: `clips.flatten(0, 1)` is channels_last_3d.
         permutation: [B, S] int64, or None; shuffled segment i is segment permutation[i] of view 2.
         video_ids: [B] int64 index numbers of the videos shown.

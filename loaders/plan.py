@@ -8,14 +8,16 @@ Letters: B videos, K distinct clips per video, T frames per clip, V augmented vi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
+from fastdual.loaders.clip_spec import ALL_VIEWS as ALL_VIEWS
+from fastdual.loaders.clip_spec import ClipSpec as ClipSpec
 from fastdual.loaders.random_words import random_words
 
 # The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that
@@ -28,104 +30,6 @@ _MAX_WORD = 2**64
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSpec:
-    """What is sampled from a video and how it is augmented; the defaults are the paper's.
-
-    Mode `pretrain` yields views 0 and 2 of one clip, view 1 of another and the shuffled view;
-    `finetune` one augmented clip; `evaluate` `clips_per_video` clips, centre crop, nothing random;
-    `independent` `clips_per_video` clips, each drawn and augmented by itself, as SimCLR's views.
-    """
-
-    mode: Literal["pretrain", "finetune", "evaluate", "independent"] = "pretrain"
-    frames_per_clip: int = 16
-    frame_stride: int = 4
-    num_segments: int = 2
-    resize_height: int = 128
-    resize_width: int = 171
-    crop_size: int = 112
-    clips_per_video: int = 10
-    base_probability: float = 0.8
-    jitter_probability: float = 0.64
-    brightness: tuple[float, float] = (0.2, 1.8)
-    contrast: tuple[float, float] = (0.2, 1.8)
-    saturation: tuple[float, float] = (0.2, 1.8)
-    hue_degrees: tuple[float, float] = (-72.0, 72.0)
-    blur_probability: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    reverse_probability: float = 0.5
-    flip_probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        for text, keys in self._faults():
-            raise InputError(text, keys=keys)
-
-    def _faults(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yield what cannot work, and the settings that are to blame."""
-        if self.mode not in _FRAMES:
-            yield f"mode = {self.mode!r}: choose {', '.join(_FRAMES)}", ("mode",)
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
-                yield f"{name} = {value!r}: must be a whole number from 1 to {_MAX_COUNT}", (name,)
-        for name in _PROBABILITIES:
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                yield f"{name} = {getattr(self, name)}: must lie in [0, 1]", (name,)
-        for name in _RANGES:
-            low, high = getattr(self, name)
-            if not low <= high or (low < 0 and name != "hue_degrees"):
-                yield f"{name} = ({low}, {high}): give (low, high), neither negative", (name,)
-        if self.mode == "pretrain" and self.frames_per_clip % self.num_segments:
-            yield (
-                f"frames_per_clip {self.frames_per_clip} is not divisible by num_segments "
-                f"{self.num_segments}; choose a number of segments that divides it",
-                ("frames_per_clip", "num_segments"),
-            )
-        if self.crop_size > min(self.resize_height, self.resize_width):
-            yield (
-                f"crop_size {self.crop_size} is larger than the resized frame "
-                f"{self.resize_height}x{self.resize_width}; crop less or resize to more",
-                ("crop_size", "resize_height", "resize_width"),
-            )
-        if 3 * self.blur_sigma[1] >= self.crop_size:
-            yield (
-                f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "
-                "pixels; keep it below a third of crop_size",
-                ("blur_sigma", "crop_size"),
-            )
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """T, H, W of a clip."""
-        return self.frames_per_clip, self.crop_size, self.crop_size
-
-    @property
-    def view_clip(self) -> tuple[int, ...]:
-        """For each augmented view, the clip that it shows."""
-        if self.mode == "pretrain":
-            return (0, 1, 0)
-        return (0,) if self.mode == "finetune" else tuple(range(self.clips_per_video))
-
-    @property
-    def is_flipped(self) -> bool:
-        return self.mode in ("finetune", "independent")
-
-    @property
-    def is_blurred(self) -> bool:
-        return self.mode in ("pretrain", "independent")
-
-    @property
-    def num_views(self) -> int:
-        """Views of a batch: the shuffled view of pretraining is the fourth."""
-        return 4 if self.mode == "pretrain" else len(self.view_clip)
-
-
-_COUNTS = tuple(f.name for f in fields(ClipSpec) if f.type == "int")
-_MAX_COUNT = 8192  # frames or pixels: a typing error ends here, not in memory
-_PROBABILITIES = tuple(f.name for f in fields(ClipSpec) if f.name.endswith("_probability"))
-_RANGES = ("brightness", "contrast", "saturation", "hue_degrees", "blur_sigma")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +113,7 @@ def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames
     frames = _FRAMES[spec.mode](spec, draws, num_frames)
     values = _draw_augmentation(spec, draws)
     permutation = None
-    if spec.mode == "pretrain":
+    if spec.is_shuffled:
         # Sorting independent words orders the segments uniformly over all S! permutations.
         permutation = np.argsort(words[:, _PERMUTATION:], axis=1, kind="stable").astype(np.int64)
     return ClipPlan(
@@ -218,8 +122,9 @@ def draw_plan(spec: ClipSpec, *, seed: int, epoch: int, videos: Ints, num_frames
 
 
 def _pretrain_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
-    """Take two clips around centres anywhere in the video; past an end, its frame repeats."""
-    centres = (draws[:, _CENTRES : _CENTRES + 2] * num_frames[:, None]).astype(np.int64)
+    """Take clips around centres anywhere in the video; past an end, its frame repeats."""
+    num_clips = 1 + max(spec.view_clip)
+    centres = (draws[:, _CENTRES : _CENTRES + num_clips] * num_frames[:, None]).astype(np.int64)
     steps = np.arange(spec.frames_per_clip) - spec.frames_per_clip // 2
     frames = centres[:, :, None] + steps * spec.frame_stride
     frames = np.clip(frames, 0, num_frames[:, None, None] - 1)
@@ -231,7 +136,8 @@ def _pretrain_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
 def _finetune_clips(spec: ClipSpec, draws: Floats, num_frames: Ints) -> Ints:
     """Take one clip; a video that is too short repeats its first or its last frame."""
     starts = num_frames - spec.frames_per_clip * spec.frame_stride
-    start = np.where(starts > 0, draws[:, _CENTRES] * starts, 0).astype(np.int64)
+    if_short = spec.frame_stride if spec.short_start == "random" else 1
+    start = (draws[:, _CENTRES] * np.where(starts > 0, starts, if_short)).astype(np.int64)
     frames = start[:, None] + np.arange(spec.frames_per_clip) * spec.frame_stride
     last = num_frames[:, None] - 1
     # "00000369": the frames that do not exist go to the front, where frame 0 is repeated.
@@ -282,8 +188,9 @@ def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
             "flip": np.zeros((num_rows, num_views), np.bool_),
         }
     first = _PERMUTATION + num_views if spec.mode == "independent" else _VIEWS
-    view_draws = draws[:, first : first + num_views * _DRAWS_PER_VIEW]
-    d = view_draws.reshape(num_rows, num_views, _DRAWS_PER_VIEW)
+    places = np.array(spec.augmented_views if spec.mode == "pretrain" else range(num_views))
+    columns = first + places[:, None] * _DRAWS_PER_VIEW + np.arange(_DRAWS_PER_VIEW)
+    d = draws[:, columns]
     base = np.ones((num_rows, num_views), np.bool_)
     if spec.mode == "pretrain":
         base[:, 0] = draws[:, _BASE] < spec.base_probability

@@ -16,6 +16,7 @@ from fastdual.loaders.plan import ClipSpec
 FIXED_KEYS = frozenset(
     {
         "clip.mode",
+        "clip.views",
         "clip.base_probability",
         "clip.reverse_probability",
         "optimiser.accumulate_chunks",

@@ -7,43 +7,26 @@ command line.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from fastdual.config.recipe import Resolved, build, flatten
+from fastdual.config.stored import supported
 from fastdual.errors import InputError
 from fastdual.kernels.objective import Objective, Part
-from fastdual.loaders.plan import ClipSpec
+from fastdual.loaders.plan import ALL_VIEWS, ClipSpec
 
-# Keys of `clip` that pretraining fixes: they belong to fine-tuning and to evaluation.
-FIXED_KEYS = frozenset({"clip.mode", "clip.clips_per_video", "clip.flip_probability"})
-
-# Keys that a resumed run may change: how the work is done, not what is computed from which clips.
-RESUME_KEYS = frozenset(
+# Keys of `clip` that pretraining fixes: the objective decides the views, and the others belong to
+# fine-tuning and to evaluation.
+FIXED_KEYS = frozenset(
     {
-        "data.decode",
-        "data.num_workers",
-        "data.prefetch",
-        "loss.backend",
-        "run.device",
-        "run.precision",
-        "run.compile",
-        "run.recompute_activations",
-        "run.log_every_steps",
-        "run.checkpoint_every_steps",
-        "run.keep_checkpoints",
-        "run.timeout_seconds",
-        "run.wandb_project",
+        "clip.mode",
+        "clip.views",
+        "clip.clips_per_video",
+        "clip.flip_probability",
+        "clip.short_start",
     }
 )
-
-# Keys of older versions that decide nothing now: runs that hold them can still be read.
-_RETIRED_KEYS = frozenset({"optimiser.shard_state"})
-
-
-def supported(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a stored run, by dotted key, without the keys that are retired."""
-    return {key: value for key, value in stored.items() if key not in _RETIRED_KEYS}
 
 
 def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None:
@@ -99,6 +82,9 @@ class ModelConfig:
     channel_multiple: int = 1
     """R(2+1)D's middle channels are padded with zeros to a multiple of it (8 or 16 for a GPU); what
     is computed, checkpoints and exports stay as they are."""
+    batch_norm_views: Literal["together", "original", "all"] = "together"
+    """Views that batch norm sees together: those that the objective compares; the released code's
+    groups, one forward each; or all four, compared or not, as before these were told apart."""
 
     def __post_init__(self) -> None:
         multiple = self.channel_multiple
@@ -122,7 +108,7 @@ class MomentumConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The objective and the temperatures of its parts (METHOD.md section 5)."""
+    """The objective, and the temperatures and weights of its parts (docs/paper.md)."""
 
     objective: Objective = Objective.CLIP_RANK_COHERENCE
     clip_temperature: float = 0.07
@@ -130,12 +116,20 @@ class LossConfig:
     rank_temperature: float = 0.05
     rank_clip: float | None = None
     """Clamp of the shuffle-rank argument, 5.0 in the paper's SimCLR code; none: no clamp."""
+    clip_weight: float = 1.0
+    """Factor of the clip contrast in the sum; the released code trained with 1 / processes."""
+    coherence_weight: float = 1.0
+    rank_weight: float = 1.0
     backend: Literal["auto", "eager", "fused"] = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", Objective(self.objective))  # its name will do
         for name in ("clip_temperature", "coherence_temperature", "rank_temperature"):
             check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
+        for part in Part:
+            weight, rule = getattr(self, f"{part}_weight"), "must be positive and finite"
+            rule += "; to leave a part out, take it out of loss.objective"
+            check(0 < weight < math.inf, f"loss.{part}_weight", weight, rule)
         limit = self.rank_clip
         check(limit is None or limit > 0, "loss.rank_clip", limit, "must be positive, or none")
 
@@ -214,6 +208,8 @@ class RunConfig:
     process also reads after 5 and 20 steps."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 3
+    keep_every_epochs: int | None = None
+    """A checkpoint after every so many epochs stays for good; none: only the newest stay."""
     timeout_seconds: int = 600
     """A process that has not joined, or not answered the others, for this long is given up."""
     wandb_project: str | None = None
@@ -222,7 +218,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
         check_at_least_1(self, "run", "log_every_steps", "checkpoint_every_steps")
-        check_at_least_1(self, "run", "keep_checkpoints", "timeout_seconds")
+        check_at_least_1(self, "run", "keep_checkpoints", "keep_every_epochs", "timeout_seconds")
 
 
 class TrainingConfig(Protocol):
@@ -261,8 +257,12 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         segments, ranks = self.clip.num_segments, Part.RANK in self.loss.objective.parts
-        rule = "ranking needs 2 segments or more; set loss.objective=clip to train without"
+        rule = "ranking needs 2 segments or more; take rank out of loss.objective"
         check(segments >= 2 or not ranks, "clip.num_segments", segments, rule, "loss.objective")
+        # What no loss compares is neither loaded nor embedded; no recipe can set it.
+        every = self.model.batch_norm_views == "all"
+        views = ALL_VIEWS if every else self.loss.objective.views
+        object.__setattr__(self, "clip", replace(self.clip, views=views))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values by dotted key, as checkpoints keep them."""

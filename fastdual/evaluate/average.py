@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdual.config.sections import RESUME_KEYS
+from fastdual.config.stored import RESUME_KEYS
 from fastdual.errors import InputError
 
 # The splits are what may differ; the other keys say how the work is done, not what is computed.

@@ -5,7 +5,7 @@ Shapes: B videos of a batch, N videos, V = 4 views, S segments, D embedding size
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from fastdual.evaluate.embed import EmbedOptions
 from fastdual.evaluate.passes import one_pass
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
+from fastdual.loaders.plan import ALL_VIEWS
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import CLIPS_AT_ONCE, VideoEncoder
 from fastdual.model.frozen import check_frozen, snapshot
@@ -114,7 +115,7 @@ def embed_held_out(
     config = network.config
     loader = one_pass(
         index,
-        config.clip,
+        replace(config.clip, views=ALL_VIEWS),  # whatever its objective compared
         index.split(split),
         batch_size=config.data.batch_size,
         seed=HELD_OUT_SEED,

@@ -2,11 +2,12 @@
 
 The momentum encoder embeds view 1, the keys of the two contrasts. The trained network embeds views
 0, 2 and 3: the ranking of segments compares clips of one video, needs no queue, and would otherwise
-lose its gradient on views 2 and 3.
+lose its gradient on views 2 and 3. Without ranking it embeds view 0 alone.
 
-Batch norm normalises queries over views 0, 2 and 3 together and keys over view 1 alone, both over
-the whole batch. With several processes both must be synchronised. That replaces the shuffling of
-keys between processes: statistics can then leak only what the global batch has in common.
+Batch norm normalises queries over their views together (`model.batch_norm_views`) and keys over
+view 1 alone, both over the whole batch. With several processes both must be synchronised. That
+replaces the shuffling of keys between processes: statistics can then leak only what the global
+batch has in common.
 
 Shape letters: B videos of this process, V views, S segments, D embedding size, K queue length.
 """
@@ -18,13 +19,16 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastdual.config import PretrainConfig
-from fastdual.functional import contrastive_loss_with_metrics, shuffle_rank_loss_with_metrics
+from fastdual.functional import contrastive_loss_with_metrics
 from fastdual.kernels.dispatch import Backend
+from fastdual.kernels.dual_variance import two_view_rank
 from fastdual.kernels.objective import Part
 from fastdual.kernels.results import ContrastiveResult
 from fastdual.model.dual import normalise
-from fastdual.training.collapse import embedding_spread
 from fastdual.training.loop import StepOutput
+from fastdual.training.objective import spread_of_videos
+
+KEY_VIEW = 1  # what the momentum encoder embeds
 
 
 class KeyQueue(nn.Module):
@@ -61,9 +65,6 @@ class MoCoObjective(nn.Module):
         model: The network to be trained; copied, and never kept.
     """
 
-    query_views = (0, 2, 3)
-    key_views = (1,)
-
     def __init__(self, config: PretrainConfig, model: nn.Module) -> None:
         super().__init__()
         self.config, self.momentum = config.loss, config.moco.momentum
@@ -71,10 +72,16 @@ class MoCoObjective(nn.Module):
         self.momentum_encoder: nn.Module = copy.deepcopy(model).requires_grad_(False)
         size = config.moco.queue_size
         # Drawn on the CPU: the same numbers whatever the device.
-        self.clip_queue = KeyQueue(normalise(torch.randn(size, config.model.clip_dim)))
+        if Part.CLIP in self.parts:
+            self.clip_queue = KeyQueue(normalise(torch.randn(size, config.model.clip_dim)))
         if Part.COHERENCE in self.parts:
             shape = (size, config.clip.num_segments, config.model.segment_dim)
             self.segment_queue = KeyQueue(normalise(torch.randn(shape)).mean(dim=1))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a part contrasts queries with keys; ranking alone does not."""
+        return KEY_VIEW in self.config.objective.views
 
     @torch.no_grad()
     def follow(self, model: nn.Module) -> None:
@@ -84,25 +91,23 @@ class MoCoObjective(nn.Module):
         torch._foreach_lerp_(keys, queries, 1.0 - self.momentum)
 
     def forward(
-        self, clip: Tensor, segments: Tensor, permutation: Tensor, video_ids: Tensor
+        self, clip: Tensor, segments: Tensor, permutation: Tensor | None, video_ids: Tensor
     ) -> StepOutput:
         """Return the losses of B videos; then the keys of this batch join the queues.
 
         Args:
-            clip: [B, 4, D] clip embeddings, view 1 as the momentum encoder's.
-            segments: [B, 4, S, D'] segment embeddings, likewise; those of view 3 as the network
+            clip: [B, V, D] clip embeddings, each view at its number, view 1 as the momentum
+                encoder's; V is 2 without ranking, else 4.
+            segments: [B, V, S, D'] segment embeddings, likewise; those of view 3 as the network
                 saw them.
-            permutation: [B, S]; segment i of view 3 is segment permutation[i] of view 2.
+            permutation: [B, S]; segment i of view 3 is segment permutation[i] of view 2. None
+                without ranking.
             video_ids: [B]; not needed, as the other videos of the batch are no candidates.
         """
-        losses: dict[str, Tensor] = {}
+        losses: dict[Part, Tensor] = {}
         metrics: dict[str, Tensor] = {}
-        contrasts = {"clip": (clip[:, 0], clip[:, 1], self.clip_queue)}
-        if Part.COHERENCE in self.parts:
-            means = segments[:, :2].mean(dim=2)
-            contrasts["coherence"] = (means[:, 0], means[:, 1], self.segment_queue)
-        for part, (query, view, queue) in contrasts.items():
-            key, temperature = view.detach(), getattr(self.config, f"{part}_temperature")
+        for part, (query, key, queue) in self._contrasts(clip, segments).items():
+            temperature = getattr(self.config, f"{part}_temperature")
             options = {"temperature": temperature, "backend": self.config.backend}
             result = queue_contrast(query, key, queue.keys, **options)
             losses[part] = result.loss
@@ -110,18 +115,31 @@ class MoCoObjective(nn.Module):
             metrics[f"{part}_top5"] = result.top5.float().mean()
             queue.push(gather_rows(key))
         if Part.RANK in self.parts:
-            losses["rank"], metrics["rank_accuracy"] = shuffle_rank_loss_with_metrics(
-                torch.cat([segments[:, 0], segments[:, 2]]),
-                segments[:, 3].repeat(2, 1, 1),
-                permutation.repeat(2, 1),
+            assert permutation is not None
+            losses[Part.RANK], metrics["rank_accuracy"] = two_view_rank(
+                segments,
+                permutation,
                 temperature=self.config.rank_temperature,
                 clip=self.config.rank_clip,
                 backend=self.config.backend,
             )
-        metrics["spread"] = embedding_spread(clip[:, 0])
-        total = torch.stack(list(losses.values())).sum()
-        detached = {name: value.detach() for name, value in (losses | metrics).items()}
-        return StepOutput(total, detached)
+        metrics |= spread_of_videos(self.config.objective, clip, segments)
+        weighted = [getattr(self.config, f"{part}_weight") * loss for part, loss in losses.items()]
+        detached = {str(name): value.detach() for name, value in (losses | metrics).items()}
+        return StepOutput(torch.stack(weighted).sum(), detached)
+
+    def _contrasts(
+        self, clip: Tensor, segments: Tensor
+    ) -> dict[Part, tuple[Tensor, Tensor, KeyQueue]]:
+        """Return queries [B, D], their keys [B, D] and the queue of each contrast."""
+        contrasts = {}
+        if Part.CLIP in self.parts:
+            contrasts[Part.CLIP] = (clip[:, 0], clip[:, KEY_VIEW].detach(), self.clip_queue)
+        if Part.COHERENCE in self.parts:
+            means = segments[:, :2].mean(dim=2)
+            key = means[:, KEY_VIEW].detach()
+            contrasts[Part.COHERENCE] = (means[:, 0], key, self.segment_queue)
+        return contrasts
 
 
 def queue_contrast(

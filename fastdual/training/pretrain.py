@@ -10,6 +10,7 @@ from torch import nn
 from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
 from fastdual.kernels.backend import runs_triton
+from fastdual.kernels.objective import Part
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.training.announce import describe_pretraining
@@ -49,11 +50,15 @@ class Pretraining:
 
     def create_step(self, model: nn.Module, execution: Execution) -> tuple[nn.Module, PretrainStep]:
         objective = create_objective(self.config, model).to(execution.device)
-        chunks = self.config.optimiser.accumulate_chunks
-        return objective, PretrainStep(model, objective, execution, num_chunks=chunks)
+        return objective, PretrainStep(model, objective, self.config, execution)
 
-    def watch(self, steps_per_epoch: int) -> CollapseWatch:
-        return CollapseWatch(self.config.loss.clip_temperature, steps_per_epoch=steps_per_epoch)
+    def watch(self, steps_per_epoch: int) -> CollapseWatch | None:
+        loss = self.config.loss
+        if Part.CLIP in loss.objective.parts:
+            return CollapseWatch(loss.clip_temperature, steps_per_epoch=steps_per_epoch)
+        if Part.COHERENCE in loss.objective.parts:
+            return CollapseWatch(loss.coherence_temperature, steps_per_epoch=steps_per_epoch)
+        return None  # ranking alone does not ask videos to differ
 
     def describe(self, start: Start) -> list[str]:
         return describe_pretraining(self.config, start)

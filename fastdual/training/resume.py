@@ -14,7 +14,8 @@ from fastdual._version import __version__
 from fastdual.config import FinetuneConfig, PretrainConfig, resolve
 from fastdual.config.finetune import FIXED_KEYS as FINETUNE_FIXED_KEYS
 from fastdual.config.recipe import Layer, Resolved, build, read_recipe, read_toml
-from fastdual.config.sections import RESUME_KEYS, TrainingConfig, supported
+from fastdual.config.sections import TrainingConfig
+from fastdual.config.stored import RESUME_KEYS, supported
 from fastdual.distributed.team import Team
 from fastdual.errors import InputError
 from fastdual.model.encoder import VideoEncoder

@@ -6,8 +6,9 @@ which numpy's library uses the core's vector units, and only the edges of a band
 zeros. The planes become pixels as they are written out.
 
 The colour map is one linear map, clamped to [0, 255] afterwards. On an RGB column vector p:
-`brightness * (contrast * (W p - 128) + 128)`, where W goes to YIQ, turns the I-Q plane by the hue,
-stretches it by the saturation, and comes back. The Gaussian blur is separable, reaches 3 sigma and
+`brightness * (contrast * (W p - grey) + grey)`, where W goes to YIQ, turns the I-Q plane by the
+hue, stretches it by the saturation, and comes back; grey is the mean luma of the clip's frames as
+cropped, which W does not change. The Gaussian blur is separable, reaches 3 sigma and
 reflects at the crop's border, whose outermost pixel is not repeated. Normalisation is folded into
 the colour map: a blur, whose weights sum to 1, changes nothing about it.
 """
@@ -31,12 +32,13 @@ MEAN, STD = (tuple(255 * value for value in of) for of in (IMAGENET_MEAN, IMAGEN
 _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+LUMA = tuple(_RGB_TO_YIQ[0].tolist())  # of red, green and blue in the grey of a pixel
 # What the colour map keeps of luma, and of chroma for the cosine and the sine of the hue.
 _LUMA = np.outer(_YIQ_TO_RGB[:, 0], _RGB_TO_YIQ[0])
 _COSINE = _YIQ_TO_RGB[:, 1:] @ _RGB_TO_YIQ[1:]
 _SINE = np.outer(_YIQ_TO_RGB[:, 1], _RGB_TO_YIQ[2]) - np.outer(_YIQ_TO_RGB[:, 2], _RGB_TO_YIQ[1])
 _NO_JITTER = (1.0, 1.0, 1.0, 0.0)
-_GREY = 128.0
+_MIDDLE_GREY = 128.0
 # Chosen by timing: wider bands multiply more zeros, narrower ones cost more calls.
 _FRAMES_AT_A_TIME, _BAND = 2, 16
 
@@ -51,7 +53,8 @@ def augment(
         plan: Of this video alone.
         order: [1, K, T] places of the clips' frames among `frames`.
         spec: Of the plan.
-        out: [V, T, H, W, 3], is filled; pretraining's last view is the shuffled third one.
+        out: [V, T, H, W, 3], is filled; with a permutation, the last view is the one before it,
+            shuffled.
     """
     size = spec.crop_size
     work = Work.of(size)
@@ -60,16 +63,28 @@ def augment(
         crops = frames[:, :, y : y + size, x : x + size]
         if plan.flip[0, view]:
             crops = crops[..., ::-1]
-        colours = Colours.of(plan.jitter[0, view])
+        jitter, places = plan.jitter[0, view], order[0, clip]
+        about_mean = spec.contrast_about == "mean" and jitter[1] != 1
+        grey = mean_grey(crops, places) if about_mean else _MIDDLE_GREY
+        colours = Colours.of(jitter, grey)
         sigma = float(plan.blur_sigma[0, view])
         blur = Blur.of(sigma, size) if sigma > 0 else None
-        places = order[0, clip]
         for first in range(0, len(places), _FRAMES_AT_A_TIME):
             part = slice(first, first + _FRAMES_AT_A_TIME)
             _fill(crops, places[part], colours, blur, work, out[view, part])
     if plan.permutation is not None:
         places = frame_order(plan.permutation, spec.frames_per_clip)[0]
-        np.take(out[2], places, axis=0, out=out[3], mode="clip")  # "raise" would copy once more
+        # The last of the others is shuffled; "raise" would copy once more.
+        np.take(out[-2], places, axis=0, out=out[-1], mode="clip")
+
+
+def mean_grey(crops: NDArray[np.uint8], places: Ints) -> float:
+    """Return the mean luma, in 0..255, of the crops [F, 3, h, w] at n places."""
+    shown, counts = np.unique(places, return_counts=True)
+    # Row by row first: numpy adds bytes to 32 bits in vector units, and to 64 bits one by one.
+    sums = crops[shown].sum(axis=3, dtype=np.uint32).sum(axis=2, dtype=np.int64)
+    num_pixels = len(places) * crops.shape[2] * crops.shape[3]
+    return float(counts @ sums @ _RGB_TO_YIQ[0] / num_pixels)
 
 
 @dataclass(frozen=True)
@@ -123,8 +138,11 @@ class Colours:
     matrix: Floats | None
 
     @staticmethod
-    def of(jitter: NDArray[np.float64]) -> Colours:
-        """Make the map of the plan's brightness, contrast, saturation and hue in degrees, [4]."""
+    def of(jitter: NDArray[np.float64], grey: float) -> Colours:
+        """Make the map of the plan's brightness, contrast, saturation and hue in degrees, [4].
+
+        Contrast turns about `grey`, in 0..255.
+        """
         if tuple(jitter) == _NO_JITTER:
             return Colours(None)
         brightness, contrast, saturation, hue = jitter.tolist()
@@ -132,7 +150,7 @@ class Colours:
         turned = math.cos(angle) * _COSINE + math.sin(angle) * _SINE
         turn = _LUMA + saturation * turned
         mean, std = np.array(MEAN)[:, None], np.array(STD)[:, None]
-        offset = brightness * (1 - contrast) * _GREY - mean
+        offset = brightness * (1 - contrast) * grey - mean
         matrix = np.hstack([brightness * contrast * turn, offset]) / std
         return Colours(matrix.astype(np.float32))
 

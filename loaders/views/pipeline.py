@@ -12,7 +12,7 @@ import numpy as np
 from nvidia.dali import fn, math, pipeline_def, types
 
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.views.augment import MEAN, STD, num_chains
+from fastdual.loaders.views.augment import LUMA, MEAN, STD, num_chains
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
@@ -33,8 +33,8 @@ def clip_pipeline(
     else:
         frames = _decode(device)
     views = [_augment(spec, frames, view, device) for view in range(num_chains(spec))]
-    if spec.mode == "pretrain":
-        views.append(fn.sequence_rearrange(views[2], new_order=_value("shuffled_order")))
+    if spec.is_shuffled:
+        views.append(fn.sequence_rearrange(views[-1], new_order=_value("shuffled_order")))
     return tuple(views)
 
 
@@ -69,7 +69,7 @@ def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
     if spec.mode != "evaluate":
         jitter = _value(f"jitter{view}")
         if _value(f"jittered{view}"):
-            clip = fn.color_twist(
+            twisted = fn.color_twist(
                 clip,
                 brightness=jitter[0],
                 contrast=jitter[1],
@@ -77,7 +77,9 @@ def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
                 hue=jitter[3],
                 dtype=types.FLOAT,
             )
-            clip = math.min(math.max(clip, 0.0), 255.0)
+            if spec.contrast_about == "mean":
+                twisted = twisted + _off_middle_grey(clip, jitter, device)
+            clip = math.min(math.max(twisted, 0.0), 255.0)
         else:
             clip = fn.cast(clip, dtype=types.FLOAT)
     if spec.is_blurred and _value(f"blurred{view}"):
@@ -86,6 +88,13 @@ def _augment(spec: ClipSpec, frames: Any, view: int, device: str) -> Any:
     if spec.is_flipped and _value(f"flip{view}"):
         clip = fn.flip(clip, horizontal=1)
     return _normalise(spec, clip, device)
+
+
+def _off_middle_grey(clip: Any, jitter: Any, device: str) -> Any:
+    """Return what must be added where contrast turned about 128 and not about the mean luma."""
+    grey = fn.reductions.sum(fn.reductions.mean(clip, axes=[0, 1, 2]) * LUMA)
+    scale = jitter[0] * (1.0 - jitter[1])
+    return (scale.gpu() if device == "gpu" else scale) * (grey - 128.0)
 
 
 def _normalise(spec: ClipSpec, clip: Any, device: str) -> Any:

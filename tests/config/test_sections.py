@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from fastdual.config.recipe import flatten, read_recipe
-from fastdual.config.sections import FIXED_KEYS, RESUME_KEYS, LossConfig, PretrainConfig, resolve
+from fastdual.config.sections import FIXED_KEYS, LossConfig, PretrainConfig, resolve
+from fastdual.config.stored import RESUME_KEYS
 from fastdual.errors import InputError
 from fastdual.kernels.objective import Objective
 
@@ -33,8 +34,25 @@ def test_an_objective_is_known_by_its_name() -> None:
     config = LossConfig(objective="clip+rank")
     assert config.objective is Objective.CLIP_RANK
     assert type(with_settings("loss.objective=clip").to_dict()["loss.objective"]) is str
-    with pytest.raises(InputError, match="must be one of clip, clip.rank, clip.rank.coherence"):
-        with_settings("loss.objective=rank")
+    with pytest.raises(InputError, match="must be one of clip, rank, coherence, clip.rank, "):
+        with_settings("loss.objective=order")
+
+
+def test_a_weight_of_0_is_refused_with_the_remedy() -> None:
+    assert with_settings("loss.clip_weight=0.125").loss.clip_weight == 0.125
+    for value in ("0", "-1", "inf"):
+        with pytest.raises(InputError, match=r"rank_weight = .*take it out of loss.objective"):
+            with_settings(f"loss.rank_weight={value}")
+
+
+def test_only_views_that_the_objective_compares_are_loaded() -> None:
+    assert with_settings().clip.views == (0, 1, 2, 3)
+    assert with_settings("loss.objective=clip").clip.views == (0, 1)
+    assert with_settings("loss.objective=rank").clip.views == (0, 2, 3)
+    everything = ("loss.objective=clip", "model.batch_norm_views=all")
+    assert with_settings(*everything).clip.views == (0, 1, 2, 3)
+    with pytest.raises(InputError, match=r"unknown key 'clip.views'"):
+        with_settings("clip.views=[0, 1]")
 
 
 def test_one_segment_is_fine_without_ranking() -> None:
@@ -53,13 +71,6 @@ def test_a_key_that_may_be_none_defaults_to_none() -> None:
 
 def test_fixed_and_resume_keys_exist() -> None:
     assert set(flatten(DEFAULTS)) >= FIXED_KEYS | RESUME_KEYS
-
-
-def test_a_key_that_is_retired_is_read_from_stored_runs_and_refused_as_a_setting() -> None:
-    stored = {**DEFAULTS.to_dict(), "optimiser.shard_state": "on"}
-    assert PretrainConfig.from_dict(stored, origin="step-00000001.pt") == DEFAULTS
-    with pytest.raises(InputError, match="unknown key 'optimiser.shard_state'"):
-        with_settings("optimiser.shard_state=on")
 
 
 def test_config_survives_a_checkpoint_dict() -> None:

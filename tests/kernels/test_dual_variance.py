@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual import functional
+from fastdual.kernels.objective import Objective
 from fastdual.losses import (
     DualVarianceLoss,
     DualVarianceResult,
@@ -85,11 +86,7 @@ def test_backends_agree_on_every_part_and_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("objective", "present"),
-    [
-        ("clip", {"clip"}),
-        ("clip+rank", {"clip", "rank"}),
-        ("clip+rank+coherence", {"clip", "rank", "coherence"}),
-    ],
+    [(objective.value, set(objective.parts)) for objective in Objective],
 )
 def test_objective_names_the_parts_of_the_total(objective: str, present: set[str]) -> None:
     inputs = dual_inputs(6, 3)
@@ -102,6 +99,33 @@ def test_objective_names_the_parts_of_the_total(objective: str, present: set[str
     absent = {"clip", "rank", "coherence"} - present
     assert all(getattr(result, part) is None for part in absent)
     assert result.total.item() == pytest.approx(sum(getattr(whole, p).item() for p in present))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_scale_the_gradient_of_a_part_and_not_its_value(backend: str) -> None:
+    """`clip_weight` 1/W is what the released gather does to the gradient on W processes."""
+    clip, parts, *others = dual_inputs(6, 2)
+    plain = DualVarianceLoss(backend=backend)(
+        clip.requires_grad_(), parts.requires_grad_(), *others
+    )
+    weights = {"clip": 0.125, "rank": 3.0, "coherence": 0.5}
+    loss = DualVarianceLoss(backend=backend, **{f"{k}_weight": v for k, v in weights.items()})
+    weighted = loss(clip, parts, *others)
+    assert [weighted.clip, weighted.rank] == [plain.clip, plain.rank]
+    ours = torch.autograd.grad(weighted.total, (clip, parts))
+    sum_of_parts = sum(weight * getattr(plain, part) for part, weight in weights.items())
+    theirs = torch.autograd.grad(sum_of_parts, (clip, parts))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+    off = DualVarianceLoss(backend=backend, clip_weight=0)(clip, parts, *others)
+    torch.testing.assert_close(off.total, plain.rank + plain.coherence)
+
+
+def test_contrasts_need_no_permutation() -> None:
+    clip, parts, _, ids = dual_inputs(5, 2)
+    for objective in ("clip", "coherence", "clip+coherence"):
+        result = DualVarianceLoss(objective=objective)(clip[:, :2], parts[:, :2], None, ids)
+        assert torch.isfinite(result.total)
 
 
 def test_clip_objective_needs_two_views_and_one_segment() -> None:

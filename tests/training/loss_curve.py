@@ -43,8 +43,6 @@ SETTINGS = (
 class SideBySide(nn.Module):
     """The eager losses, and how far the kernels' loss and gradients are from theirs."""
 
-    query_views = SimCLRObjective.query_views
-
     def __init__(self, eager: SimCLRObjective, fused: SimCLRObjective) -> None:
         super().__init__()
         self.eager, self.fused = eager, fused

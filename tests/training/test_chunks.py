@@ -1,6 +1,7 @@
 """Gradients over a batch embedded in chunks are those of the whole batch."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -116,8 +117,9 @@ def test_a_step_in_chunks_has_the_loss_and_gradient_of_a_step_in_one(framework: 
         objective = create_objective(config, model)
         model.eval()
         objective.eval()
-        execution = choose_execution(config.run)
-        step = PretrainStep(model, objective, execution, num_chunks=num_chunks)
+        optimiser = replace(config.optimiser, accumulate_chunks=num_chunks)
+        chunked = replace(config, optimiser=optimiser)
+        step = PretrainStep(model, objective, chunked, choose_execution(config.run))
         output = step(batch)
         output.backward()
         models.append(model)
@@ -141,12 +143,10 @@ def test_a_step_in_chunks_takes_the_memory_of_one() -> None:
     peaks = {}
     for videos, num_chunks in ((2, 1), (16, 1), (16, 8)):
         batch, model = batch_for(config, count=videos), create_model(config)
-        step = PretrainStep(
-            model,
-            create_objective(config, model),
-            choose_execution(config.run),
-            num_chunks=num_chunks,
-        )
+        optimiser = replace(config.optimiser, accumulate_chunks=num_chunks)
+        chunked = replace(config, optimiser=optimiser)
+        objective = create_objective(config, model)
+        step = PretrainStep(model, objective, chunked, choose_execution(config.run))
         step(batch).backward()  # gradients of the weights are there from now on
         run = partial(lambda step, batch: step(batch).backward(), step, batch)
         peaks[videos, num_chunks] = peak_memory_mib(run, torch.device("cpu"))

@@ -100,7 +100,13 @@ def test_a_contrast_with_a_queue_has_the_gradient_of_the_plain_formula(temperatu
 
 @pytest.mark.parametrize(
     ("loss", "clip_views", "segment_views"),
-    [("clip", {0}, set()), ("clip+rank+coherence", {0}, {0, 2, 3})],
+    [
+        ("clip", {0}, set()),
+        ("coherence", set(), {0}),
+        ("rank", set(), {0, 2, 3}),
+        ("rank+coherence", set(), {0, 2, 3}),
+        ("clip+rank+coherence", {0}, {0, 2, 3}),
+    ],
 )
 def test_keys_get_no_gradient_from_the_contrasts(
     loss: str, clip_views: set[int], segment_views: set[int]
@@ -110,6 +116,18 @@ def test_keys_get_no_gradient_from_the_contrasts(
     for tensor, views in ((clip, clip_views), (segments, segment_views)):
         gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         assert {v for v in range(4) if gradient[:, v].any()} == views
+
+
+def test_weights_are_factors_of_the_parts() -> None:
+    weights = {"clip": 0.125, "rank": 2.0, "coherence": 0.5}
+    clip, segments, permutation, ids = embeddings()
+    settings = {f"loss__{part}_weight": weight for part, weight in weights.items()}
+    output = objective_of(**settings)(clip, segments, permutation, ids)
+    plain = objective_of()(clip, segments, permutation, ids)
+    for part in weights:  # logged without their weights
+        assert torch.equal(output.metrics[part], plain.metrics[part])
+    total = math.fsum(weight * plain.metrics[part].item() for part, weight in weights.items())
+    assert output.loss.item() == pytest.approx(total, rel=1e-12)
 
 
 @pytest.mark.parametrize("batches", [[3, 3, 3, 3], [7, 7], [1] * 16, [5, 9, 20, 2], [14, 3]])
@@ -191,7 +209,7 @@ def test_each_view_goes_through_its_encoder_which_follows_first() -> None:
     model.register_forward_pre_hook(lambda _, args: seen.update(query=args[0]))
     objective.momentum_encoder.register_forward_pre_hook(lambda _, args: seen.update(key=args[0]))
     batch = batch_for(config)
-    PretrainStep(model, objective, choose_execution(config.run))(batch).loss.backward()
+    PretrainStep(model, objective, config, choose_execution(config.run))(batch).loss.backward()
     clips = batch.clips
     assert torch.equal(seen["query"].unflatten(0, (4, 3)), clips[:, [0, 2, 3]])
     assert torch.equal(seen["key"], clips[:, 1])

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdual.config import PretrainConfig, resolve
+from fastdual.kernels.objective import Objective
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import draw_plan
 from fastdual.model.dual import create_model
@@ -64,12 +65,7 @@ def test_a_step_needs_no_value_of_anything_it_computes(settings: dict[str, Any])
             torch.nn.ModuleList([model, objective]), config.optimiser, fused=False
         ),
         loader=None,  # type: ignore[arg-type]
-        compute=PretrainStep(
-            model,
-            objective,
-            choose_execution(config.run),
-            num_chunks=config.optimiser.accumulate_chunks,
-        ),
+        compute=PretrainStep(model, objective, config, choose_execution(config.run)),
         rate=lambda _: 0.1,
         total_steps=9,
         max_gradient_norm=config.optimiser.max_gradient_norm,
@@ -77,6 +73,91 @@ def test_a_step_needs_no_value_of_anything_it_computes(settings: dict[str, Any])
     output = take_step(training, batch)
     with pytest.raises(RuntimeError, match="meta"):
         float(output.loss.detach())
+
+
+OBJECTIVES = [objective.value for objective in Objective]
+KEYS = {"model.framework": "moco", "moco.queue_size": 10}
+
+
+def step_of(**settings: Any) -> tuple[PretrainStep, ClipBatch]:
+    """A step, and a batch of the views that its config loads: noise, the same for every config."""
+    values = QUICK | {key.replace("__", "."): value for key, value in settings.items()}
+    config: PretrainConfig = resolve([], [f"{k}={v}" for k, v in values.items()]).config
+    torch.manual_seed(0)
+    model = create_model(config)
+    step = PretrainStep(
+        model, create_objective(config, model), config, choose_execution(config.run)
+    )
+    ids, views = torch.arange(4), config.clip.views
+    clips = torch.randn(4, 4, 8, 32, 32, 3).permute(0, 1, 5, 2, 3, 4)[:, views]
+    plan = draw_plan(config.clip, seed=0, epoch=0, videos=np.arange(4), num_frames=[9] * 4)
+    permutation = torch.tensor([[1, 0]] * 4) if 3 in views else None
+    return step, ClipBatch(clips, permutation, ids, ids, plan)
+
+
+@pytest.mark.parametrize("framework", [{}, KEYS], ids=["simclr", "moco"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_only_the_views_that_an_objective_compares_are_embedded(
+    objective: str, framework: dict[str, Any]
+) -> None:
+    step, batch = step_of(loss__objective=objective, **framework)
+    seen: dict[str, int] = {"query": 0, "key": 0}
+
+    def count(name: str) -> Any:
+        def hook(module: Any, arguments: Any) -> None:
+            seen[name] += len(arguments[0])
+
+        return hook
+
+    step.model.register_forward_pre_hook(count("query"))
+    if framework:
+        step.objective.momentum_encoder.register_forward_pre_hook(count("key"))  # type: ignore
+    output = step(batch)
+    output.backward()
+    contrasts, ranks = objective != "rank", "rank" in objective
+    if framework:
+        queries, keys = 3 if ranks else 1, int(contrasts)
+    else:
+        queries, keys = 2 * contrasts + (2 if contrasts else 3) * ranks, 0
+    assert seen == {"query": 4 * queries, "key": 4 * keys}
+    heads = {"clip_head": "clip" in objective, "segment_head": objective != "clip"}
+    for name, used in heads.items():  # the rest of the network is reached in any case
+        for weight in step.model.get_submodule(name).parameters():
+            assert (weight.grad is not None and bool(weight.grad.any())) == used, name
+
+
+def test_views_that_no_loss_compares_still_count_in_runs_from_before_that() -> None:
+    """Their batch norm saw all four views."""
+    losses = []
+    for noise in (0.0, 1.0):
+        step, batch = step_of(loss__objective="clip", model__batch_norm_views="all")
+        batch.clips[:, 2:] += noise * torch.randn(batch.clips[:, 2:].shape)
+        losses.append(step(batch).loss.item())
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("framework", "groups"),
+    [({}, [(0, 1, 2), (3,)]), (KEYS, [(0,), (2, 3)])],
+    ids=["simclr", "moco"],
+)
+def test_views_go_through_batch_norm_in_the_groups_of_the_released_code(
+    framework: dict[str, Any], groups: list[tuple[int, ...]]
+) -> None:
+    step, batch = step_of(model__batch_norm_views="original", **framework)
+    seen: list[Any] = []
+    step.model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    apart = step(batch)
+    assert len(seen) == len(groups)
+    for images, views in zip(seen, groups, strict=True):
+        assert torch.equal(images, batch.clips[:, views].flatten(0, 1))
+    together, _ = step_of(model__batch_norm_views="together", **framework)
+    assert not torch.equal(together(batch).loss, apart.loss)
+    for network in (step.model, together.model):  # with fixed statistics, groups make no difference
+        network.load_state_dict(together.model.state_dict())
+        network.eval()
+    losses = [float(some(batch).metrics["rank"]) for some in (step, together)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.gpu

@@ -59,7 +59,10 @@ def _as_maps(pictures: Tensor) -> Tensor:
     return small[:, :, None, None, None]
 
 
-OBJECTIVES = tuple(objective.value for objective in Objective)
+OBJECTIVES = tuple(
+    objective.value
+    for objective in (Objective.CLIP, Objective.CLIP_RANK, Objective.CLIP_RANK_COHERENCE)
+)
 BASELINES: dict[str, Callable[[], nn.Module]] = {
     "mean frame": MeanFrame,
     "frame difference": FrameDifference,

@@ -31,28 +31,34 @@ def reference_views(
         y, x = plan.crop_y[0, view], plan.crop_x[0, view]
         frames = video[plan.frames[0, clip]].astype(np.float64)
         frames = frames[:, y : y + spec.crop_size, x : x + spec.crop_size]
-        frames = jitter(frames, *plan.jitter[0, view])
+        grey = (frames @ RGB_TO_YIQ[0]).mean() if spec.contrast_about == "mean" else 128.0
+        frames = jitter(frames, *plan.jitter[0, view], grey)
         frames = blur(frames, plan.blur_sigma[0, view])
         if plan.flip[0, view]:
             frames = frames[:, :, ::-1]
         views.append((frames - MEAN) / STD)
     if plan.permutation is not None:
-        segments = np.split(views[2], spec.num_segments)
+        segments = np.split(views[-1], spec.num_segments)
         views.append(np.concatenate([segments[s] for s in plan.permutation[0]]))
     return np.stack(views)
 
 
 def jitter(
-    frames: NDArray[np.float64], brightness: float, contrast: float, saturation: float, hue: float
+    frames: NDArray[np.float64],
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    grey: float,
 ) -> NDArray[np.float64]:
-    """Turn and stretch the I-Q plane, then contrast about mid-grey, then brightness, then clamp."""
+    """Turn and stretch the I-Q plane, then contrast about a grey, then brightness, then clamp."""
     angle = np.deg2rad(hue)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     chroma = np.eye(3)
     chroma[1:, 1:] = saturation * turn
     to_rgb = np.linalg.inv(RGB_TO_YIQ)
     mixed = frames @ (to_rgb @ chroma @ RGB_TO_YIQ).T
-    return np.clip(brightness * (contrast * (mixed - 128) + 128), 0, 255)
+    return np.clip(brightness * (contrast * (mixed - grey) + grey), 0, 255)
 
 
 def blur(frames: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

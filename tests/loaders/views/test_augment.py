@@ -7,7 +7,7 @@ import pytest
 
 from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.views.augment import Blur, augment, gaussian
+from fastdual.loaders.views.augment import MEAN, STD, Blur, augment, gaussian
 from tests.loaders.views.augment_reference import blur, reference_views
 from tests.loaders.views.test_graph import (
     SPECS,
@@ -63,6 +63,33 @@ def test_the_strongest_jitter_is_the_reference() -> None:
         assert np.abs(views - truth).max() < TOLERANCE
         if values[0] > 1:  # the clamp takes part
             assert (np.abs(truth - truth.max(axis=(0, 1, 2, 3))) < 1e-9).mean() > 0.05
+
+
+@pytest.mark.parametrize(("about", "blank"), [("mean", False), ("128", True)])
+def test_strong_contrast_leaves_a_dark_video_visible(about: str, blank: bool) -> None:
+    """Contrast of 1.8 about 128 blackens all below 57; the released code's is about the mean."""
+    spec = replace(ODD, mode="finetune", contrast_about=about)
+    plan = plan_for(spec, [0])
+    plan.jitter[:] = (1.0, 1.8, 1.0, 0.0)
+    shape = (2, 3, spec.resize_height, spec.resize_width)
+    dark = np.random.default_rng(0).integers(0, 57, shape, dtype=np.uint8)
+    out = np.empty((1, *spec.clip_shape, 3), np.float32)
+    augment(dark, plan, np.zeros((1, 1, 3), np.int64), spec, out)
+    pixels = out * np.float32(STD) + np.float32(MEAN)
+    assert (pixels.std() < 1) == blank
+    if not blank:
+        y, x = plan.crop_y[0, 0], plan.crop_x[0, 0]
+        assert abs(pixels.mean() - dark[0, :, y : y + 29, x : x + 29].mean()) < 4  # clamped at 0
+
+
+@pytest.mark.parametrize(("views", "places"), [((0, 1), [0, 1]), ((0, 2, 3), [0, 2, 3])])
+def test_views_that_are_left_out_change_no_bit_of_the_others(
+    views: tuple[int, ...], places: list[int]
+) -> None:
+    whole, part = SPECS["pretrain"], replace(SPECS["pretrain"], views=views)
+    for video in range(4):
+        ours, all_four = (views_of(spec, plan_for(spec, [video])) for spec in (part, whole))
+        assert np.array_equal(ours, all_four[places])
 
 
 def test_a_view_without_blur_or_jitter_is_exact() -> None:

@@ -62,6 +62,15 @@ SPECS = {
         jitter_probability=1.0,
         blur_probability=1.0,
     ),
+    "contrasts alone": ClipSpec(resize_height=40, resize_width=57, crop_size=32, views=(0, 1)),
+    "ranking alone": ClipSpec(resize_height=40, resize_width=57, crop_size=32, views=(0, 2, 3)),
+    "about 128": ClipSpec(
+        resize_height=40,
+        resize_width=57,
+        crop_size=32,
+        jitter_probability=1.0,
+        contrast_about="128",
+    ),  # fmt: skip
     "nothing to crop": ClipSpec(resize_height=32, resize_width=32, crop_size=32),
     "finetune": ClipSpec(mode="finetune", resize_height=40, resize_width=57, crop_size=32),
     "independent": ClipSpec(
