@@ -190,7 +190,7 @@ def _draw_augmentation(spec: ClipSpec, draws: Floats) -> dict[str, Any]:
     first = _PERMUTATION + num_views if spec.mode == "independent" else _VIEWS
     places = np.array(spec.augmented_views if spec.mode == "pretrain" else range(num_views))
     columns = first + places[:, None] * _DRAWS_PER_VIEW + np.arange(_DRAWS_PER_VIEW)
-    d = draws[:, columns]
+    d = np.take(draws, columns, axis=1)  # [B, V, draws], dense as DALI asks
     base = np.ones((num_rows, num_views), np.bool_)
     if spec.mode == "pretrain":
         base[:, 0] = draws[:, _BASE] < spec.base_probability

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from fastdual.backbones.layers import initialise
-
 # Name, channels out, pooling before it (T, H, W); one pooling that keeps the frames, then three
 # that halve everything.
 _LAYERS: tuple[tuple[str, int, tuple[int, int, int] | None], ...] = (
@@ -30,7 +28,6 @@ class C3D(nn.Module):
             self.add_module(f"bn{name}", nn.BatchNorm3d(channels))
             in_channels = channels
         self.feature_dim = in_channels
-        initialise(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map [N, 3, T, H, W] to [N, 512, T/8, H/16, W/16] (rounded down)."""

@@ -1,4 +1,9 @@
-"""Convolutions of the residual backbones, and how every backbone here is initialised.
+"""Convolutions of the residual backbones, and the initial weights that are not torch's own.
+
+Batch norm follows every convolution, so the scale of its weights changes nothing but how fast SGD
+turns them. A recipe's rate is meant for the weights that it was tuned on, so each family begins as
+where it comes from: the paper's code has torch's own for R(2+1)D, R3D and C3D, a small normal for
+S3D; torchvision has He's for the networks of 18 layers. Batch norm begins as the identity.
 
 Shape letters: N clips, C channels, F features, T frames, H height, W width.
 """
@@ -8,16 +13,18 @@ from torch import Tensor, nn
 Size3 = tuple[int, int, int]
 
 
-def initialise(module: nn.Module) -> None:
-    """Initialise convolutions for ReLU (He) and batch norm as the identity."""
+def initialise_he(module: nn.Module) -> None:
+    """Draw the weights of convolutions for ReLU (arXiv:1502.01852), by their outputs."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm3d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
+
+
+def initialise_small(module: nn.Module) -> None:
+    """Draw the weights of convolutions from a normal distribution of deviation 0.01."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.normal_(layer.weight, std=0.01)
 
 
 class FactoredConv3d(nn.Module):

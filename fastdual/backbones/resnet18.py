@@ -6,7 +6,7 @@ classifier, which a backbone does not have.
 
 from torch import Tensor, nn
 
-from fastdual.backbones.layers import Size3, initialise
+from fastdual.backbones.layers import Size3, initialise_he
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -89,7 +89,7 @@ class ResNet18(nn.Module):
             )
             self.add_module(f"layer{number}", layer)
             channels = width
-        initialise(self)
+        initialise_he(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map [N, 3, T, H, W] to [N, 512, T/8, H/16, W/16] (rounded up)."""

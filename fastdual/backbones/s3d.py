@@ -7,7 +7,7 @@ own name (`Mixed_3b`) and as a member of its block (`block3.1`). Both are the sa
 import torch
 from torch import Tensor, nn
 
-from fastdual.backbones.layers import initialise
+from fastdual.backbones.layers import initialise_small
 
 # Channels of a block's four branches: 1x1 | 1x1 -> 3x3x3 | 1x1 -> 3x3x3 | pool -> 1x1
 Branches = tuple[int, tuple[int, int], tuple[int, int], int]
@@ -143,7 +143,7 @@ class S3D(nn.Module):
                 channels = inception.out_channels
             self.add_module(block, nn.Sequential(*layers))
         self.feature_dim = channels
-        initialise(self)
+        initialise_small(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map [N, 3, T, H, W] to [N, 1024, T/8, H/32, W/32]."""

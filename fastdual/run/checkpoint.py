@@ -8,6 +8,7 @@ torch does not check it; `load_checkpoint` does, so a file that was cut or alter
 import io
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,20 +115,43 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.pt"
 
 
+def step_of(path: Path) -> int:
+    """Return the steps after which a checkpoint was written, by its name."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest first."""
     return sorted(folder.glob("step-" + "[0-9]" * 8 + ".pt"), reverse=True)
 
 
-def remove_old_checkpoints(folder: Path, *, keep: int, newest: Path) -> None:
-    """Delete all but `keep` checkpoints, counted back from the one just written.
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints of a run stay.
+
+    Attributes:
+        newest: So many, counted back from the last.
+        every_steps: And each after a multiple of so many steps; None: no others.
+    """
+
+    newest: int
+    every_steps: int | None = None
+
+    def for_good(self, step: int) -> bool:
+        """Return whether the checkpoint after `step` steps stays however old it becomes."""
+        return self.every_steps is not None and step % self.every_steps == 0
+
+
+def remove_old_checkpoints(folder: Path, *, keep: Kept, newest: Path) -> None:
+    """Delete the checkpoints that do not stay, seen from the one just written.
 
     A checkpoint of a later step was skipped as damaged when the run was resumed. It is deleted as
     well, or it would be taken for the newest.
     """
     found = list_checkpoints(folder)
     place = found.index(newest)
-    for path in found[:place] + found[place + keep :]:
+    old = [path for path in found[place + keep.newest :] if not keep.for_good(step_of(path))]
+    for path in found[:place] + old:
         path.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.files import replace, write
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import (
+    Kept,
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
@@ -85,12 +86,14 @@ class RunFolder:
         with lock:
             yield
 
-    def save(self, state: Mapping[str, Any], *, keep: int, written: Callable[[Path], None]) -> None:
-        """Copy a state now; write its checkpoint in a thread, then drop all but the newest `keep`.
+    def save(
+        self, state: Mapping[str, Any], *, keep: Kept, written: Callable[[Path], None]
+    ) -> None:
+        """Copy a state now; write its checkpoint in a thread, then drop those that do not stay.
 
         Args:
             state: What `load_newest` returns again.
-            keep: Checkpoints that stay.
+            keep: Which checkpoints stay.
             written: Called with the file when it is there, in that thread.
 
         Raises:

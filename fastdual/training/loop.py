@@ -135,6 +135,7 @@ def train(
     log_every_steps: int,
     checkpoint_every_steps: int,
     should_stop: Callable[[], bool],
+    keep_every_steps: int | None = None,
 ) -> bool:
     """Take steps until the run is complete or `should_stop` says so; both end with a checkpoint.
 
@@ -144,6 +145,7 @@ def train(
         log_every_steps: Steps between two readings.
         checkpoint_every_steps: Steps between two checkpoints.
         should_stop: Called after each step.
+        keep_every_steps: Steps between two checkpoints that stay for good; None: there are none.
 
     Returns:
         Whether the run is complete.
@@ -160,7 +162,10 @@ def train(
             meter.add(batch, output)
             complete = training.step == training.total_steps
             stopping = complete or should_stop()
-            saving = stopping or training.step % checkpoint_every_steps == 0
+            saving = stopping or any(
+                every and training.step % every == 0
+                for every in (checkpoint_every_steps, keep_every_steps)
+            )
             logging = training.step % log_every_steps == 0 or training.step in early_readings
             # Read before saving, so that weights that are not finite never reach a checkpoint.
             if saving or logging:

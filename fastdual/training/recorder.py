@@ -9,6 +9,7 @@ from typing import Any
 from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team
 from fastdual.loaders.plan import ClipPlan
+from fastdual.run.checkpoint import Kept
 from fastdual.run.folder import RunFolder
 from fastdual.run.log import RunLog
 from fastdual.run.progress import ProgressLine
@@ -37,7 +38,7 @@ class RunKeeper:
     log: RunLog | None
     line: ProgressLine | None
     constants: dict[str, Any]
-    keep: int
+    keep: Kept
     team: Team
     collapse: CollapseWatch | None
 

@@ -18,7 +18,7 @@ from fastdual.errors import FailureError, InputError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan
-from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights
+from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights, step_of
 from fastdual.run.folder import RunFolder
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
@@ -87,7 +87,7 @@ def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
 def _load_before(training: Training, folder: RunFolder, step: int, index: VideoIndex) -> str:
     """Load the newest checkpoint of at most `step` steps; return what the run starts from."""
     for path in list_checkpoints(folder.checkpoints):
-        if int(path.stem.removeprefix("step-")) <= step:
+        if step_of(path) <= step:
             state = load_checkpoint(path)
             if state["data"]["fingerprint"] != index.fingerprint:
                 raise InputError(f"{path}: was trained on other data; name the same DATA")

@@ -23,7 +23,7 @@ from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
 from fastdual.model.recompute import recompute_activations
-from fastdual.run.checkpoint import find_checkpoint
+from fastdual.run.checkpoint import Kept, find_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.run.log import RunLog, require_wandb
 from fastdual.run.progress import ProgressLine
@@ -246,7 +246,9 @@ def _run_loop(
             stack.callback(folder.writer.join)  # it writes to the log, whatever ends the run
             line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
             log.event("start", step=first_step, total_steps=total_steps)
-        keeper = RunKeeper(folder, log, line, constants, config.keep_checkpoints, team, collapse)
+        keep_every = config.keep_every_epochs and config.keep_every_epochs * len(training.loader)
+        keep = Kept(config.keep_checkpoints, every_steps=keep_every)
+        keeper = RunKeeper(folder, log, line, constants, keep, team, collapse)
         signals = AgreedStop(stop, team)
         with _failure_logged(log, training, folder):
             complete = train(
@@ -254,6 +256,7 @@ def _run_loop(
                 keeper,
                 log_every_steps=config.log_every_steps,
                 checkpoint_every_steps=config.checkpoint_every_steps,
+                keep_every_steps=keep_every,
                 should_stop=signals,
             )
         signal_number = None if complete else signals.number

@@ -20,7 +20,7 @@ from fastdual.commands.pretrain import command
 from fastdual.commands.shared.launching import LAUNCH_OPTIONS
 from fastdual.config import resolve
 from fastdual.config.recipe import read_toml
-from fastdual.run.checkpoint import find_checkpoint
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, step_of
 from fastdual.weights.load import load_network
 from tests.runs import (
     arguments,
@@ -100,6 +100,15 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
     stored = resolve([("file", read_toml(run / "config.toml"))]).config
     assert stored == config
     assert "seed = 5  # --seed" in (run / "config.toml").read_text()
+
+
+def test_checkpoints_of_chosen_epochs_stay(index: Path, tmp_path: Path) -> None:
+    """Two steps an epoch: after 2, 4 and 6, though no others are asked for and one is kept."""
+    few = {"run__checkpoint_every_steps": 100, "run__keep_checkpoints": 1}
+    result = invoke(arguments(index, tmp_path / "run", run__keep_every_epochs=1, **few))
+    assert result.exit_code == 0, result.output
+    found = [step_of(path) for path in list_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert found == [6, 4, 2]
 
 
 def test_settings_win_over_flags_and_flags_over_the_recipe(index: Path, tmp_path: Path) -> None:

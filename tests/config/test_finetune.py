@@ -27,6 +27,7 @@ def test_recipes_have_the_papers_settings(tmp_path: Path) -> None:
         assert (optimiser.learning_rate, optimiser.weight_decay) == (0.05, 1e-3)
         assert (config.data.batch_size, config.clip.frame_stride) == (16, 2)
         assert config.clip.clips_per_video == 10
+        assert config.clip.jitter_probability == 0.8
         assert (
             config.clip.crop_size == small_config().clip.crop_size
         )  # the size that the network was pretrained on

@@ -1,6 +1,7 @@
 """The config of pretraining: its defaults, its checks, the keys that a run may change."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -17,9 +18,11 @@ def with_settings(*settings: str) -> PretrainConfig:
     return resolve([], settings).config
 
 
-def test_defaults_are_the_paper_recipe() -> None:
-    assert resolve([read_recipe("paper-simclr")]).config == DEFAULTS
-    paper = DEFAULTS
+def test_defaults_are_the_paper_recipe_with_weights_of_1_and_no_clamp() -> None:
+    paper = resolve([read_recipe("paper-simclr")]).config
+    loss = replace(DEFAULTS.loss, clip_weight=0.125, rank_clip=5.0)  # as the released code trained
+    run = replace(DEFAULTS.run, keep_every_epochs=10)
+    assert paper == replace(DEFAULTS, loss=loss, run=run)
     assert (paper.optimiser.learning_rate, paper.optimiser.weight_decay) == (0.003, 1e-4)
     assert (paper.schedule.epochs, paper.schedule.milestones) == (200, (120, 160))
     assert (paper.clip.frames_per_clip, paper.clip.frame_stride, paper.data.batch_size) == (

@@ -17,6 +17,7 @@ from torch import nn
 from fastdual.errors import FailureError, InputError
 from fastdual.run import checkpoint
 from fastdual.run.checkpoint import (
+    Kept,
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
@@ -199,7 +200,7 @@ def test_newest_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
         checkpoint_path(folder, step).touch()
     (folder / "step-old.pt").touch()
     assert find_checkpoint(tmp_path) == checkpoint_path(folder, 100)
-    remove_old_checkpoints(folder, keep=2, newest=checkpoint_path(folder, 100))
+    remove_old_checkpoints(folder, keep=Kept(2), newest=checkpoint_path(folder, 100))
     assert list_checkpoints(folder) == [checkpoint_path(folder, 100), checkpoint_path(folder, 20)]
     assert (folder / "step-old.pt").exists()
     empty = tmp_path / "empty"
@@ -208,6 +209,14 @@ def test_newest_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
         find_checkpoint(empty)
     with pytest.raises(InputError, match="no such run folder"):
         find_checkpoint(tmp_path / "absent")
+
+
+def test_checkpoints_of_whole_intervals_stay_however_old(tmp_path: Path) -> None:
+    for step in (2, 4, 5, 6, 7, 8):
+        checkpoint_path(tmp_path, step).touch()
+    newest = checkpoint_path(tmp_path, 8)
+    remove_old_checkpoints(tmp_path, keep=Kept(1, every_steps=3), newest=newest)
+    assert list_checkpoints(tmp_path) == [newest, checkpoint_path(tmp_path, 6)]
 
 
 def test_weights_of_another_model_name_the_first_differences() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastdual.run.checkpoint import (
+    Kept,
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
@@ -20,7 +21,7 @@ def test_a_run_folder_saves_the_state_as_it_was_when_asked(tmp_path: Path) -> No
     written: list[Path] = []
     weight = torch.zeros(1 << 20)
     for step in (1, 2, 3):
-        folder.save({"step": step, "weight": weight}, keep=2, written=written.append)
+        folder.save({"step": step, "weight": weight}, keep=Kept(2), written=written.append)
         weight += 1  # as the next step would, while the thread writes
     folder.writer.wait()
     assert written == [checkpoint_path(folder.checkpoints, step) for step in (1, 2, 3)]
@@ -33,14 +34,14 @@ def test_a_damaged_checkpoint_of_a_later_step_costs_no_whole_one(tmp_path: Path)
     folder = RunFolder(tmp_path)
     folder.checkpoints.mkdir()
     for step in (4, 9):
-        folder.save({"step": step}, keep=2, written=lambda _: None)
+        folder.save({"step": step}, keep=Kept(2), written=lambda _: None)
     folder.writer.wait()
     checkpoint_path(folder.checkpoints, 9).write_bytes(b"cut")
     with pytest.warns(UserWarning, match="earlier ones of its folder may be whole; falling back"):
         found = folder.load_newest()
     assert found is not None
     assert found[1]["step"] == 4
-    folder.save({"step": 5}, keep=1, written=lambda _: None)
+    folder.save({"step": 5}, keep=Kept(1), written=lambda _: None)
     folder.writer.wait()
     newest = checkpoint_path(folder.checkpoints, 5)
     assert list_checkpoints(folder.checkpoints) == [newest]
@@ -55,7 +56,7 @@ def test_a_copy_on_a_gpu_is_written_from_a_stream_of_its_own(tmp_path: Path) -> 
     for step in range(1, 9):
         for _ in range(50):
             weight += 1
-        folder.save({"step": step, "weight": weight}, keep=9, written=lambda _: None)
+        folder.save({"step": step, "weight": weight}, keep=Kept(9), written=lambda _: None)
     folder.writer.wait()
     for path in list_checkpoints(folder.checkpoints):
         state = load_checkpoint(path)

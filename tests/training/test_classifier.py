@@ -12,6 +12,13 @@ from tests.evaluate.small import (
 )
 
 
+def test_the_classifier_begins_as_the_papers() -> None:
+    torch.manual_seed(0)
+    model = Classifier(load(small_checkpoint()).backbone, num_classes=400, freeze=False)
+    assert model.head.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not bool(model.head.bias.any())
+
+
 def test_moved_statistics_of_a_frozen_backbone_are_noticed() -> None:
     backbone = load(small_checkpoint()).backbone
     before = snapshot(backbone)
