@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= build/gpu-check
+STAGE ?= kernels
 STAMP := $(VENV)/installed
 TYPES := build/types
 
@@ -17,7 +18,7 @@ help:
 	@echo "make bench      losses, loader, training, checkpoints and order at a size for this machine; writes"
 	@echo "                bench/results and the README's tables. Two benchmarks take longer, start them by name:"
 	@echo "                python -m bench.method, python -m bench.soak"
-	@echo "make gpu-check  everything that only a GPU can show; OUT=folder for its results"
+	@echo "make gpu-check  what only a GPU can show: STAGE=name, OUT=folder for its results"
 	@echo "make clean      remove the environment and everything built"
 
 install: $(STAMP)
@@ -60,7 +61,7 @@ bench: install
 	$(BIN)/python -m bench.readme
 
 gpu-check: install
-	$(BIN)/python -m bench.gpu_check --out $(OUT)
+	$(BIN)/python -m bench.gpu_check --stage $(STAGE) --out $(OUT)
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

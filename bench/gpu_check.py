@@ -1,19 +1,16 @@
-"""Everything that only a GPU can show, in one command: `make gpu-check`.
+"""Everything that only a GPU can show, in stages of less than eight minutes.
 
-    python -m bench.gpu_check [--out FOLDER]
+    python -m bench.gpu_check --stage kernels|step --out FOLDER
 
-Compiles every kernel ahead of time for sm_80, sm_90 and sm_100, which needs no GPU and takes
-minutes on few cores, seconds if Triton's cache has them. With a GPU it then runs the tests marked
-`gpu` and the benchmarks, under limits that add up to less than ten minutes, and writes results and
-summary.json to FOLDER. Without a GPU it says so after the compilation and exits 0.
+Runs in a checkout that is not installed, without network, and without DALI and PyAV where a job
+needs neither. Results are on disk row by row, so that what is cut off loses one row; the same
+command again does what was not done. It ends with one screen: what ran, what did not and why, and
+the numbers against what was aimed at. --rehearse runs every job of a stage at a tiny size on a CPU.
 """
 
 import argparse
-import os
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -21,72 +18,38 @@ if not __package__:  # run as a file
 
 import torch
 
-from bench.parts.results import Row, describe_machine, write_json
+from bench.parts.gpu_check.jobs import STAGES
+from bench.parts.gpu_check.run import Visit, run_stage
+from bench.parts.gpu_check.screen import screen
+from bench.parts.results import describe_machine
 
 
-@dataclass(frozen=True)
-class Check:
-    """One command of the check; `{out}` in it stands for the folder of results."""
-
-    name: str
-    arguments: tuple[str, ...]
-    limit_seconds: int
-    needs_gpu: bool = True
-
-
-CHECKS = (
-    Check("compile", ("-m", "bench.kernels", "--out", "{out}"), 480, False),
-    Check("doctor", ("-m", "fastdual", "doctor", "--json"), 30),
-    Check("tests", ("-m", "pytest", "-q", "-m", "gpu", "--timeout=120"), 150),
-    Check("losses", ("-m", "bench.losses", "--rows", "128", "1024", "16384", "--dims", "128",
-                     "--out", "{out}/losses_cuda"), 90),
-    Check("train", ("-m", "bench.train", "--backbones", "r2plus1d", "--batch", "16",
-                    "--repeats", "8", "--out", "{out}/train_cuda"), 120),
-    Check("loader", ("-m", "bench.loader", "--videos", "8", "--repeats", "1",
-                     "--out", "{out}/loader_cuda"), 120),
-)  # fmt: skip
-
-
-def run_check(check: Check, out: Path) -> Row:
-    """Run one command with its output in OUT/NAME.log; return how it ended."""
-    command = [sys.executable, *(part.format(out=out) for part in check.arguments)]
-    environment = {**os.environ, "FASTDUAL_REQUIRE_GPU": "1"} if check.needs_gpu else None
-    start = time.monotonic()
-    with (out / f"{check.name}.log").open("w") as log:
-        try:
-            code = subprocess.run(
-                command, stdout=log, stderr=log, env=environment, timeout=check.limit_seconds
-            ).returncode
-            note = "" if code == 0 else f"exit code {code}"
-        except subprocess.TimeoutExpired:
-            note = f"not done after {check.limit_seconds} s"
-    seconds = round(time.monotonic() - start, 1)
-    return {"name": check.name, "passed": not note, "seconds": seconds, "note": note}
-
-
-def main() -> int:
-    """Run the checks that this machine can run; return 0 if all passed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("build/gpu-check"))
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    has_gpu = torch.cuda.is_available()
-    outcomes = []
-    for check in CHECKS:
-        if check.needs_gpu and not has_gpu:
-            continue
-        print(f"{check.name} ...", flush=True)
-        outcome = run_check(check, out)
-        outcomes.append(outcome)
-        note = outcome["note"]
-        verdict = f"FAILED: {note}; {out / check.name}.log" if note else "ok"
-        print(f"{check.name}: {verdict} ({outcome['seconds']} s)", flush=True)
-    machine = describe_machine(torch.device("cuda" if has_gpu else "cpu"))
-    write_json({"machine": machine, "checks": outcomes}, out / "summary.json")
-    if not has_gpu:
-        left = ", ".join(check.name for check in CHECKS if check.needs_gpu)
-        print(f"no CUDA device here: only the compilation was checked; left for one: {left}")
-    return int(not all(outcome["passed"] for outcome in outcomes))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a stage; return 0 if every job that could run ended well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu_check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stage", choices=STAGES, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--bundle", type=Path, default=Path("build/gpu-bundle"),
+        help="folder of packages (site), videos (data) and the commit  [default: build/gpu-bundle]",
+    )  # fmt: skip
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU")
+    options = parser.parse_args(arguments)
+    if not (options.rehearse or torch.cuda.is_available()):
+        parser.error("there is no CUDA device here; --rehearse runs the stage tiny, on a CPU")
+    visit = Visit(options.out.absolute(), options.bundle.absolute(), options.rehearse)
+    visit.out.mkdir(parents=True, exist_ok=True)
+    sys.path.append(str(visit.bundle / "site"))
+    machine = describe_machine(torch.device("cpu" if visit.rehearse else "cuda"))
+    endings = run_stage(options.stage, STAGES[options.stage], visit)
+    text = screen(options.stage, endings, visit.out, machine)
+    (visit.out / f"{options.stage}.txt").write_text(text + "\n")
+    print(text)
+    return int(any(row["outcome"] in ("failed", "cut off") for row in endings))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ such figures show where time and memory go, and say nothing about a GPU.
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -28,7 +28,7 @@ from bench.parts.measure import (
     peak_memory_mib,
     time_interleaved,
 )
-from bench.parts.results import RESULTS, Row, describe_machine, write_rows
+from bench.parts.results import RESULTS, Row, Table, describe_machine
 
 # Relative to the largest entry. bfloat16: eager rounds logits to 8 bits, and at a temperature of
 # 0.07 their exponentials are off by some percent.
@@ -151,7 +151,7 @@ def measure(
             }
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Return the options, with defaults for this machine."""
     parser = argparse.ArgumentParser(prog="python -m bench.losses", description=__doc__)
     cuda = torch.cuda.is_available()
@@ -161,7 +161,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dims", type=int, nargs="+")
     parser.add_argument("--losses", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--out", type=Path, help="results without extension")
-    arguments = parser.parse_args()
+    parser.add_argument("--continue", action="store_true", dest="keep", help="keep rows in --out")
+    arguments = parser.parse_args(words)
     on_cuda = arguments.device.startswith("cuda")
     arguments.dtype = arguments.dtype or ("bfloat16" if on_cuda else "float32")
     arguments.rows = arguments.rows or (
@@ -175,21 +176,24 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write every row, then draw the picture."""
-    arguments = parse()
+    arguments = parse(words)
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     machine = describe_machine(device) | {
         "roofline_tflops": f"{measured_matmul_tflops(device, dtype):.3f}"
     }
-    rows: list[Row] = []
-    for name in arguments.losses:
-        for dim, num_rows in itertools.product(arguments.dims, arguments.rows):
-            for row in measure(CASES[name], num_rows, dim, dtype, device):
-                rows.append(row | machine)
-                print(one_line(row), flush=True)
-            write_rows(rows, arguments.out)
-    draw(rows, arguments.out.with_suffix(".png"))
+    table = Table(arguments.out, keep=arguments.keep)
+    for num_rows, dim, name in itertools.product(arguments.rows, arguments.dims, arguments.losses):
+        size = {"loss": name, "rows": num_rows, "dim": dim, "dtype": arguments.dtype}
+        *_, (last, _) = contestants_of(CASES[name])
+        if table.has(**size, contestant=last):
+            continue
+        table.drop(**size)  # of a run that was killed here
+        for row in measure(CASES[name], num_rows, dim, dtype, device):
+            table.add(row | machine)
+            print(one_line(row), flush=True)
+    draw(table.rows, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
     python -m bench.train [--backbones r2plus1d s3d] [--data INDEX] [--levers] [--out PATH]
 
 All contestants start from the same weights and take the same batches. Before any is timed, the
-losses of its first steps are compared with the same arithmetic, written plainly in fp32. Turns are
-interleaved. Without --data the batches are random numbers on the device; with it each contestant
-trains from a loader of its own. Without a CUDA device the network is the tiny one in fp32: such
-figures show that nothing is lost there, and say nothing about a GPU.
+losses of its first steps are compared with the same arithmetic, written plainly in fp32. Each takes
+turns with the first. Without --data the batches are random numbers on the device; with it each
+contestant trains from a loader of its own. Without a CUDA device the network is the tiny one in
+fp32: such figures show that nothing is lost there, and say nothing about a GPU.
 """
 
 import argparse
+import functools
+import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -20,7 +22,7 @@ if not __package__:  # run as a file
 import torch
 
 from bench.parts.measure import Timing, measured_matmul_tflops, peak_memory_mib
-from bench.parts.results import RESULTS, Row, describe_machine, write_rows
+from bench.parts.results import RESULTS, Row, Table, describe_machine
 from bench.parts.train.case import Case, Size
 from bench.parts.train.contestants import (
     CONTESTANTS,
@@ -38,40 +40,60 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
 def measure(case: Case, names: list[str], *, repeats: int, data: Path | None) -> Iterator[Row]:
-    """Yield one row per contestant: agreement, times, memory, utilisation, kernels."""
-    contestants: dict[str, Contestant] = {}
-    facts: dict[str, Row] = {}
+    """Yield one row per contestant: agreement, times, memory, utilisation, kernels.
+
+    The first that agrees stays; each other one takes turns with it, and is gone before the next is
+    made. So a row is there as soon as its contestant is done, and memory holds two at most.
+    """
+    first: Contestant | None = None
     for name in names:
         made = Contestant(name, case)
         losses = [float(made.step()) for _ in range(STEPS_BEFORE)]
         error = largest_error(losses, reference_losses(made, STEPS_BEFORE))
         agrees = error <= TOLERANCE[made.dtype]
-        facts[name] = {
+        row = case.describe() | {
+            "contestant": name,
             "status": "ok" if agrees else "disagrees",
             "steps_before": STEPS_BEFORE,
             "max_error": f"{error:.1e}",
             "tolerance": TOLERANCE[made.dtype],
         }
         if agrees:
-            contestants[name] = made
-    samples: dict[str, list[list[float]]] = {name: [] for name in contestants}
-    for turn in range(repeats + 2):  # two to warm up
-        for name, contestant in contestants.items():
-            times = contestant.timed_step()
-            if turn >= 2:
-                samples[name].append(times)
-    rooflines = {
-        dtype: measured_matmul_tflops(case.device, dtype)
-        for dtype in {contestant.dtype for contestant in contestants.values()}
-    }
-    gflop = training_gflop(case.backbone, case.size)
-    for name, fact in facts.items():
-        row = case.describe() | {"contestant": name, **fact}
-        if name in contestants:
-            row |= describe_speed(contestants[name], samples[name], gflop, rooflines)
+            first = first or made
+            beside, samples = take_turns(first, made, repeats)
+            row |= describe_speed(made, samples)
+            row |= {"beside": first.name, "beside_ms": round(median_ms(beside), 3)}
             if data is not None:
-                row |= real_rates(contestants[name], data)
+                row |= real_rates(made, data)
         yield row
+        del made
+        gc.collect()  # hooks and what they belong to refer to each other
+        if case.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def take_turns(
+    first: Contestant, second: Contestant, repeats: int
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the milliseconds of each part, per step, of two contestants that take turns."""
+    pair = (first, second) if first is not second else (first,)
+    samples: list[list[list[float]]] = [[] for _ in pair]
+    for turn in range(repeats + 2):  # two to warm up
+        for contestant, times in zip(pair, samples, strict=True):
+            taken = contestant.timed_step()
+            if turn >= 2:
+                times.append(taken)
+    return samples[0], samples[-1]
+
+
+def median_ms(samples: list[list[float]]) -> float:
+    """Return the milliseconds of a whole step."""
+    return Timing.of([sum(times) for times in samples]).median_ms
+
+
+@functools.cache
+def _roofline(device: torch.device, dtype: torch.dtype) -> float:
+    return measured_matmul_tflops(device, dtype)
 
 
 def largest_error(ours: list[float], truth: list[float]) -> float:
@@ -79,21 +101,16 @@ def largest_error(ours: list[float], truth: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, truth, strict=True))
 
 
-def describe_speed(
-    contestant: Contestant,
-    samples: list[list[float]],
-    gflop: float,
-    rooflines: dict[torch.dtype, float],
-) -> Row:
+def describe_speed(contestant: Contestant, samples: list[list[float]]) -> Row:
     """Return times, rates, memory and kernels of one contestant.
 
     Args:
         contestant: Takes further steps, for memory and kernels.
         samples: Milliseconds of each part, per timed step.
-        gflop: GFLOP of a step per clip.
-        rooflines: TFLOP/s of a large product, by dtype.
     """
     size, device = contestant.case.size, contestant.case.device
+    gflop = training_gflop(contestant.case.backbone, size)
+    roofline = _roofline(device, contestant.dtype)
     total = Timing.of([sum(times) for times in samples])
     clips = 4 * size.batch
     tflops = gflop * clips / total.median_ms  # GFLOP per millisecond
@@ -109,15 +126,15 @@ def describe_speed(
         "clips_per_second": round(1e3 * clips / total.median_ms, 2),
         "peak_mib": round(peak_memory_mib(contestant.step, device), 1),
         "tflops": round(tflops, 4),
-        "roofline_tflops": round(rooflines[contestant.dtype], 3),
-        "utilisation": round(tflops / rooflines[contestant.dtype], 4),
+        "roofline_tflops": round(roofline, 3),
+        "utilisation": round(tflops / roofline, 4),
     }
     for kind, milliseconds in kernel_times(contestant).items():
         row[f"kernels_{kind}_ms"] = round(milliseconds, 3)
     return row
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Return the options, with defaults for this machine."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     cuda = torch.cuda.is_available()
@@ -128,9 +145,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--crop", type=int)
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--levers", action="store_true", help="also ours with one setting changed")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=[*CONTESTANTS, *LEVERS], metavar="NAME",
+        help=f"these alone, each beside the first of them: {'; '.join([*CONTESTANTS, *LEVERS])}",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, help="index of videos, for the real loader")
     parser.add_argument("--out", type=Path, help="results without extension")
-    arguments = parser.parse_args()
+    parser.add_argument("--continue", action="store_true", dest="keep", help="keep rows in --out")
+    arguments = parser.parse_args(words)
     on_cuda = arguments.device.startswith("cuda")
     if not on_cuda:
         print("On a CPU: a tiny network in fp32; says nothing about a GPU.", file=sys.stderr)
@@ -148,21 +170,24 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write every row, then draw the picture."""
-    arguments = parse()
+    arguments = parse(words)
     device = torch.device(arguments.device)
     size = Size(batch=arguments.batch, frames=arguments.frames, crop=arguments.crop)
-    names = [*CONTESTANTS, *(LEVERS if arguments.levers else ())]
+    names = arguments.contestants or [*CONTESTANTS, *(LEVERS if arguments.levers else ())]
     machine = describe_machine(device)
-    rows: list[Row] = []
+    table = Table(arguments.out, keep=arguments.keep)
     for backbone in arguments.backbones:
         case = Case(backbone, size, device)
-        for row in measure(case, names, repeats=arguments.repeats, data=arguments.data):
-            rows.append(row | machine)
+        known = {name for name in names if table.has(contestant=name, **case.describe())}
+        missing = [name for name in names if name not in known]
+        wanted = [names[0], *(name for name in missing if name != names[0])] if missing else []
+        for row in measure(case, wanted, repeats=arguments.repeats, data=arguments.data):
             print(one_line(row), flush=True)
-        write_rows(rows, arguments.out)
-    draw(rows, arguments.out.with_suffix(".png"))
+            if row["contestant"] not in known:
+                table.add(row | machine)
+    draw(table.rows, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ _MODULES = dict.fromkeys(
 ) | {"FeatureSet": "fastdual.evaluate.features", "load": "fastdual.weights.load"}
 
 
+if not os.path.isdir(os.path.join(__path__[0], "kernels")):
+    # In a checkout that is not installed, fastdual.kernels and fastdual.loaders lie beside this.
+    __path__.append(os.path.dirname(__path__[0]))
+
+
 def __getattr__(name: str) -> Any:
     """Import a name of the face when it is used: `import fastdual.losses` needs only torch."""
     if name not in _MODULES:

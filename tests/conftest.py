@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs {names}"))
     if torch.cuda.is_available() or os.environ.get("FASTDUAL_REQUIRE_GPU") == "1":
         return
-    skip = pytest.mark.skip(reason="no CUDA device (make gpu-check runs these on one)")
+    skip = pytest.mark.skip(reason="no CUDA device (python -m bench.gpu_check runs these on one)")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)

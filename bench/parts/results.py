@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -30,7 +31,9 @@ def describe_machine(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": _first_line("git", "describe", "--always", "--dirty", "--exclude=*"),
+        # Where only the files were copied, whoever copied them says which they are.
+        "commit": _first_line("git", "describe", "--always", "--dirty", "--exclude=*")
+        or os.environ.get("FASTDUAL_COMMIT", ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -79,6 +82,34 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 def write_json(content: object, path: Path) -> None:
     """Write a file of JSON atomically."""
     files.write(path, json.dumps(content, indent=1) + "\n", "the results")
+
+
+class Table:
+    """Rows of PATH.csv and PATH.json; each is on disk as soon as it is added.
+
+    A run that is killed loses the row that it was measuring, and one that continues finds the
+    others.
+
+    Args:
+        path: The files without their extensions.
+        keep: Begin with the rows that are there.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
+        self.path = path
+        self.rows = read_rows(path.with_suffix(".json")) if keep else []
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        write_rows(self.rows, self.path)
+
+    def has(self, **facts: object) -> bool:
+        """Return whether there is a row of these values."""
+        return any(facts.items() <= row.items() for row in self.rows)
+
+    def drop(self, **facts: object) -> None:
+        """Forget the rows of these values; they leave the disk with the next row that is added."""
+        self.rows = [row for row in self.rows if not facts.items() <= row.items()]
 
 
 def read_rows(path: Path) -> list[Row]:

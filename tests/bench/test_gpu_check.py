@@ -1,19 +1,14 @@
-"""`make gpu-check` where there is no GPU: what it runs, says, writes and returns."""
+"""bench.gpu_check without a GPU: every stage is rehearsed, and says what it did and did not do."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench import gpu_check
-from bench.gpu_check import Check
-
-FINE = Check("fine", ("-c", "print('compiled')"), 60, needs_gpu=False)
-BROKEN = Check("broken", ("-c", "raise SystemExit(3)"), 60, needs_gpu=False)
-SLOW = Check("slow", ("-c", "import time; time.sleep(60)"), 1, needs_gpu=False)
-FOR_A_GPU = Check("speed", ("-c", "raise SystemExit(9)"), 60)
+from bench.parts.gpu_check import run
+from bench.parts.gpu_check.jobs import STAGES, Job
 
 
 @pytest.fixture(autouse=True)
@@ -21,36 +16,46 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def check(checks: tuple[Check, ...], out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(gpu_check, "CHECKS", checks)
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(out)])
-    return gpu_check.main()
+def check(stage: str, out: Path, *more: str) -> int:
+    return gpu_check.main(["--stage", stage, "--out", str(out), "--bundle", str(out), *more])
 
 
-def test_it_compiles_says_what_is_left_and_exits_0(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_gpu_it_says_how_to_rehearse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check((FINE, FOR_A_GPU), tmp_path / "out", monkeypatch) == 0
-    said = capsys.readouterr().out
-    assert "fine: ok" in said
-    assert "no CUDA device here: only the compilation was checked; left for one: speed" in said
-    assert (tmp_path / "out" / "fine.log").read_text() == "compiled\n"
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [(c["name"], c["passed"]) for c in summary["checks"]] == [("fine", True)]
-    assert {"device", "commit", "date"} <= set(summary["machine"])
+    with pytest.raises(SystemExit) as stopped:
+        check("kernels", tmp_path)
+    assert stopped.value.code == 2
+    assert "no CUDA device here; --rehearse" in capsys.readouterr().err
 
 
-def test_what_fails_or_takes_too_long_is_named_and_ends_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_its_jobs_in_order_and_ends_with_a_screen(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check((BROKEN, SLOW, FINE), tmp_path, monkeypatch) == 1
-    said = capsys.readouterr().out
-    assert "broken: FAILED: exit code 3" in said and "slow: FAILED: not done after 1 s" in said
-    assert "fine: ok" in said
+    """In place of each job a process that says what it was asked to do; `--rehearse` runs the real
+    ones, and parts/gpu_check/test_jobs.py one of them."""
+    asked: list[Job] = []
+
+    def stand_in(job: Job, visit: run.Visit, log: Path, limit: float) -> dict[str, object]:
+        asked.append(job)
+        assert 0 < limit <= job.seconds
+        return {"outcome": "ok", "note": "", "seconds": 1.0}
+
+    monkeypatch.setattr(run, "_run", stand_in)
+    monkeypatch.setattr(run.Visit, "missing", lambda self, needs: "")
+    assert check(stage, tmp_path, "--rehearse") == 0
+    assert asked == list(STAGES[stage])
+    text = (tmp_path / f"{stage}.txt").read_text()
+    assert capsys.readouterr().out.endswith(text)
+    assert all(f"  {job.name} " in text for job in asked)
+    assert len(text.splitlines()) < 40
+    ledger = json.loads((tmp_path / f"{stage}_jobs.json").read_text())
+    assert [row["job"] for row in ledger] == [job.name for job in asked]
 
 
-def test_the_checks_are_all_that_only_a_gpu_shows_in_ten_minutes() -> None:
-    compiling = [c for c in gpu_check.CHECKS if not c.needs_gpu]
-    assert [c.name for c in compiling] == ["compile"]
-    assert {c.name for c in gpu_check.CHECKS} >= {"tests", "losses", "train", "loader"}
-    assert sum(c.limit_seconds for c in gpu_check.CHECKS if c.needs_gpu) <= 600
+def test_a_stage_takes_less_than_eight_minutes() -> None:
+    assert run.STAGE_SECONDS + run.LEAST_SECONDS < 480
+    for stage, jobs in STAGES.items():
+        assert len({job.name for job in jobs}) == len(jobs)
+        assert all(job.seconds <= run.STAGE_SECONDS for job in jobs), stage

@@ -7,7 +7,7 @@ from tests.conftest import PROJECT
 # What else can be run in bench/, and why `make bench` does not.
 NOT_BENCHMARKS = {
     "gpu_check": "make gpu-check",
-    "kernels": "part of make gpu-check",
+    "kernels": "compiles a table for GPUs, times nothing",
 }
 TAKE_LONG = {"method", "soak"}
 

@@ -1,11 +1,13 @@
 """bench.train on a CPU: contestants agree before they are timed, and parts add up."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.parts.results import describe_machine
+from bench import train
+from bench.parts.results import Row, describe_machine, read_rows
 from bench.parts.train import contestants, figures
 from bench.parts.train.case import Case, Size
 from bench.parts.train.contestants import PARTS
@@ -51,3 +53,25 @@ def test_a_contestant_that_computes_something_else_is_not_timed(
     assert row["status"] == "disagrees"
     assert "step_ms" not in row
     assert "disagrees (off by 1.0e-02)" in one_line(row)
+
+
+def test_a_run_that_continues_measures_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def stand_in(case: Case, names: list[str], **_: object) -> Iterator[Row]:
+        asked.append(names)
+        for name in names:
+            yield case.describe() | {"contestant": name, "status": "wrong", "max_error": "1"}
+
+    monkeypatch.setattr(train, "measure", stand_in)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    command = ["--backbones", "tiny", "--out", str(tmp_path / "train"), "--continue"]
+    train.main([*command, "--contestants", "ours", "paper"])
+    train.main([*command, "--contestants", "ours", "ours, fp32", "paper"])
+    train.main([*command, "--contestants", "ours", "paper"])
+    # The first is there for the others to be timed beside.
+    assert asked == [["ours", "paper"], ["ours", "ours, fp32"], []]
+    rows = [row["contestant"] for row in read_rows(tmp_path / "train.json")]
+    assert rows == ["ours", "paper", "ours, fp32"]

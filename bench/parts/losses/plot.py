@@ -24,7 +24,9 @@ def one_line(row: Row) -> str:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw time and memory of each loss over its size, at the first D that was measured."""
-    measured = [row for row in rows if row["mode"] == "both"]
+    measured = sorted((row for row in rows if row["mode"] == "both"), key=lambda row: row["rows"])
+    if not measured:
+        return
     dim = measured[0]["dim"]
     measured = [row for row in measured if row["dim"] == dim]
     losses = list(dict.fromkeys(row["loss"] for row in measured))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ _EAGER = {"loss.backend": "eager", "run.compile": "off"}
 _PAPER = _EAGER | {"run.precision": "fp32"}
 CONTESTANTS: dict[str, dict[str, Any]] = {"paper": _PAPER, "eager": _EAGER, "ours": {}}
 LEVERS: dict[str, dict[str, Any]] = {
+    "ours, fp32": {"run.precision": "fp32"},
     "ours, not compiled": {"run.compile": "off"},
     "ours, compiled": {"run.compile": "on"},
     "ours, max-autotune": {"run.compile": "max-autotune"},
@@ -125,7 +126,7 @@ class Contestant:
             batch: What the loader yields; by default random clips that are on the device already.
         """
         own = self.batches[self._turn % len(self.batches)]
-        with _tf32(self.is_paper):
+        with tf32(True) if self.is_paper else nullcontext():
             output = take_step(self.training, own if batch is None else self._given(batch))
         self._turn += 1
         self.training.step += 1
@@ -171,17 +172,20 @@ class Contestant:
 
 
 @contextmanager
-def _tf32(wanted: bool) -> Iterator[None]:
-    """Allow tf32 in products and convolutions if wanted, as torch 1.8 did by default."""
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allow tf32 in products and convolutions, as torch 1.8 did by default, or forbid it in both.
+
+    Torch forbids it in products and allows it in cuDNN's convolutions unless told otherwise.
+    """
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
-        backend.allow_tf32 = backend.allow_tf32 or wanted
+        backend.allow_tf32 = allowed
     try:
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        for backend, was_allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = was_allowed
 
 
 def reference_losses(contestant: Contestant, steps: int) -> list[float]:
@@ -201,6 +205,7 @@ def reference_losses(contestant: Contestant, steps: int) -> list[float]:
         # Clips are rounded as the contestant's are, so that their rounding is not its error.
         batch = case.batch((1, 2)[number % 2], contestant.dtype)
         wide = replace(batch, clips=batch.clips.float())
-        losses.append(float(take_step(training, wide).loss.detach()))
+        with tf32(False):
+            losses.append(float(take_step(training, wide).loss.detach()))
         training.step += 1
     return losses

@@ -1,0 +1,70 @@
+"""The last screen tells numbers against aims, and names what was not run."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.parts.gpu_check.screen import screen
+from bench.parts.results import Row, write_rows
+
+MACHINE = {"device": "NVIDIA H200", "driver": "580", "torch": "2.11", "commit": "abc", "date": "d"}
+
+
+def shown(stage: str, folder: Path, **tables: list[Row]) -> str:
+    for name, rows in tables.items():
+        write_rows(rows, folder / f"{name}_cuda")
+    endings = [
+        {"job": "one", "outcome": "ok", "seconds": 12.0, "note": ""},
+        {"job": "two", "outcome": "not run", "note": "needs DALI"},
+    ]
+    return screen(stage, endings, folder, MACHINE)
+
+
+@pytest.mark.parametrize("stage", ["kernels", "step"])
+def test_a_stage_without_rows_says_so(stage: str, tmp_path: Path) -> None:
+    text = shown(stage, tmp_path)
+    assert "no rows" in text and "needs DALI" in text and "device NVIDIA H200, driver 580" in text
+
+
+def test_kernels(tmp_path: Path) -> None:
+    def loss(contestant: str, milliseconds: float, rows: int = 16384) -> Row:
+        row = {"loss": "nt_xent", "contestant": contestant, "rows": rows, "mode": "both"}
+        return row | {"dtype": "bfloat16", "median_ms": milliseconds}
+
+    def test(name: str, outcome: str, note: str = "") -> Row:
+        return {"test": f"tests/a.py::{name}", "outcome": outcome, "note": note}
+
+    tile = {"kernel": "forward", "dtype": "bfloat16", "rows": 128, "dim": 64, "fastest": True}
+    text = shown(
+        "kernels",
+        tmp_path,
+        losses=[
+            *(loss(name, ms) for name, ms in
+              (("eager", 60.0), ("torch.compile", 18.0), ("fastdual", 10.0))),
+            loss("fastdual", 1.0, rows=128),
+        ],
+        tests=[test("test_a", "passed"), test("test_b", "failed", "E  wrong"),
+               *(test(f"test_{n}", "skipped", "needs DALI") for n in range(9))],
+        tiles=[tile | {"times_chosen": 1.25, "tile": "64x64"}],
+    )  # fmt: skip
+    assert "nt_xent              10.000 ms, 6.00x eager (aim 5x: met), 1.80x torch.compile" in text
+    assert "(aim 2x: MISSED)" in text
+    assert "tests: 1 passed, 1 failed, 9 skipped" in text
+    assert "FAILED tests/a.py::test_b: E  wrong" in text
+    assert "not run (needs DALI): test_0, test_1, test_2, test_3, test_4, test_5 and 3 more" in text
+    assert "64x64 is 1.25x the chosen one" in text
+
+
+def test_step(tmp_path: Path) -> None:
+    def step(contestant: str, milliseconds: float, **more: object) -> Row:
+        row = {"contestant": contestant, "videos": 64, "status": "ok", "step_ms": milliseconds}
+        row |= {"clips_per_second": 256e3 / milliseconds, "utilisation": 0.3, "peak_mib": 2048.0}
+        return row | {"beside": "ours", "beside_ms": 100.0} | more
+
+    wrong = {"status": "disagrees", "max_error": "2.0e-01"}
+    rows = [step("ours", 100.0), step("paper", 350.0), step("ours, padded to 8", 80.0)]
+    text = shown("step", tmp_path, train=[*rows, step("eager", 120.0, **wrong)])
+    assert "ours, 64 videos: 100.0 ms, 2560 clips/s" in text and "(aim 2500: met)" in text
+    assert "ours is 3.50x as fast (aim 3: met)" in text
+    assert "padded to 8, 64 videos: 80.0 ms" in text and "1.250x ours" in text
+    assert "eager, 64 videos: disagrees, off by 2.0e-01" in text
