@@ -21,7 +21,7 @@ def describe_pretraining(config: PretrainConfig, start: Start) -> list[str]:
     return [
         f"data      {videos}{chosen}; {_batches(config, start)}",
         _decoder(start),
-        f"{_clips(config)}, {config.clip.num_segments} segments",
+        f"{_clips(config, start)}, {config.clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
         f"objective {config.loss.objective}",
         f"compute   {start.execution.describe()}"
@@ -39,7 +39,7 @@ def describe_finetuning(config: FinetuneConfig, start: Start) -> list[str]:
         f"data      {len(start.index.class_names)} classes; {_batches(config, start)}; tested on "
         f"{config.test.split!r} by {config.clip.clips_per_video} clips per video",
         _decoder(start),
-        _clips(config),
+        _clips(config, start),
         f"model     {config.model.backbone} from {config.model.weights[:24]}; trained: {trained}",
         f"compute   {start.execution.describe()}",
         f"run       {'continues' if start.restored else 'starts'} at {_place(config, start)}",
@@ -55,10 +55,12 @@ def _decoder(start: Start) -> str:
     return f"decode    {choice.decoder}: {choice.reason}"
 
 
-def _clips(config: TrainingConfig) -> str:
-    clip = config.clip
+def _clips(config: TrainingConfig, start: Start) -> str:
+    clip, packed_for = config.clip, start.index.frame_stride
+    other = f" (packed for {packed_for}: costs more decoding)"
     return (
-        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}, "
+        f"clips     {clip.frames_per_clip} frames at stride {clip.frame_stride}"
+        f"{other if packed_for not in (1, clip.frame_stride) else ''}, "
         f"{clip.crop_size}x{clip.crop_size}"
     )
 

@@ -115,7 +115,7 @@ class Assembler:
         span = batch.span
         videos = self._order.at(span.epoch, span.start, span.stop)
         plan = self._draw(span.epoch, videos)
-        wanted, order = unique_frames(plan)
+        wanted, order = unique_frames(self._index.places(plan.videos, plan.frames))
         for first in range(0, max(len(plan), 1), self._chunk_rows):
             rows = [
                 Row(row, plan[row : row + 1], wanted[row], order[row : row + 1])
@@ -290,5 +290,6 @@ class Assembler:
             if video is None:
                 raise FailureError("none of the videos can be decoded; build the index again")
             row.plan = self._draw(epoch, np.array([video]))
-            (row.wanted,), row.order = unique_frames(row.plan)
+            places = self._index.places(row.plan.videos, row.plan.frames)
+            (row.wanted,), row.order = unique_frames(places)
             self._submit_to_pyav(chunk, row)

@@ -22,18 +22,21 @@ Ints = NDArray[np.int64]
 _RUN_TASK = "fastdual.loaders.batch.worker:run_task"
 
 
-def unique_frames(plan: ClipPlan) -> tuple[list[Ints], Ints]:
+def unique_frames(places: Ints) -> tuple[list[Ints], Ints]:
     """Return what must be decoded, and where the clips find it.
 
+    Args:
+        places: [B, K, T] the frames of B videos' clips, as `VideoIndex.places` returns them.
+
     Returns:
-        B arrays [F] of wanted frame numbers, strictly increasing; and, [B, K, T], the place of each
-        clip's frames in its video's array.
+        B arrays [F] of wanted places, strictly increasing; and, [B, K, T], where in its video's
+        array each frame of the clips is.
     """
-    wanted, order = [], np.empty_like(plan.frames)
-    for row, frames in enumerate(plan.frames):
-        numbers, places = np.unique(frames, return_inverse=True)
+    wanted, order = [], np.empty_like(places)
+    for row, clips in enumerate(places):
+        numbers, positions = np.unique(clips, return_inverse=True)
         wanted.append(numbers)
-        order[row] = places.reshape(frames.shape)
+        order[row] = positions.reshape(clips.shape)
     return wanted, order
 
 

@@ -70,7 +70,7 @@ def _read(
         raise ValueError("frames must be non-negative and strictly increasing, and not empty")
     out: NDArray[np.uint8] | None = None
     with open_video(source) as video:
-        if num_frames is not None and skipping_pays(video, frames, keyframes, num_frames):
+        if num_frames is not None and skipping_pays(video, frames, num_frames):
             picked = pick_skipping(video, frames, keyframes, num_frames)
         else:
             picked = _pick(video, frames, keyframes)
@@ -91,10 +91,12 @@ def _pick(
 ) -> Iterator[Any]:
     """Yield the wanted frames, seeking where that skips enough decoding."""
     position, decoded = 0, decode_all(video)
+    # Without B-frames no frame waits in the decoder for another, so a seek costs next to nothing.
+    min_jump = MIN_SEEK_FRAMES if video.stream.codec_context.has_b_frames else 1
     for target in wanted.tolist():
         if keyframes is not None:
             nearest = int(np.searchsorted(keyframes.frames, target, side="right")) - 1
-            if nearest >= 0 and keyframes.frames[nearest] >= position + MIN_SEEK_FRAMES:
+            if nearest >= 0 and keyframes.frames[nearest] >= position + min_jump:
                 place = int(keyframes.pts[nearest]), int(keyframes.offsets[nearest])
                 position, decoded = int(keyframes.frames[nearest]), decode_from(video, *place)
         for frame in decoded:

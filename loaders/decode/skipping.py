@@ -33,14 +33,10 @@ _MAX_FRAMES = 3000  # all packets are held in memory; of a longer video seeking 
 _MIN_UNWANTED = 4
 
 
-def skipping_pays(
-    video: OpenVideo, wanted: NDArray[np.int64], keyframes: Keyframes | None, num_frames: int
-) -> bool:
+def skipping_pays(video: OpenVideo, wanted: NDArray[np.int64], num_frames: int) -> bool:
     """Say whether frames can be skipped here, and enough of them to be worth the while."""
     context = video.stream.codec_context
-    if context.name != "h264" or num_frames > _MAX_FRAMES:
-        return False
-    if not context.has_b_frames and (keyframes is None or not len(keyframes.frames)):
+    if context.name != "h264" or not context.has_b_frames or num_frames > _MAX_FRAMES:
         return False
     return int(wanted[-1]) + 1 - len(wanted) >= _MIN_UNWANTED
 
@@ -64,14 +60,12 @@ def pick_skipping(
     number_of = _number_frames(packets, num_frames)
     starts = [(0, 0), *_find_keyframes(packets, number_of, keyframes)]
     context = video.stream.codec_context
-    # Without B-frames no frame waits in the decoder for another, so a jump costs nothing.
-    min_jump = MIN_SEEK_FRAMES if context.has_b_frames else 1
     wanted_numbers = set(wanted.tolist())
     frames = _decode_on(context, packets, number_of, wanted_numbers, (0, 0))
     next_frame = 0
     for target in wanted.tolist():
         start = max(start for start in starts if start[0] <= target)
-        if start[0] >= next_frame + min_jump:
+        if start[0] >= next_frame + MIN_SEEK_FRAMES:
             context.flush_buffers()
             frames = _decode_on(context, packets, number_of, wanted_numbers, start)
             next_frame = start[0]

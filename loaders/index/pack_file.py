@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 from fastdual.errors import InputError
+from fastdual.loaders.decode.frame_order import MAX_STRIDE
 from fastdual.loaders.files import replace, sync_folder
 from fastdual.loaders.index.fields import read_fields, write_fields
 from fastdual.loaders.index.hdf5 import UNREADABLE, USER_BLOCK, Container, Tables, write_texts
@@ -139,7 +140,9 @@ def _read_places(file: Any, tables: Tables, pack: Shard, root: Path | None) -> P
 
 def _checked_settings(text: str) -> str:
     settings = json.loads(text)
-    if not isinstance(settings, dict) or not isinstance(settings["transcoding"], dict | None):
+    stride = settings.get("frame_stride", 1) if isinstance(settings, dict) else None
+    sound = isinstance(stride, int) and 1 <= stride <= MAX_STRIDE
+    if not sound or not isinstance(settings["transcoding"], dict | None):
         raise ValueError("its settings are wrong")
     return text
 

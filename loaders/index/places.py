@@ -1,6 +1,8 @@
 """Where the videos of a pack lie: in its shards, each a run of bytes."""
 
+import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +44,11 @@ class Packed:
     source: str
     settings: str
 
+    @cached_property
+    def frame_stride(self) -> int:
+        """Return the stride whose phases the videos are ordered by (`FrameOrder`); 1 for none."""
+        return frame_stride(self.settings)
+
     def place(self, video: int) -> tuple[Path, int]:
         """Return the file in which a video lies, and its first byte there."""
         shard = self.shards[self.shard_numbers[video]]
@@ -67,3 +74,8 @@ class Packed:
         room: Any = np.array([shard.length for shard in self.shards], np.int64)[numbers]
         inside = (lengths > 0) & (offsets >= 0) & (offsets <= room) & (lengths <= room - offsets)
         return bool(np.all(inside))
+
+
+def frame_stride(settings: str) -> int:
+    """Return the stride of a pack's settings; the packs that state none keep the shown order."""
+    return int(json.loads(settings).get("frame_stride", 1))

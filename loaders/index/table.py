@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastdual.errors import InputError
 from fastdual.loaders.decode.encoded import Encoded, IndexedFile, PackedBytes
+from fastdual.loaders.decode.frame_order import FrameOrder
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.places import Packed
 from fastdual.loaders.index.video import COLUMNS, KEYFRAMES, Video, columns_of
@@ -110,6 +111,28 @@ class VideoIndex:
             return IndexedFile(self.path(video), length, sha256)
         file, offset = self.packed.place(video)
         return PackedBytes(file, offset, length, sha256, Path(self.paths[video]).suffix)
+
+    @property
+    def frame_stride(self) -> int:
+        """The stride whose phases order the stored frames; 1 where they are stored as shown."""
+        return 1 if self.packed is None else self.packed.frame_stride
+
+    def frame_order(self, video: int) -> FrameOrder:
+        """Return the order in which a video's frames are stored."""
+        height, width = self.size[video].tolist()
+        return FrameOrder(int(self.num_frames[video]), self.frame_stride, (height, width))
+
+    def places(self, videos: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where frames are stored in their videos: `frames` themselves, unless packed so.
+
+        Args:
+            videos: [B] numbers of the videos.
+            frames: [B, ...] frames of each.
+        """
+        if self.frame_stride == 1:
+            return frames
+        rows = zip(videos.tolist(), frames, strict=True)
+        return np.stack([self.frame_order(video).places_of(row) for video, row in rows])
 
     def keyframes(self, video: int) -> Keyframes | None:
         """Return a video's seek table, or None if it must be decoded from the start."""

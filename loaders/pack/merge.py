@@ -8,7 +8,7 @@ from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.file import check_files, load_index
 from fastdual.loaders.index.paths import refuse_folder
-from fastdual.loaders.index.places import Shard
+from fastdual.loaders.index.places import Shard, frame_stride
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.pack.contents import Row, assemble
 
@@ -120,4 +120,5 @@ def _job_files(output: Path) -> list[Path]:
 
 def _without_job(settings: str) -> str:
     known = json.loads(settings)
-    return json.dumps({"transcoding": known["transcoding"]}, sort_keys=True)
+    parts = {"transcoding": known["transcoding"], "frame_stride": frame_stride(settings)}
+    return json.dumps(parts, sort_keys=True)

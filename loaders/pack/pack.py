@@ -92,7 +92,7 @@ def pack(
     try:
         start = pack_file.data_start()
         identity = {"source": index.fingerprint, "start": start, "libav": _libav()}
-        identity["settings"] = _settings(options)
+        identity["settings"] = _settings(index, options)
         with Spool(output, identity, start, options.shard_bytes) as spool:
             failed = _fill(index, videos, spool, options, progress)
             _finish(index, spool, options, failed)
@@ -102,11 +102,15 @@ def pack(
     return load_index(output)
 
 
-def _settings(options: PackOptions) -> str:
-    """Return what decides the contents of a pack, as JSON."""
-    transcoding = None if options.transcoding is None else options.transcoding.settings()
-    shared = {"job": options.job, "shard_bytes": options.shard_bytes}
-    return json.dumps({"transcoding": transcoding, **shared}, sort_keys=True)
+def _settings(index: VideoIndex, options: PackOptions) -> str:
+    """Return what decides the contents of a pack, and the order of its frames, as JSON."""
+    settings: dict[str, Any] = {"job": options.job, "shard_bytes": options.shard_bytes}
+    if options.transcoding is None:
+        settings |= {"transcoding": None, "frame_stride": index.frame_stride}
+    else:
+        stride = options.transcoding.stride
+        settings |= {"transcoding": options.transcoding.settings(), "frame_stride": stride}
+    return json.dumps(settings, sort_keys=True)
 
 
 def _libav() -> str:
@@ -123,7 +127,10 @@ def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> Vi
         raise InputError(f"{output} exists and is not a pack: delete it, or choose another name")
     known = load_index(output)
     assert known.packed is not None
-    if (known.packed.source, known.packed.settings) != (index.fingerprint, _settings(options)):
+    if (known.packed.source, known.packed.settings) != (
+        index.fingerprint,
+        _settings(index, options),
+    ):
         raise InputError(
             f"{output} was packed from other videos or with other options: delete it, or choose "
             "another name"
@@ -176,7 +183,7 @@ def _encode_all(
         timeout_seconds=options.timeout_seconds,
         setup=(options.transcoding,),
     ) as pool:
-        tasks = ((index.source(video), index.video(video)) for video in videos)
+        tasks = ((index.source(v), index.video(v), index.frame_order(v)) for v in videos)
         results = pool.imap(tasks, window=2 * workers)
         for video, (_, result) in zip(videos, results, strict=True):
             yield video, result
@@ -190,7 +197,7 @@ def _finish(index: VideoIndex, spool: Spool, options: PackOptions, failed: dict[
     numbers = {path: video for video, path in enumerate(index.paths)}
     packed = sorted((numbers[record.path], record, place) for record, place in spool.videos)
     rows = [(video, record.of_pack(index.video(video)), place) for video, record, place in packed]
-    settings = _settings(options)
+    settings = _settings(index, options)
     shards = []
     for number, length in enumerate(spool.shard_lengths):
         final = spool.shard_file(number)

@@ -39,11 +39,9 @@ def test_a_folder_is_packed_shown_and_verified(videos: Path, tmp_path: Path) -> 
     packed = tmp_path / "p.h5"
     made = run(videos, "-o", packed, "--size", "33x47", "--gop", "4", "--workers", "1")
     assert made.exit_code == 0, made.output
-    assert "frame sizes 48x34 2" in made.stdout  # width x height, as the index prints it
-    assert (
-        "packed      codec h264, gop 4, quality 20, size 33x47 (height x width); in 1 file"
-        in made.stdout
-    )
+    assert "frame sizes 48x48 2" in made.stdout  # width x height, as the index prints it
+    how = "codec h264, gop 4, quality 18, size 33x47 (height x width), stride 4"
+    assert f"packed      {how}; in 1 file" in made.stdout
     assert "walk/bad.mp4: is not a video, or its header is damaged" in made.stdout
     assert "packing videos" in made.stderr and "packing" not in made.stdout
     assert "note: 2 of 2 videos" not in made.stderr
@@ -136,7 +134,7 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
     [
         (["{tmp}/videos"], "name the pack to write with -o packed.h5"),
         (["{tmp}/absent", "-o", "{tmp}/p.h5"], "absent does not exist"),
-        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--size", "128"], "is not like 128x172"),
+        (["{tmp}/videos", "-o", "{tmp}/p.h5", "--size", "128"], "is not like 128x171"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "half"], "is not like 2/8"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--shard-size", "big"], "is not like 50GB"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--job", "3/2"], "job 3/2: name one of 1/2 to 2/2"),
@@ -159,6 +157,7 @@ def test_mistakes_are_one_line_and_exit_2(
 def test_the_options_are_the_documented_ones() -> None:
     names = {option for parameter in pack_command.command.params for option in parameter.opts}
     assert names == {
-        "source", "-o", "--output", "--size", "--short-side", "--gop", "--codec", "--quality",
+        "source", "-o", "--output", "--size", "--short-side", "--stride", "--gop", "--codec",
+        "--quality",
         "--shard-size", "--job", "--merge", "--verify", "--root", "--workers", "--timeout",
     }  # fmt: skip

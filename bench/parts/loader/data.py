@@ -19,7 +19,8 @@ _DIFFERENT = 6  # videos of a written set; the others are copies
 _JPEG_SHORT_SIDE, _JPEG_QUALITY = 256, 90
 _PACKS = {
     "pack": None,
-    "h264": Transcoding(codec="h264", size=(128, 171), gop=8),
+    "h264": Transcoding(size=(128, 171)),
+    "shown order": Transcoding(size=(128, 171), stride=1, gop=8, quality=20),
     "mjpeg": Transcoding(codec="mjpeg", size=(128, 171)),
 }
 

@@ -112,7 +112,7 @@ class VideoDataset(torch.utils.data.Dataset[Tensor]):
         videos = self.order.batch(epoch, step)[number % self.batch_size][None]
         num_frames = self.index.num_frames[videos]
         plan = draw_plan(self.spec, seed=SEED, epoch=epoch, videos=videos, num_frames=num_frames)
-        (wanted,), order = unique_frames(plan)
+        (wanted,), order = unique_frames(self.index.places(videos, plan.frames))
         path = self.index.path(int(videos[0]))
         if self.frames_folder is not None:
             path = self.frames_folder / self.index.paths[int(videos[0])]

@@ -31,7 +31,7 @@ def _two_numbers(match: re.Match[str]) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-_parse_size = _parser(r"(\d{1,5})x(\d{1,5})", "128x172 (height x width)", _two_numbers)
+_parse_size = _parser(r"(\d{1,5})x(\d{1,5})", "128x171 (height x width)", _two_numbers)
 parse_job = _parser(r"(\d{1,6})/(\d{1,6})", "2/8 (the second of eight)", _two_numbers)
 parse_bytes = _parser(
     r"(\d{1,9}(?:\.\d+)?) ?([kmgt]?)b?",
@@ -52,7 +52,12 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Re-encode, scaled down to this; shape kept.",
         ),
         click.option(
-            "--gop", type=click.IntRange(1), help="Frames from keyframe to keyframe [default: 8]."
+            "--stride",
+            type=click.IntRange(1, 240),
+            help="Re-encode for clips of this stride [default: 4].",
+        ),
+        click.option(
+            "--gop", type=click.IntRange(1), help="Frames from keyframe to keyframe [default: 12]."
         ),
         click.option("--codec", type=click.Choice(CODECS), help="[default: h264]"),
         click.option("--quality", type=int, help="CRF, or quantiser of mjpeg: lower is better."),

@@ -46,7 +46,7 @@ def read(reader: FrameReader, video: int, wanted: np.ndarray, width: int = 128) 
 
 def read_by_pyav(reader: FrameReader, plan: ClipPlan) -> np.ndarray:
     """[K, T, 128, 128, 3] of the plan's frames."""
-    (wanted,), order = unique_frames(plan)
+    (wanted,), order = unique_frames(plan.frames)
     return read(reader, int(plan.videos[0]), wanted)[order[0]].astype(np.float64)
 
 
@@ -54,7 +54,7 @@ def read_by_dali(
     index: VideoIndex, plan: ClipPlan, matrix: np.ndarray, device: str = "cpu"
 ) -> np.ndarray:
     """The same pictures decoded inside the DALI graph."""
-    wanted, order = unique_frames(plan)
+    wanted, order = unique_frames(plan.frames)
     inputs = encoded_inputs(
         SPEC,
         [np.fromfile(index.path(int(plan.videos[0])), np.uint8)],
@@ -209,7 +209,7 @@ def test_each_wanted_frame_is_decoded_once():
         videos=np.array([0, 1]),
         num_frames=np.array([6, 1]),
     )
-    wanted, order = unique_frames(plan)
+    wanted, order = unique_frames(plan.frames)
     for row in range(2):
         assert (np.diff(wanted[row]) > 0).all()
         assert np.array_equal(wanted[row][order[row]], plan.frames[row])
@@ -222,7 +222,7 @@ def test_views_are_made_where_they_are_wanted(index: VideoIndex) -> None:
     videos, others = np.arange(6), children()
     lengths = index.num_frames[videos]
     plan = draw_plan(spec, seed=1, epoch=0, videos=videos, num_frames=lengths)
-    wanted, order = unique_frames(plan)
+    wanted, order = unique_frames(plan.frames)
     shape = (3, spec.num_views, *spec.clip_shape, 3)
     batches = []
     for _ in range(3):

@@ -10,6 +10,7 @@ from tests.loaders.clips import read_frames, read_number
 
 AS_IS = PackOptions(num_workers=1)
 SMALL = PackOptions(transcoding=Transcoding(short_side=32), num_workers=1)
+PLAIN = PackOptions(transcoding=Transcoding(stride=1), num_workers=1)
 VP9 = PackOptions(transcoding=Transcoding(codec="vp9"), num_workers=1)
 SPEC = ClipSpec(frames_per_clip=4, frame_stride=2, resize_height=32, resize_width=43, crop_size=28)
 
@@ -20,7 +21,7 @@ def numbers_in(index: VideoIndex, video: int) -> list[int]:
     for frame in range(index.num_frames[video]):
         (picture,) = read_frames(
             index.source(video),
-            np.array([frame]),
+            index.places(np.array([video]), np.array([[frame]]))[0],
             keyframes=index.keyframes(video),
             rotation=int(index.rotation[video]),
         )

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from fastdual.errors import FailureError, InputError
+from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.decode.encoded import PackedBytes
 from fastdual.loaders.index import VideoIndex, open_index, summary, verify_index
 from fastdual.loaders.pack import Transcoding, hardware_warning, merge_jobs, pack
+from fastdual.loaders.plan import ClipSpec, draw_plan
+from tests.loaders.clips import read_frames, read_number
 from tests.loaders.damage import flip
-from tests.loaders.pack.packing import AS_IS, SMALL, VP9, numbers_in, one_epoch
+from tests.loaders.pack.packing import AS_IS, PLAIN, SMALL, VP9, numbers_in, one_epoch
 
 
 def test_bytes_as_they_are_come_back_with_the_same_index(index: VideoIndex, tmp_path: Path) -> None:
@@ -38,7 +41,7 @@ def test_transcoding_keeps_frames_facts_and_splits(
     made_index: VideoIndex, small: VideoIndex
 ) -> None:
     assert small.codecs == ("h264",) * 6
-    assert small.size.tolist() == [[32, 42], [42, 32], [32, 42], [32, 42], [32, 42], [32, 44]]
+    assert small.size.tolist() == [[32, 48], [48, 32], *[[32, 48]] * 4]
     assert not small.rotation.any()
     for name in ("num_frames", "fps", "duration_seconds", "labels", "modified_ns"):
         assert np.array_equal(getattr(small, name), getattr(made_index, name)), name
@@ -49,13 +52,38 @@ def test_transcoding_keeps_frames_facts_and_splits(
     for video in range(6):
         assert numbers_in(small, video) == list(range(made_index.num_frames[video]))
     assert small.fingerprint != made_index.fingerprint
-    assert "codec h264, gop 8, quality 20, short side 32; in 1 file" in summary(small)
+    assert "codec h264, gop 12, quality 18, short side 32, stride 4; in 1 file" in summary(small)
 
 
 def test_a_pack_can_be_packed_again(small: VideoIndex, tmp_path: Path) -> None:
-    again = pack(small, tmp_path / "again.h5", VP9)
-    assert again.codecs == ("vp9",) * 6
-    assert numbers_in(again, 0) == list(range(20))
+    """The order of the source's frames is undone, or kept with its bytes."""
+    for number, options in enumerate((VP9, PLAIN, AS_IS)):
+        again = pack(small, tmp_path / f"{number}.h5", options)
+        stride = 1 if options is PLAIN else 4
+        assert again.frame_stride == stride
+        assert numbers_in(again, 0) == list(range(20))
+    for number in (1, 2):
+        pack(small, tmp_path / "m.h5", dataclasses.replace(AS_IS, job=(number, 2)))
+    merged = merge_jobs(small, tmp_path / "m.h5")
+    assert merged.frame_stride == 4
+    assert numbers_in(merged, 5) == list(range(11))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+def test_clips_of_any_stride_show_the_planned_frames(small: VideoIndex, stride: int) -> None:
+    spec = ClipSpec(frames_per_clip=4, frame_stride=stride)
+    videos = np.array([0, 2, 3, 5])
+    for epoch in range(4):  # about half of the clips run backwards
+        plan = draw_plan(
+            spec, seed=0, epoch=epoch, videos=videos, num_frames=small.num_frames[videos]
+        )
+        wanted, order = unique_frames(small.places(videos, plan.frames))
+        for row, video in enumerate(videos.tolist()):
+            pictures = read_frames(
+                small.source(video), wanted[row], keyframes=small.keyframes(video)
+            )
+            shown = np.array([read_number(picture) for picture in pictures])[order[row]]
+            assert np.array_equal(shown, plan.frames[row])
 
 
 def test_clips_from_a_pack_equal_clips_from_files(index: VideoIndex, tmp_path: Path) -> None:
@@ -155,10 +183,10 @@ def test_jobs_that_do_not_exist_are_refused(index: VideoIndex, tmp_path: Path) -
 
 
 def test_sizes_below_the_hardware_are_warned_of(made_index: VideoIndex) -> None:
-    big = Transcoding(size=(128, 172))
+    big = Transcoding(size=(128, 171))
     assert hardware_warning(made_index, big) is None
     hevc = hardware_warning(made_index, dataclasses.replace(big, codec="hevc"))
-    assert hevc is not None and "6 of 6 videos" in hevc and "hevc of 172x128" in hevc
+    assert hevc is not None and "6 of 6 videos" in hevc and "hevc of 176x128" in hevc
     assert hevc.endswith("; --codec h264 takes almost every size")
     tiny = hardware_warning(made_index, dataclasses.replace(big, size=(32, 16)))
     assert tiny is not None and tiny.endswith(

@@ -1,6 +1,7 @@
 """The file of a pack: read by other tools, damaged, cut off, its shards moved."""
 
 import dataclasses
+import json
 import os
 import resource
 import shutil
@@ -123,3 +124,15 @@ def test_a_terabyte_of_data_costs_no_memory_to_finish(
         assert status.st_size > length and status.st_blocks * 512 < 1 << 20
     os.close(kept[0])
     assert load_index(shard.file).fingerprint == made_index.fingerprint
+
+
+@pytest.mark.parametrize("stride", [0, -4, 10**9, 4.0, "4", None])
+def test_a_stride_that_cannot_be_is_refused(
+    small: VideoIndex, tmp_path: Path, stride: object
+) -> None:
+    assert small.packed is not None
+    settings = json.dumps({"transcoding": None, "frame_stride": stride})
+    altered = dataclasses.replace(small.packed, settings=settings)
+    pack_file.write_manifest(tmp_path / "m.h5", dataclasses.replace(small, packed=altered))
+    with pytest.raises(InputError, match="its settings are wrong"):
+        load_index(tmp_path / "m.h5")

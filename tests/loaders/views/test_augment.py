@@ -26,7 +26,7 @@ ODD = ClipSpec(
 
 def views_of(spec: ClipSpec, plan: ClipPlan) -> np.ndarray:
     """[V, T, H, W, 3] views of the one video of a plan."""
-    (wanted,), order = unique_frames(plan)
+    (wanted,), order = unique_frames(plan.frames)
     shape = (spec.num_views, *spec.clip_shape, 3)
     out = np.full(shape, np.nan, np.float32)
     planes = noise_video(int(plan.videos[0]), spec)[wanted].transpose(0, 3, 1, 2)

@@ -45,7 +45,7 @@ def build(spec: ClipSpec, *, batch: int = 8, threads: int = 1, device: str = "cp
 
 def run(graph: ClipGraph, spec: ClipSpec, plan: ClipPlan) -> Tensor:
     """[B, V, T, H, W, C] of the noise videos that the plan names."""
-    wanted, order = unique_frames(plan)
+    wanted, order = unique_frames(plan.frames)
     videos = [noise_video(int(video), spec) for video in plan.videos]
     frames = [video[numbers] for video, numbers in zip(videos, wanted, strict=True)]
     return torch.stack([v.clone() for v in graph.run(plan, order, {"frames": frames})], dim=1)
@@ -166,7 +166,7 @@ def test_frame_order_plays_segments_as_the_permutation_says():
 def test_graph_inputs_have_one_value_a_sample():
     spec = ClipSpec()
     plan = plan_for(spec, [0, 1, 2])
-    inputs = graph_inputs(spec, plan, unique_frames(plan)[1])
+    inputs = graph_inputs(spec, plan, unique_frames(plan.frames)[1])
     assert {len(values) for values in inputs.values()} == {3}
 
 

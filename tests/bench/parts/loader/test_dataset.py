@@ -23,7 +23,7 @@ def test_contestants_augment_as_the_float64_reference_does() -> None:
         plan = draw_plan(
             spec, seed=number, epoch=0, videos=np.array([0]), num_frames=np.array([30])
         )
-        (wanted,), order = unique_frames(plan)
+        (wanted,), order = unique_frames(plan.frames)
         views = loader_dataset.augment(torch.from_numpy(video[wanted]), plan, order, spec)
         expected = reference_views(video, plan, spec)
         assert np.allclose(views.permute(0, 2, 3, 4, 1).numpy(), expected, atol=2e-3)
