@@ -1,13 +1,13 @@
 """What each way of packing costs and keeps: bytes, quality, packing and decoding.
 
-    python -m bench.packs [--data FOLDER|CSV|INDEX ...] [--videos 6] [--draws 8] [--out PATH]
+    python -m bench.packs [--data written|FOLDER|INDEX ...] [--videos 6] [--draws 8] [--out PATH]
 
 Every way packs the same videos at 128x171. Quality is that of all frames against the source, scaled
 alike: PSNR, and SSIM of the luma over blocks of 8 pixels. Decoding is the CPU time of what a
 pretraining row wants, two clips of 16 frames by the loader's own plan, at several strides, by the
 loader's own reader; the ways take turns. Counted beside it: the frames that a decoder decodes for
 one that is wanted, by the CPU's reader and by DALI's rule, which decodes on over jumps of up to ten
-frames. Without --data, 340x256 clips of ten seconds are written.
+frames. "written" stands for 340x256 clips of ten seconds that are written for it.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--data", type=Path, nargs="+", default=[Path("written")])
     parser.add_argument("--videos", type=int, default=6, help="of each set, evenly chosen")
     parser.add_argument("--draws", type=int, default=8, help="rows of pretraining for each video")
     parser.add_argument("--out", type=Path, default=RESULTS / "packs_cpu")
@@ -196,12 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     machine, rows = describe_machine(torch.device("cpu")), []
     with tempfile.TemporaryDirectory(prefix="bench-packs-") as folder:
-        sets = {path.stem: path for path in parsed.data}
-        if not sets:
-            sets = {"written": Path(folder) / "videos"}
-            write_set(sets["written"], parsed.videos)
-        for name, path in sets.items():
-            index = open_index(path)
+        for path in parsed.data:
+            name, place = path.stem, path
+            if name == "written":
+                place = Path(folder) / "videos"
+                write_set(place, parsed.videos)
+            index = open_index(place)
             chosen = np.unique(np.linspace(0, len(index) - 1, parsed.videos).round().astype(int))
             index = index.take(chosen)
             facts = {"data": name, "videos": len(index), "frames": int(index.num_frames.sum())}
