@@ -77,7 +77,7 @@ def describe(videos_per_second: float, decoder: str) -> str:
     return (
         f"{decoder} sustains {videos_per_second:.1f} videos/s (4 views of 16 frames each, from "
         f"{_WIDTH}x{_HEIGHT} H.264 of 10 s): {hours:.1f} hours for an epoch of Kinetics-400; "
-        "fastdual pack --size 128x172 makes it faster"
+        "fastdual pack --size 128x171 makes it faster"
     )
 
 

@@ -90,6 +90,7 @@ class Container:
         noun: With its article: "an index".
         maker: The command that makes such a file.
         remedy: What to do with a file that cannot be read: "build it again".
+        reads: The versions that can be read, in words; "" for this one alone.
     """
 
     magic: bytes
@@ -97,6 +98,7 @@ class Container:
     noun: str
     maker: str
     remedy: str
+    reads: str = ""
 
     def claims(self, path: Path) -> bool:
         """Say whether a file claims to be of this kind, of whatever version."""
@@ -126,7 +128,7 @@ class Container:
         if version != b"%d" % self.version:
             raise InputError(
                 f"{self.named(path)} has format {version[:20].decode(errors='replace')}, this "
-                f"fastdual reads {self.version}: {self.remedy}"
+                f"fastdual reads {self.reads or self.version}: {self.remedy}"
             )
 
     def write(self, path: Path, fill: Callable[[Any], None]) -> None:

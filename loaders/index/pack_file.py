@@ -33,7 +33,9 @@ from fastdual.loaders.index.hdf5 import UNREADABLE, USER_BLOCK, Container, Table
 from fastdual.loaders.index.places import Packed, Shard
 from fastdual.loaders.index.table import VideoIndex
 
-_PACK = Container(b"fastdual-pack ", 2, "a pack", "fastdual pack", "pack again")
+_PACK = Container(b"fastdual-pack ", 2, "a pack", "fastdual pack", "pack again", "2 and 3")
+# Frames ordered by phase: who knows version 2 alone would take places for frames.
+_BY_PHASE = dataclasses.replace(_PACK, version=3)
 _MAX_TABLE_BYTES = 1 << 36
 _CHUNK_BYTES = 1 << 24
 
@@ -51,8 +53,9 @@ def read_shard(path: Path) -> Shard:
             block, size = file.read(USER_BLOCK), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"the pack {path} cannot be read: {error.strerror}") from error
-    _PACK.check_version(path, block)
-    shard, end = _parse(path, block)
+    kind = _BY_PHASE if block.startswith(b"%s3\n" % _PACK.magic) else _PACK
+    kind.check_version(path, block)
+    shard, end = _parse(path, block, kind)
     if size < end:
         raise InputError(
             f"the pack {path} is truncated: {size:,} of {end:,} bytes are there; copy or pack it "
@@ -63,7 +66,7 @@ def read_shard(path: Path) -> Shard:
     return shard
 
 
-def _parse(path: Path, block: bytes) -> tuple[Shard, int]:
+def _parse(path: Path, block: bytes, kind: Container) -> tuple[Shard, int]:
     """Return what a header states: the data of the pack, and the size of the file."""
     words = block.split()
     try:
@@ -72,14 +75,14 @@ def _parse(path: Path, block: bytes) -> tuple[Shard, int]:
         sound = USER_BLOCK <= start <= start + length <= end <= length + _MAX_TABLE_BYTES
     except (IndexError, ValueError):
         sound = False
-    if not sound or _header(shard, end) != block:
+    if not sound or _header(shard, end, kind) != block:
         raise InputError(f"the header of the pack {path} was altered; pack again")
     return shard, end
 
 
-def _header(shard: Shard, end: int) -> bytes:
+def _header(shard: Shard, end: int, kind: Container) -> bytes:
     """Return the user block of a pack of `end` bytes."""
-    return (_PACK.header(shard.digest) + _places(shard, end)).ljust(USER_BLOCK, b"\0")
+    return (kind.header(shard.digest) + _places(shard, end)).ljust(USER_BLOCK, b"\0")
 
 
 def _places(shard: Shard, end: int) -> bytes:
@@ -215,7 +218,7 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> None:
         assert start == shard.start
         end = tables.seek(0, io.SEEK_END)
         file.truncate(start + shard.length)
-        file.write(_sealed(tables, shard, end))
+        file.write(_sealed(tables, shard, end, index))
         for place, chunk in _tables_in(tables, shard, end):
             file.seek(place)
             file.write(chunk)
@@ -238,13 +241,14 @@ def write_manifest(target: Path, index: VideoIndex) -> None:
     tables = io.BytesIO()
     _write_tables(tables, index, 0)
     body = tables.getbuffer()[USER_BLOCK:]
-    header = _sealed(tables, Shard(target, USER_BLOCK, 0, ""), USER_BLOCK + len(body))
+    header = _sealed(tables, Shard(target, USER_BLOCK, 0, ""), USER_BLOCK + len(body), index)
     replace(target, header + body)
 
 
-def _sealed(file: BinaryIO, shard: Shard, end: int) -> bytes:
+def _sealed(file: BinaryIO, shard: Shard, end: int, index: VideoIndex) -> bytes:
     """Return the header of a file of `end` bytes whose tables are written."""
-    return _header(dataclasses.replace(shard, digest=_digest_tables(file, shard, end)), end)
+    kind = _PACK if index.frame_stride == 1 else _BY_PHASE
+    return _header(dataclasses.replace(shard, digest=_digest_tables(file, shard, end)), end, kind)
 
 
 def _write_tables(file: BinaryIO, index: VideoIndex | None, length: int) -> int:

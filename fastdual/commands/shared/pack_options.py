@@ -57,7 +57,7 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Re-encode for clips of this stride [default: 4].",
         ),
         click.option(
-            "--gop", type=click.IntRange(1), help="Frames from keyframe to keyframe [default: 12]."
+            "--gop", type=click.IntRange(1), help="Frames from keyframe to keyframe [default: 16]."
         ),
         click.option("--codec", type=click.Choice(CODECS), help="[default: h264]"),
         click.option("--quality", type=int, help="CRF, or quantiser of mjpeg: lower is better."),

@@ -52,7 +52,7 @@ def test_transcoding_keeps_frames_facts_and_splits(
     for video in range(6):
         assert numbers_in(small, video) == list(range(made_index.num_frames[video]))
     assert small.fingerprint != made_index.fingerprint
-    assert "codec h264, gop 12, quality 18, short side 32, stride 4; in 1 file" in summary(small)
+    assert "codec h264, gop 16, quality 18, short side 32, stride 4; in 1 file" in summary(small)
 
 
 def test_a_pack_can_be_packed_again(small: VideoIndex, tmp_path: Path) -> None:

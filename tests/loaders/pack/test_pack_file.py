@@ -17,7 +17,7 @@ from fastdual.loaders.index import VideoIndex, load_index, open_index, pack_file
 from fastdual.loaders.index.places import Packed, Shard
 from fastdual.loaders.pack import pack
 from tests.loaders.damage import flip
-from tests.loaders.pack.packing import AS_IS, SMALL, numbers_in
+from tests.loaders.pack.packing import AS_IS, PLAIN, SMALL, numbers_in
 
 
 def test_any_hdf5_reader_finds_the_bytes(index: VideoIndex, tmp_path: Path) -> None:
@@ -43,8 +43,11 @@ def test_damaged_tables_are_refused(small: VideoIndex, tmp_path: Path, place: st
 def test_what_is_no_pack_of_this_version_is_refused(small: VideoIndex, tmp_path: Path) -> None:
     contents = small.root.read_bytes()
     file = tmp_path / "p.h5"
-    file.write_bytes(contents.replace(b"fastdual-pack 2", b"fastdual-pack 3", 1))
-    with pytest.raises(InputError, match="has format 3, this fastdual reads 2: pack again"):
+    file.write_bytes(contents.replace(b"fastdual-pack 3", b"fastdual-pack 4", 1))
+    with pytest.raises(InputError, match="has format 4, this fastdual reads 2 and 3: pack again"):
+        open_index(file)
+    file.write_bytes(contents.replace(b"fastdual-pack 3", b"fastdual-pack 2", 1))
+    with pytest.raises(InputError, match="the tables of the pack .* were altered"):
         open_index(file)
     file.write_bytes(contents + b"x")
     with pytest.raises(InputError, match="longer than its header says"):
@@ -126,7 +129,14 @@ def test_a_terabyte_of_data_costs_no_memory_to_finish(
     assert load_index(shard.file).fingerprint == made_index.fingerprint
 
 
-@pytest.mark.parametrize("stride", [0, -4, 10**9, 4.0, "4", None])
+def test_a_pack_by_phase_has_a_version_of_its_own(small: VideoIndex, index: VideoIndex) -> None:
+    """A fastdual that does not know the order would show places as frames."""
+    plain = pack(index, index.root.parent / "plain.h5", PLAIN)
+    assert small.root.read_bytes().startswith(b"fastdual-pack 3\n")
+    assert plain.root.read_bytes().startswith(b"fastdual-pack 2\n")
+
+
+@pytest.mark.parametrize("stride", [0, -4, 10**9, 4.5, "x"])
 def test_a_stride_that_cannot_be_is_refused(
     small: VideoIndex, tmp_path: Path, stride: object
 ) -> None:
