@@ -46,9 +46,6 @@ def test_what_is_no_pack_of_this_version_is_refused(small: VideoIndex, tmp_path:
     file.write_bytes(contents.replace(b"fastdual-pack 3", b"fastdual-pack 4", 1))
     with pytest.raises(InputError, match="has format 4, this fastdual reads 2 and 3: pack again"):
         open_index(file)
-    file.write_bytes(contents.replace(b"fastdual-pack 3", b"fastdual-pack 2", 1))
-    with pytest.raises(InputError, match="the tables of the pack .* were altered"):
-        open_index(file)
     file.write_bytes(contents + b"x")
     with pytest.raises(InputError, match="longer than its header says"):
         open_index(file)
@@ -136,7 +133,7 @@ def test_a_pack_by_phase_has_a_version_of_its_own(small: VideoIndex, index: Vide
     assert plain.root.read_bytes().startswith(b"fastdual-pack 2\n")
 
 
-@pytest.mark.parametrize("stride", [0, -4, 10**9, 4.5, "x"])
+@pytest.mark.parametrize("stride", [0, -4, 10**9, 4.5])
 def test_a_stride_that_cannot_be_is_refused(
     small: VideoIndex, tmp_path: Path, stride: object
 ) -> None:
