@@ -27,7 +27,18 @@ def main() -> None:
             "fastdual: the command line needs the extra `video`: "
             'run pip install ".[video]" in fastdual\'s checkout'
         )
-    cli()
+    try:
+        cli()
+    except SystemExit as end:
+        _leave(end)
+
+
+def _leave(end: SystemExit) -> None:
+    """End as click asks for; a process that has met others ends without Python's own way out."""
+    ending = sys.modules.get("fastdual.distributed.ending")
+    if ending is not None and isinstance(end.code, int | None):
+        ending.end_if_met(end.code or 0)
+    raise end
 
 
 if __name__ == "__main__":

@@ -1,6 +1,20 @@
 """The two kinds of errors for users; the command line prints each as one line."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What code raises that meets values of another type, range or depth than it was written for.
+_WRONG_VALUES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,  # torch's word for all of these; a RecursionError is one as well
+    TypeError,
+    ValueError,
+)
+_SHOWN_LETTERS = 200
 
 
 class InputError(ValueError):
@@ -12,7 +26,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, text: str, keys: tuple[str, ...] = ()) -> None:
-        super().__init__(text)
+        super().__init__(" ".join(text.splitlines()))  # a value in it may have several lines
         self.keys = keys
 
 
@@ -25,3 +39,44 @@ def why_not_written(error: OSError) -> str:
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{reason}; free some space and start again" if full else reason
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: on one line, and not too long."""
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists within lists
+        return f"a {type(value).__name__} that is too long to show"
+    return (
+        text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}... ({len(text)} letters)"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, on one line of bounded length; its type where it says nothing."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    return text[:_SHOWN_LETTERS] or type(error).__name__
+
+
+@contextmanager
+def contents_of(what: object, remedy: str) -> Iterator[None]:
+    """Read values out of a file in the block: whatever wrong ones raise is one line.
+
+    Args:
+        what: The file, and the place in it where that is known.
+        remedy: What to do about it.
+
+    Raises:
+        InputError: Names the file, what is wrong and the remedy.
+    """
+    try:
+        yield
+    except (InputError, FailureError):
+        raise
+    except _WRONG_VALUES as error:
+        if "allocate" in str(error):  # memory that ran out says nothing of the file
+            raise
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise InputError(
+            f"{what}: holds what fastdual never writes ({type(error).__name__}: {reason}); {remedy}"
+        ) from error

@@ -46,6 +46,10 @@ class ClipSpec:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     reverse_probability: float = 0.5
     flip_probability: float = 0.5
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of each channel, RGB in 0..1, which is subtracted; ImageNet's."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Deviation of each channel, which is divided by."""
     short_start: Literal["random", "first"] = "random"
     """Where a fine-tuning clip starts in a shorter video: below `frame_stride`, or at frame 0."""
 
@@ -83,6 +87,8 @@ class ClipSpec:
             )
         if self.mode == "pretrain" and self.views not in _VIEW_SETS:
             yield f"views {self.views}: choose one of {', '.join(map(str, _VIEW_SETS))}", ("views",)
+        if not all(-1e6 < value < 1e6 for value in self.mean) or min(self.std) < 1e-6:
+            yield f"mean {self.mean}, std {self.std}: std must be positive", ("mean", "std")
         if 3 * self.blur_sigma[1] >= self.crop_size:
             yield (
                 f"blur_sigma {self.blur_sigma[1]} reaches beyond the crop of {self.crop_size} "

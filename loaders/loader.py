@@ -96,7 +96,7 @@ class ClipLoader:
         _check(dtype, prefetch, num_workers)
         check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
         self._device = _full_device(device)
-        spec = clip_spec(spec, clip, is_transformed=transform is not None)
+        self._spec = spec = clip_spec(spec, clip, is_transformed=transform is not None)
         self.index = index = open_videos(videos)
         how: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "drop_last": drop_last}
         self._order = EpochOrder(index.split(split), global_batch_size=batch_size, **how)
@@ -198,7 +198,7 @@ class ClipLoader:
         clips = assembled.clips.permute(0, 1, 5, 2, 3, 4)
         if self._transform is not None:
             key = self._seed, assembled.span.epoch
-            clips = transformed(clips, self._transform, key=key, videos=plan.videos)
+            clips = transformed(clips, self._transform, self._spec, key=key, videos=plan.videos)
         return ClipBatch(
             clips=clips,
             permutation=permutation,

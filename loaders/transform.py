@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdual.errors import InputError
+from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.random_words import random_words
-from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 Transform = Callable[[Tensor], Tensor]
 """From a view [T, 3, H, W], float32 RGB in [0, 1], to what the network is given."""
@@ -20,13 +20,19 @@ _STREAM = 1 << 63  # keeps these numbers apart from the plan's
 
 
 def transformed(
-    clips: Tensor, transform: Transform, *, key: tuple[int, int], videos: NDArray[np.int64]
+    clips: Tensor,
+    transform: Transform,
+    spec: ClipSpec,
+    *,
+    key: tuple[int, int],
+    videos: NDArray[np.int64],
 ) -> Tensor:
     """Apply a transform to each view, with torch's generator seeded by (seed, epoch, video, view).
 
     Args:
         clips: [B, V, 3, T, H, W], normalised.
         transform: From [T, 3, H, W] to a tensor of the same axes.
+        spec: Of the clips; says how they are normalised.
         key: Seed and epoch.
         videos: [B] index numbers.
 
@@ -37,7 +43,7 @@ def transformed(
         InputError: The transform returned something else.
     """
     shape = (3, 1, 1, 1)
-    mean, std = (clips.new_tensor(value).view(shape) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (clips.new_tensor(value).view(shape) for value in (spec.mean, spec.std))
     views = (clips * std + mean).clamp_(0, 1).transpose(2, 3)  # [B, V, T, 3, H, W]
     seeds = random_words((key[0] ^ _STREAM, key[1]), videos, views.shape[1]) >> np.uint64(1)
     devices = [clips.device] if clips.device.type == "cuda" else []

@@ -1,7 +1,5 @@
 """Processes of a test that talk over gloo: they meet, they leave together, and they end at once."""
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import distributed as dist
+
+from fastdual.distributed.ending import end_process
 
 
 @contextmanager
@@ -34,14 +34,3 @@ def gloo_process(rank: int, num_processes: int, folder: Path) -> Iterator[None]:
         time.sleep(0.01)
     dist.destroy_process_group()
     end_process()
-
-
-def end_process() -> None:
-    """End this process successfully, without Python's own way out.
-
-    A thread of torch that lets go of a tensor while Python shuts down aborts the process now and
-    then, with "terminate called without an active exception" (pytorch issue 190489).
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

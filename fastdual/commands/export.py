@@ -27,17 +27,34 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
     help="NETWORK is a checkpoint of other code that holds this backbone; for a run or an export, "
     "your own that it was trained on (package.module:factory).",
 )
-def command(network: Path, form: str, output: Path | None, backbone: str | None) -> None:
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="CLIP.KEY=VALUE",
+    help="With other code's checkpoint: the clips it was trained on, such as clip.frame_stride=2.",
+)
+@click.option("--prefix", help="Which network to take, where a checkpoint holds several.")
+def command(
+    network: Path,
+    form: str,
+    output: Path | None,
+    backbone: str | None,
+    settings: tuple[str, ...],
+    prefix: str | None,
+) -> None:
     """Write the backbone of NETWORK: a run, a checkpoint, or an exported file.
 
     fastdual.load(FILE) gives it back in Python, with its preprocessing; embed, probe, knn and
     retrieve take the safetensors file in place of a run. With --backbone, NETWORK is a checkpoint
-    of the paper's research code, CoCLR's family or torchvision. An ONNX file is checked against the
-    backbone before it is written.
+    of other code (the paper's, CoCLR's family, torchvision): entries are matched by their names
+    and shapes under any prefix. torchvision's Kinetics networks come with their clips, mean and
+    deviation; for others say them with --set clip.*. An ONNX file is checked against the backbone
+    before it is written.
 
     \b
       fastdual export runs/k400 -o k400.safetensors
-      fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors
+      fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors --set clip.frame_stride=2
     """
     from fastdual.loaders.files import make_folder_of
 
@@ -49,24 +66,36 @@ def command(network: Path, form: str, output: Path | None, backbone: str | None)
             f"{target.with_suffix('.safetensors')}"
         )
     make_folder_of(target, "the export")  # before the work
-    encoder = _read(network, backbone)
+    encoder = _read(network, backbone, settings, prefix)
     _write(encoder, form, target)
     clip = encoder.config.clip
+    mean, std = (", ".join(f"{value:.3f}" for value in of) for of in (clip.mean, clip.std))
     click.echo(
         f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
-        f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}"
+        f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}, from frames of "
+        f"{clip.resize_height}x{clip.resize_width}; mean {mean}, deviation {std}"
     )
 
 
-def _read(network: Path, backbone: str | None) -> Any:
+def _read(
+    network: Path, backbone: str | None, settings: tuple[str, ...], prefix: str | None
+) -> Any:
     from fastdual.weights.foreign import import_backbone
     from fastdual.weights.load import load
 
     ours = network.is_dir() or network.suffix == ".safetensors"
     if backbone is None or (ours and ":" in backbone):
+        if settings or prefix is not None:
+            raise InputError("--set and --prefix are for checkpoints of other code: add --backbone")
         return load(network, backbone=backbone)
-    encoder, report = import_backbone(network, backbone)
+    encoder, report = import_backbone(network, backbone, settings=settings, prefix=prefix)
     click.echo(report.describe())
+    if not report.known_clips and not settings:
+        click.echo(
+            "warning: the checkpoint does not say on which clips it was trained; these are the "
+            "paper's, with ImageNet's mean and deviation; give others with --set clip.KEY=VALUE",
+            err=True,
+        )
     return encoder
 
 

@@ -37,6 +37,11 @@ _KEYS = {
 @click.option(
     "--show-config", is_flag=True, help="Print every key with its value and origin; stop."
 )
+@click.option(
+    "--init",
+    type=_PATH,
+    help="Begin with the weights of this run, checkpoint, export or file of other code.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [default: a GPU if there is one]")
 @click.option("--epochs", type=int, help="Passes over the videos.")
@@ -54,9 +59,9 @@ _KEYS = {
 def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -> None:
     """Pretrain a backbone on DATA: a folder of videos, a CSV file that lists them, or an index.
 
-    SIGTERM, Ctrl-C and the end of the terminal save before they end the run (exit codes 143, 130
-    and 129); --resume continues with exactly the steps that would have followed, on any number of
-    processes. Under torchrun or srun it joins their processes.
+    SIGTERM, SIGUSR1, Ctrl-C and the end of the terminal save before they end the run (exit codes
+    143, 138, 130 and 129); --resume continues with exactly the steps that would have followed, on
+    any number of processes. Under torchrun or srun it joins their processes.
 
     \b
       fastdual pretrain videos --run runs/first --recipe tiny
@@ -66,8 +71,12 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     from fastdual.config.recipe import to_toml
     from fastdual.run.folder import RunFolder
     from fastdual.training.resume import resolve_pretrain
+    from fastdual.weights.initial import initial_file, read_initial
 
     folder, request = RunFolder(run_path), config_request(_KEYS, options)
+    if options["init"] is not None:
+        file, sha256 = initial_file(options["init"])
+        request = replace(request, flags={**request.flags, "--init": ("model.init", sha256)})
     if options["show_config"]:
         config = resolve_pretrain(folder, replace(request, resume=True))
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
@@ -78,7 +87,8 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:
-            _train(data, folder, config, root=options["root"])
+            initial = None if options["init"] is None else read_initial(file, config.config)
+            _train(data, folder, config, root=options["root"], initial=initial)
 
 
 def _check_backbone(config: Any) -> None:
@@ -90,7 +100,7 @@ def _check_backbone(config: Any) -> None:
         check_named(config.config.model.backbone, origin=origin)
 
 
-def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
+def _train(data: Path, folder: Any, config: Any, *, root: Path | None, initial: Any) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.world import read_world
     from fastdual.loaders.index import open_index
@@ -101,6 +111,9 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None) -> None:
     with video_progress("indexing") as progress:
         index = open_index(data, root=root, progress=progress)
     task, say = Pretraining(config.config), announcer(world)
+    if initial is not None:
+        task = replace(task, initial=initial.weights)
+        say(f"init      {initial.describe()}")
     result = run(task, index, folder, config.sources, world=world, announce=say)
     stopped = result.signal_number
     backbone = config.config.model.backbone

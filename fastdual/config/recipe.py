@@ -16,11 +16,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, first_line, shown
 
 C_co = TypeVar("C_co", covariant=True)
 Layer = tuple[str, Mapping[str, Any]]
 MAX_RECIPE_BYTES = 1 << 20
+# A number of thousands of digits is a plain ValueError, brackets within brackets end the recursion.
+_NO_TOML = (ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def build(
     try:
         for origin, layer in (*layers, ("--set", texts)):
             for key, value in layer.items():
-                sources[key] = origin
                 if key not in hints:
-                    raise InputError(_unknown_key(key, hints), keys=(key,))
+                    raise InputError(f"{_unknown_key(key, hints)} (from {origin})")
+                sources[key] = origin
                 parsed = _parse_text(value, hints[key]) if layer is texts else value
                 values[key] = _convert(parsed, hints[key], key=key)
         return Resolved(_construct(config_type, values), sources)
@@ -110,7 +112,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise InputError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes, so not a recipe")
-        return parse_toml(path.read_text("utf-8"), origin=str(path))
+        # With the mark of byte order that some editors write, or without.
+        return parse_toml(path.read_text("utf-8-sig"), origin=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a recipe: {error}") from None
 
@@ -119,8 +122,8 @@ def parse_toml(text: str, *, origin: str) -> dict[str, Any]:
     """Return the values of a TOML text by dotted key, section.name; errors name `origin`."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{origin}: not valid TOML: {error}") from None
+    except _NO_TOML as error:
+        raise InputError(f"{origin}: not valid TOML: {first_line(error)}") from None
     flat: dict[str, Any] = {}
     for section, table in tables.items():
         if isinstance(table, dict):
@@ -136,7 +139,7 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--set {setting!r}: write it as section.key=value")
+            raise InputError(f"--set {shown(setting)}: write it as section.key=value")
         parsed[key.strip()] = value.strip()
     return parsed
 
@@ -190,16 +193,17 @@ def _construct(config_type: type[C_co], values: Mapping[str, Any]) -> C_co:
     return config_type(**sections)
 
 
-def _unknown_key(key: str, hints: Mapping[str, Any]) -> str:
+def _unknown_key(given: object, hints: Mapping[str, Any]) -> str:
+    key, said = str(given)[:100], shown(given)
     last = key.rsplit(".", maxsplit=1)[-1]
     close = [k for k in hints if k.split(".")[1] == last] or difflib.get_close_matches(
         key, hints, n=2, cutoff=0.75
     )
     if close:
-        return f"unknown key {key!r}; did you mean {' or '.join(close)}?"
+        return f"unknown key {said}; did you mean {' or '.join(close)}?"
     sections = list(dict.fromkeys(k.split(".")[0] for k in hints))
     return (
-        f"unknown key {key!r}; keys are written section.key, "
+        f"unknown key {said}; keys are written section.key, "
         f"with section one of {', '.join(sections)}"
     )
 
@@ -208,8 +212,9 @@ def _convert(value: Any, hint: Any, *, key: str) -> Any:
     """Return the value as its key's type; raise an InputError that says what the key takes."""
     try:
         return _coerce(value, hint)
-    except TypeError:
-        raise InputError(f"{key} = {value!r}: must be {_describe(hint)}", keys=(key,)) from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        text = f"{key} = {shown(value)}: must be {_describe(hint)}"
+        raise InputError(text, keys=(key,)) from None
 
 
 def _parse_text(text: str, hint: Any) -> Any:
@@ -222,7 +227,7 @@ def _parse_text(text: str, hint: Any) -> Any:
         text = f"[{text}]"
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except _NO_TOML:
         return text
 
 
@@ -257,7 +262,7 @@ def _coerce(value: Any, hint: Any) -> Any:
         except ValueError:
             raise TypeError from None
     if hint is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not hint:
         raise TypeError
     return value

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from fastdual.config.recipe import Resolved, build, flatten
 from fastdual.config.stored import supported
-from fastdual.errors import InputError
+from fastdual.errors import InputError, shown
 from fastdual.kernels.objective import Objective, Part
 from fastdual.loaders.plan import ALL_VIEWS, ClipSpec
 
@@ -40,14 +40,15 @@ def check(holds: bool, key: str, value: object, rule: str, *others: str) -> None
         others: Keys of other settings that the rule is about.
     """
     if not holds:
-        raise InputError(f"{key} = {value!r}: {rule}", keys=(key, *others))
+        raise InputError(f"{key} = {shown(value)}: {rule}", keys=(key, *others))
 
 
-def check_at_least_1(section: object, prefix: str, *names: str) -> None:
-    """Raise an InputError unless some values of a section are at least 1, or None."""
+def check_at_least_1(section: object, prefix: str, *names: str, most: int = 2**31 - 1) -> None:
+    """Raise an InputError unless some values of a section lie in 1..most, or are None."""
     for name in names:
         value = getattr(section, name)
-        check(value is None or value >= 1, f"{prefix}.{name}", value, "must be at least 1")
+        rule = "must be at least 1" + (f", and at most {most:,}" if value and value > most else "")
+        check(value is None or 1 <= value <= most, f"{prefix}.{name}", value, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 2, "data.batch_size", self.batch_size, "a contrast needs 2 videos")
-        check_at_least_1(self, "data", "num_workers", "prefetch")
+        check_at_least_1(self, "data", "num_workers", "prefetch", most=4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ class ModelConfig:
     framework: Literal["simclr", "moco"] = "simclr"
     """Negatives: `simclr`: the other videos of the batch; `moco`: a queue of earlier keys."""
     backbone: str = "r2plus1d"
+    init: str = ""
+    """sha256 of the file whose weights the run begins with (`--init`); "": the seed draws them."""
     clip_dim: int = 128
     segment_dim: int = 64
     channel_multiple: int = 1
@@ -89,7 +92,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         multiple = self.channel_multiple
         check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
-        check_at_least_1(self, "model", "clip_dim", "segment_dim")
+        check_at_least_1(self, "model", "clip_dim", "segment_dim", most=65_536)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         epochs, stones, warmup = self.epochs, self.milestones, self.warmup_epochs
-        check(epochs >= 1, "schedule.epochs", epochs, "must be at least 1")
+        check_at_least_1(self, "schedule", "epochs")
         rising = all(a < b for a, b in zip((0, *stones), stones, strict=False))
         check(rising, "schedule.milestones", stones, "must be rising epochs from 1 on")
         check(0 < self.factor <= 1, "schedule.factor", self.factor, "must lie in (0, 1]")
@@ -218,7 +221,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**64, "run.seed", self.seed, "must lie in [0, 2^64)")
         check_at_least_1(self, "run", "log_every_steps", "checkpoint_every_steps")
-        check_at_least_1(self, "run", "keep_checkpoints", "keep_every_epochs", "timeout_seconds")
+        check_at_least_1(self, "run", "keep_checkpoints", "keep_every_epochs")
+        # Milliseconds of it are counted with 32 bits.
+        check_at_least_1(self, "run", "timeout_seconds", most=1_000_000)
 
 
 class TrainingConfig(Protocol):

@@ -23,6 +23,9 @@ RESUME_KEYS = frozenset(
     }
 )
 
+# A resumed run may be made longer or shorter, which changes the learning rates that follow.
+LENGTH_KEYS = frozenset({"schedule.epochs"})
+
 # Keys of older versions that decide nothing now.
 _RETIRED_KEYS = frozenset({"optimiser.shard_state"})
 

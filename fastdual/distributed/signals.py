@@ -1,7 +1,8 @@
 """Signals that ask a run to stop, and output streams whose reader is gone.
 
-SIGTERM, Ctrl-C and the end of the terminal (SIGHUP) ask a run to stop: it finishes the step, saves
-and ends. Under `nohup` SIGHUP stays ignored.
+SIGTERM, Ctrl-C, the end of the terminal (SIGHUP) and what batch systems send before a time limit
+(SIGUSR1, SIGUSR2, SIGXCPU) ask a run to stop: it finishes the step, saves and ends. Under `nohup`
+SIGHUP stays ignored.
 """
 
 import contextlib
@@ -13,32 +14,46 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 
-def ignores_hangup() -> bool:
-    """Return whether the process ignores the end of its terminal, as under nohup."""
-    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask this process to stop: without SIGHUP under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not ignored]
 
 
 class StopRequest:
     """Notes, while entered, the first signal that asks to stop; a call tells whether one came.
 
     A second Ctrl-C interrupts at once. It needs the main thread, as all signal handlers do.
+
+    Args:
+        last: The process ends with the block if that fails: SIGTERM, by which a launcher ends all
+            after one failed, is ignored from then on, so that the reason can still be reported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
         self.signal_number: int | None = None
+        self._last = last
 
     def __call__(self) -> bool:
         return self.signal_number is not None
 
     def __enter__(self) -> "StopRequest":
-        signals = set(STOP_SIGNALS) - ({signal.SIGHUP} if ignores_hangup() else set())
-        self._before = {number: signal.signal(number, self._note) for number in signals}
+        self._before = {number: signal.signal(number, self._note) for number in stop_signals()}
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._last and kind is not None:
+            self._before[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -5,21 +5,20 @@ processes meet at a store. After that one group carries tensors (NCCL or gloo), 
 over gloo, carries what is agreed on the host. Processes that do not answer in time are named.
 """
 
-import os
 import re
 import signal
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import Store
 
+from fastdual.distributed.ending import note_meeting
+from fastdual.distributed.meeting import LostProcessError, open_store, roll_call, within
 from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
 
@@ -28,13 +27,11 @@ _T = TypeVar("_T")
 # NCCL aborts the process, so its timeout is longer: the host, which names the culprit, is first.
 _NCCL_EXTRA_SECONDS = 60.0
 _GLOO_ERROR = re.compile("gloo|pair closure|timed out|connection (closed|reset)", re.IGNORECASE)
-# All processes that still run hear of a failure within moments of each other.
-_ROLL_CALL_SECONDS = 5.0
-_STORE_STAYS_SECONDS = 2.0
-
-
-class LostProcessError(FailureError):
-    """Some processes stopped answering; they report their own reason if they can."""
+# All that still run hear of a failure within moments of each other; machines may be busy.
+_ROLL_CALL_SECONDS = 10.0
+_LEAVE_SECONDS = 1.0
+_GO_ON = "continue from the last checkpoint with --resume"
+_TIMED_OUT = re.compile("timed out|timeout", re.IGNORECASE)
 
 
 class Team:
@@ -64,13 +61,27 @@ class Team:
         Raises:
             LostProcessError: Some did not come in time.
         """
-        missing = self._roll_call("join", seconds=self._timeout.total_seconds())
-        if missing:
-            raise LostProcessError(
-                f"{self.world.name(missing)} did not come within "
-                f"{self._timeout.total_seconds():g} s; look at its own output"
-            )
+        assert self._store is not None
+        seconds = self._timeout.total_seconds()
+        try:
+            missing = roll_call(self._store, self.world, "join", seconds=seconds)
+            if not missing:
+                # Longer than its parts have: one that runs out names its reason.
+                longest = 1.5 * seconds + _NCCL_EXTRA_SECONDS * (device.type == "cuda")
+                self._group = within(longest, lambda: self._create_groups(device))
+                return
+            what, look = "did not come", "look at its own output"
+        except TimeoutError:
+            missing, what, look = [0], "does not answer", _GO_ON
+        raise LostProcessError(
+            f"{self.world.name(missing)} {what} within {seconds:g} s; {look}", missing, silent=True
+        )
+
+    def _create_groups(self, device: torch.device) -> dist.ProcessGroup:
+        """Create the group of tensors, the default one; return that of the host."""
         on_gpu = device.type == "cuda"
+        if on_gpu:
+            torch.cuda.set_device(device)  # of this thread
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             store=self._store,
@@ -79,7 +90,8 @@ class Team:
             timeout=self._timeout + timedelta(seconds=_NCCL_EXTRA_SECONDS * on_gpu),
             device_id=device if on_gpu else None,
         )
-        self._group = dist.new_group(backend="gloo", timeout=self._timeout)
+        group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=self._timeout)
+        return group
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors, in place, by their means over processes, in one message per dtype."""
@@ -170,34 +182,29 @@ class Team:
 
     def who_is_lost(self, error: RuntimeError) -> LostProcessError:
         """Return an error that names the processes missing from a failed collective."""
+        assert self._store is not None
         reason = str(error).strip().splitlines()[-1]
+        silent = _TIMED_OUT.search(str(error)) is not None
+        waited = self._timeout.total_seconds()
         try:
-            missing = self._roll_call("failed", seconds=_ROLL_CALL_SECONDS)
-        except (RuntimeError, OSError):
+            # Who waited in vain must be done within twice the time.
+            seconds = min(_ROLL_CALL_SECONDS, waited / 2) if silent else _ROLL_CALL_SECONDS
+            missing = roll_call(self._store, self.world, "failed", seconds=seconds)
+        except (RuntimeError, OSError) as failed:  # of the store; a TimeoutError is an OSError
+            silent = isinstance(failed, TimeoutError)
+            what = f"does not answer within {waited:g} s" if silent else "is gone"
             return LostProcessError(
-                f"{self.world.name([0])}, which keeps what all processes share, is gone; continue "
-                "from the last checkpoint with --resume"
+                f"{self.world.name([0])}, which keeps what all processes share, {what}; {_GO_ON}",
+                [0],
+                silent=silent,
             )
         if not missing:
             return LostProcessError(f"the connection between the processes broke: {reason}")
         return LostProcessError(
-            f"{self.world.name(missing)} ended or did not answer within "
-            f"{self._timeout.total_seconds():g} s; continue from the last checkpoint with --resume"
+            f"{self.world.name(missing)} ended or did not answer within {waited:g} s; {_GO_ON}",
+            missing,
+            silent=silent,
         )
-
-    def _roll_call(self, occasion: str, *, seconds: float) -> list[int]:
-        """Announce this rank, wait for the others, and return those that stayed silent."""
-        assert self._store is not None
-        self._store.set(f"{occasion}/{self.world.rank}", "here")
-        ranks = {f"{occasion}/{rank}": rank for rank in range(self.world.size)}
-        deadline = time.monotonic() + seconds
-        while not self._store.check(list(ranks)):
-            if time.monotonic() > deadline:
-                # The store ends with rank 0, so that rank leaves last.
-                time.sleep(_STORE_STAYS_SECONDS * self.is_main)
-                return [rank for key, rank in ranks.items() if not self._store.check([key])]
-            time.sleep(0.05)
-        return []
 
 
 @contextmanager
@@ -215,7 +222,8 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
     if world.size == 1:
         yield Team(world, None, timeout_seconds)
         return
-    store = _open_store(world, timeout_seconds)
+    note_meeting()
+    store = open_store(world, timeout_seconds)
     team = Team(world, store, timeout_seconds)
     try:
         team.connect(device)
@@ -229,58 +237,8 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
         raise team.who_is_lost(error) from error
     finally:
         if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def _open_store(world: World, timeout_seconds: float) -> Store:
-    host, port = world.address or _main_address()
-    # torchrun keeps one store over restarts: keys of earlier attempts must not be seen.
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else ""
-    keeps = world.is_main and not shared
-    timeout = timedelta(seconds=timeout_seconds)
-    try:
-        if not keeps:
-            wait_for_listener(host, port, seconds=timeout_seconds)
-        store = TCPStore(host, port, world.size, keeps, timeout, wait_for_workers=False)
-    except TimeoutError as error:
-        raise LostProcessError(
-            f"{world.name([0])} did not come to {host}:{port} within {timeout_seconds:g} s "
-            f"({error}); look at its own output"
-        ) from None
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FailureError(f"the processes could not meet: {reason}") from error
-    return PrefixStore(attempt, store)
-
-
-def _main_address() -> tuple[str, int]:
-    """Return where rank 0 keeps the store, as torchrun says it."""
-    try:
-        return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    except KeyError as error:
-        raise InputError(f"{error.args[0]} is not set; start with --gpus or torchrun") from None
-    except ValueError as error:
-        raise InputError(f"MASTER_PORT: {error}; start with --gpus or torchrun") from None
-
-
-def wait_for_listener(host: str, port: int, *, seconds: float) -> None:
-    """Wait until something listens at an address; torch's own wait ends in a stack of its C++.
-
-    Raises:
-        TimeoutError: Nothing did in that time.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            left = max(0.1, deadline - time.monotonic())
-            socket.create_connection((host, port), timeout=left).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                reason = error.strerror or str(error)
-                raise TimeoutError(f"nobody listens there: {reason}") from None
-        time.sleep(0.1)
+            with suppress(TimeoutError):  # it waits for what was asked of processes that are lost
+                within(_LEAVE_SECONDS, dist.destroy_process_group)
 
 
 def _is_of_a_collective(error: RuntimeError) -> bool:

@@ -22,6 +22,7 @@ from fastdual._version import __version__
 from fastdual.config.sections import RunConfig
 from fastdual.doctor.check import Check, Status, run_check
 from fastdual.doctor.losses import check_contrastive, check_conv3d, check_shuffle_rank
+from fastdual.training.compiler import find_compiler
 from fastdual.training.execution import choose_execution
 
 _PACKAGES = {
@@ -70,6 +71,7 @@ def diagnose() -> Diagnosis:
     has_gpu = torch.cuda.is_available()
     checks = [_check_python(), check_video_packages(), _check_cuda()]
     checks.append(check_dali(required=has_gpu))
+    checks.append(check_compiler(required=has_gpu))
     checks += [
         run_check("loss contrastive", check_contrastive),
         run_check("loss shuffle-rank", check_shuffle_rank),
@@ -80,6 +82,16 @@ def diagnose() -> Diagnosis:
     if checks[1].status == "ok":
         checks += _check_videos(has_gpu)
     return Diagnosis(_versions(), _machine(), checks, _used())
+
+
+def check_compiler(*, required: bool) -> Check:
+    """Look for the C compiler of torch.compile and Triton."""
+    found, name = find_compiler(torch.device("cuda" if required else "cpu"))
+    if found is not None:
+        return Check("C compiler", "ok", found)
+    why = f"no {name} on PATH: no torch.compile" + (", no fused losses" if required else "")
+    remedy = "apt install build-essential, or a cluster's module"
+    return Check("C compiler", "unavailable", f"{why}; {remedy}", required=required)
 
 
 def _check_videos(has_gpu: bool) -> list[Check]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fastdual._version import __version__
-from fastdual.errors import InputError
+from fastdual.errors import InputError, contents_of, shown
 from fastdual.evaluate.average import mean_and_deviation
 from fastdual.loaders.files import write
 
@@ -128,16 +128,40 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path}: not JSON, so no result of an evaluation") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise InputError(f"{path}: JSON, but no result that fastdual wrote")
     if result.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path}: result format {result.get('format_version')!r}, this fastdual reads "
+            f"{path}: result format {shown(result.get('format_version'))}, this fastdual reads "
             f"{FORMAT_VERSION}; evaluate again"
         )
+    with contents_of(path, "evaluate again"):
+        _check_types(result)
     return result
+
+
+def _check_types(result: Mapping[str, Any]) -> None:
+    """Raise an error unless a result has all that its readers need, of the right types."""
+    settings, splits = result["settings"], result["splits"]
+    texts = [result[name] for name in ("task", "checkpoint", "data_fingerprint")]
+    texts += [split[name] for split in splits for name in ("train", "test")]
+    missing = [video for split in splits for video in split["left_out"]["test"]]
+    texts += [video[name] for video in missing for name in ("path", "reason")]
+    numbers = [*result["mean"].values()]
+    metrics = [metric for split in splits for metric in split["metrics"].values()]
+    numbers += [metric[name] for metric in metrics for name in ("value", "low", "high")]
+    numbers += [split[name] for split in splits for name in ("num_train", "num_test")]
+    if not (splits and isinstance(splits, list) and isinstance(settings, dict)):
+        raise TypeError("settings and splits must be a table and a list")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name is no text")
+    if not all(type(number) in (int, float) and abs(number) < 2**63 for number in numbers):
+        raise TypeError("a number is none, or too large")
+    for split in splits:
+        if not isinstance(split["overlaps"], list):
+            raise TypeError("overlaps must be a list")
 
 
 def find_results(paths: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:

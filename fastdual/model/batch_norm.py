@@ -15,21 +15,23 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import _functional_collectives as collectives
 
+from fastdual.errors import InputError
+
 # torch 2.13 renamed it and warns about the old name, the only one that 2.11 has.
 _all_gather = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
 
 
-class SyncedBatchNorm3d(nn.BatchNorm3d):
-    """nn.BatchNorm3d whose training statistics are those of all processes' clips together.
+class _Synced(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose training statistics are those of all processes' rows together.
 
     In evaluation, and where there is one process, it is plain batch norm.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name
-        """Normalise [N, C, T, H, W]; every process calls it at the same time."""
+        """Normalise [N, C, ...]; every process calls it at the same time."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         output, mean, variance, count = _SyncedNormalisation.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.eps
         )
@@ -52,23 +54,44 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
                 running.copy_((1 - share) * running + share * new)
 
 
+class SyncedBatchNorm1d(_Synced, nn.BatchNorm1d):
+    """nn.BatchNorm1d over all processes: rows [N, C] or [N, C, L]."""
+
+
+class SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
+    """nn.BatchNorm2d over all processes: pictures [N, C, H, W]."""
+
+
+class SyncedBatchNorm3d(_Synced, nn.BatchNorm3d):
+    """nn.BatchNorm3d over all processes: clips [N, C, T, H, W]."""
+
+
+_SYNCED: dict[type[nn.Module], type[_Synced]] = {
+    nn.BatchNorm1d: SyncedBatchNorm1d,
+    nn.BatchNorm2d: SyncedBatchNorm2d,
+    nn.BatchNorm3d: SyncedBatchNorm3d,
+}
+
+
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """Make every BatchNorm3d of a model a SyncedBatchNorm3d, in place, and return the model.
+    """Make every batch norm of a model one over all processes, in place, and return the model.
 
     Weights, buffers and their names stay as they are.
 
     Raises:
-        ValueError: There is a batch norm of another kind, which would stay unsynchronised.
+        InputError: There is a batch norm of another kind, which would stay unsynchronised.
     """
     for name, module in model.named_modules():
-        if type(module) is nn.BatchNorm3d:
+        if type(module) in _SYNCED:
             # The class is changed in place: references to the module and its hooks stay valid.
-            module.__class__ = SyncedBatchNorm3d
+            module.__class__ = _SYNCED[type(module)]
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
-            module, SyncedBatchNorm3d
+            module, _Synced
         ):
-            raise ValueError(
-                f"{name} is a {type(module).__name__}: only BatchNorm3d can be synchronised"
+            raise InputError(
+                f"{name} is a {type(module).__name__}, whose statistics cannot be those of all "
+                "processes together; build the backbone with nn.BatchNorm1d, 2d or 3d, or train "
+                "in one process"
             )
     return model
 

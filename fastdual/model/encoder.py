@@ -11,7 +11,6 @@ from fastdual.errors import FailureError
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.request import Videos, is_video, open_videos
-from fastdual.loaders.views.augment import IMAGENET_MEAN, IMAGENET_STD
 
 # Clips per forward pass; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32
@@ -36,7 +35,7 @@ class VideoEncoder(nn.Module):
         self.weights_sha256 = weights_sha256
         self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
         shape = (1, 3, 1, 1, 1)
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, values in (("mean", config.clip.mean), ("std", config.clip.std)):
             self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastdual._version import __version__
-from fastdual.errors import InputError
+from fastdual.errors import InputError, contents_of
 from fastdual.evaluate.results import find_results
 from fastdual.loaders.files import read_lines, write
 from fastdual.report import sections
@@ -68,21 +68,8 @@ def read_facts(run: Path) -> RunFacts:
         InputError: No run folder, or no checkpoint in it.
     """
     file = find_checkpoint(run)
-    state = load_checkpoint(file)
-    config, versions = state["config"], state.get("versions", {})
-    chosen = {
-        "objective": "loss.objective",
-        "backbone": "model.backbone",
-        "epochs": "schedule.epochs",
-        "batch": "data.batch_size",
-    }
-    facts = {label: str(config[key]) for label, key in chosen.items() if key in config}
-    if {"clip.frames_per_clip", "clip.crop_size", "clip.frame_stride"} <= config.keys():
-        frames, size = config["clip.frames_per_clip"], config["clip.crop_size"]
-        facts["clips"] = f"{frames} x {size} x {size}, stride {config['clip.frame_stride']}"
-    facts["checkpoint"] = f"{file.name}, step {state['step']}"
-    if versions:
-        facts["trained with"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    with contents_of(file, "report on another checkpoint"):
+        facts = _facts_of(load_checkpoint(file), file.name)
     has_log = run.is_dir() and (run / "log.jsonl").exists()
     curves = None
     if has_log:
@@ -95,6 +82,25 @@ def read_facts(run: Path) -> RunFacts:
         quarantined=quarantined_in(run),
         results=results_of(run),
     )
+
+
+def _facts_of(state: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return what a checkpoint says of its run, label by label."""
+    config, versions = state["config"], state.get("versions", {})
+    chosen = {
+        "objective": "loss.objective",
+        "backbone": "model.backbone",
+        "epochs": "schedule.epochs",
+        "batch": "data.batch_size",
+    }
+    facts = {label: str(config[key]) for label, key in chosen.items() if key in config}
+    if {"clip.frames_per_clip", "clip.crop_size", "clip.frame_stride"} <= config.keys():
+        frames, size = config["clip.frames_per_clip"], config["clip.crop_size"]
+        facts["clips"] = f"{frames} x {size} x {size}, stride {config['clip.frame_stride']}"
+    facts["checkpoint"] = f"{name}, step {state['step']}"
+    if versions:
+        facts["trained with"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return facts
 
 
 def render(run: RunFacts, evidence: Evidence | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -39,7 +39,11 @@ _SHOWN_VIDEOS = 8
 
 Array = NDArray[np.float64]
 
+# Names of runs, splits and classes are text: matplotlib would set `$...$` in them as formulas.
+_text_is_text = rc_context({"text.parse_math": False})
 
+
+@_text_is_text
 def training_curves(runs: Sequence[RunCurves]) -> Figure:
     """Draw every loss and accuracy against the epoch: a panel per metric, a colour per run."""
     panels = [panel for panel in _PANELS if any(panel[0] in run.values for run in runs)]
@@ -89,6 +93,7 @@ def _running_mean(values: Array, half_width: int) -> Array:
     return means
 
 
+@_text_is_text
 def draw_map(drawn: FeatureMap, *, title: str) -> Figure:
     """Draw each video as a point, in the colour of its class and with the marker of its split."""
     panels = drawn.projections
@@ -136,6 +141,7 @@ def _map_legend(ax: Axes, drawn: FeatureMap) -> list[Any]:
     ]
 
 
+@_text_is_text
 def segment_similarity(similarity: Array, *, title: str) -> Figure:
     """Draw how alike segments are: mean over videos, then single videos.
 

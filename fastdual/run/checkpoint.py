@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError, first_line, shown
 from fastdual.loaders.files import write
 
 FORMAT = "fastdual checkpoint"
 FORMAT_VERSION = 1
+_DAMAGED = "it was altered, or written by other code; take another file"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -52,27 +53,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint file")
     try:
         with open(path, "rb") as file:  # opened once: what was checked is what is read
-            _verify_archive(file)
+            verify_archive(file)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
+        _check_sizes(state)
     # On a foreign file torch raises whatever its parts do: pickle, zip, Unicode, index errors.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path}: damaged, or not a checkpoint ({reason}); earlier ones of its folder may be "
-            "whole"
+            f"{path}: damaged, or not a checkpoint ({first_line(error)}); earlier ones of its "
+            "folder may be whole"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or not _is(state.get("format"), FORMAT):
         raise InputError(f"{path}: a torch file, but not a checkpoint that fastdual wrote")
-    if state.get("format_version") != FORMAT_VERSION:
+    if not _is(state.get("format_version"), FORMAT_VERSION):
         raise InputError(
-            f"{path}: checkpoint format {state.get('format_version')!r}, this fastdual reads "
+            f"{path}: checkpoint format {shown(state.get('format_version'))}, this fastdual reads "
             f"{FORMAT_VERSION}; use the version that wrote it"
         )
     return state
 
 
-def _verify_archive(file: BinaryIO) -> None:
+def _is(value: object, expected: object) -> bool:
+    # Of the same type first: a tensor compares with everything, and is then neither true nor false.
+    return type(value) is type(expected) and value == expected
+
+
+def verify_archive(file: BinaryIO) -> None:
+    """Raise an error unless the records of a torch file are whole, and not compressed."""
     with zipfile.ZipFile(file) as archive:
         # torch never compresses; refusing it keeps a small file from unpacking to a huge one.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -80,6 +87,41 @@ def _verify_archive(file: BinaryIO) -> None:
         damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+
+
+def _check_sizes(state: Any) -> None:
+    """Raise a ValueError at a tensor that is larger than what the file holds of it."""
+    inner, seen = [state], set[int]()
+    while inner:
+        value = inner.pop()
+        if id(value) in seen:  # a list may hold itself
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor) and not is_plain(value):
+            raise ValueError("a tensor that is larger than its values, or not a plain one")
+        if isinstance(value, Mapping | list | tuple):
+            inner.extend(value.values() if isinstance(value, Mapping) else value)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a tensor with all its values in memory, each in a place of its own.
+
+    With strides of 0, four bytes of a file are a tensor of any size.
+    """
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def check_weights(weights: object, *, origin: str | Path) -> None:
+    """Raise an InputError unless weights are plain tensors by name, with finite values."""
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{origin}: its weights are a {type(weights).__name__}; {_DAMAGED}")
+    for name, value in weights.items():
+        if not is_plain(value) or not isinstance(name, str):
+            raise InputError(f"{origin}: {shown(name)} is no plain tensor; {_DAMAGED}")
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{origin}: {name} holds values that are not finite; {_DAMAGED}")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path) -> None:
@@ -93,6 +135,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str
     Raises:
         InputError: Names the first entries that are missing, unknown or of another shape.
     """
+    check_weights(weights, origin=origin)
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in own]
@@ -102,9 +145,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str
         if name in weights and weights[name].shape != own[name].shape
     ]
     if problems:
-        shown = ", ".join(problems[:3])
+        first = ", ".join(problems[:3])
         raise InputError(
-            f"{origin}: weights of another model: {shown} ({len(problems)} entries differ); "
+            f"{origin}: weights of another model: {first} ({len(problems)} entries differ); "
             "use the recipe that it was trained with"
         )
     model.load_state_dict(weights)

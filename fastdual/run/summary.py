@@ -67,7 +67,8 @@ def summarise(run: Path, *, name: str) -> RunSummary:
     path = run / LOG_NAME
     events = list(read_events(path))
     last = {event["event"]: event for event in events}
-    state, start, reading = "open", last.get("start", {}), last.get("train", {})
+    state, reading = "open", last.get("train", {})
+    total_steps = last.get("start", {}).get("total_steps")
     if events and events[-1]["event"] == "end":
         state = "complete" if events[-1].get("complete") else "stopped"
     if events and events[-1]["event"] == "failed":
@@ -83,7 +84,7 @@ def summarise(run: Path, *, name: str) -> RunSummary:
         run=name,
         state=state,
         step=max((event["step"] for event in events), default=0),
-        total_steps=start.get("total_steps"),
+        total_steps=total_steps if type(total_steps) is int else None,
         idle_seconds=max(0.0, time.time() - path.stat().st_mtime),
         metrics=metrics,
     )
@@ -96,8 +97,14 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     any bytes.
     """
     for event in read_lines(path):
-        if isinstance(event.get("event"), str) and isinstance(event.get("step"), int):
-            yield event
+        known = {key: value for key, value in event.items() if not _is_too_large(value)}
+        if isinstance(known.get("event"), str) and type(known.get("step")) is int:
+            yield known
+
+
+def _is_too_large(value: Any) -> bool:
+    """Whether a value is a whole number that no float holds, hence none that a run logged."""
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def describe_runs(runs: Sequence[RunSummary]) -> str:

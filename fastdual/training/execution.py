@@ -12,6 +12,7 @@ from torch import nn
 from fastdual.config.sections import RunConfig
 from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
+from fastdual.training.compiler import require_compiler
 
 # Values of run.compile, and what torch calls them.
 _COMPILE_MODES = {
@@ -98,7 +99,11 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
         )
     wanted = on_cuda and config.recompute_activations == "off"
     choice = ("on" if wanted else "off") if config.compile == "auto" else config.compile
-    return Execution(device, bf16=bf16, compile_mode=_COMPILE_MODES.get(choice))
+    mode = _COMPILE_MODES.get(choice)
+    if mode is not None:
+        setting = f"run.compile = {config.compile!r}"
+        require_compiler(device, setting=setting, remedy="set run.compile=off")
+    return Execution(device, bf16=bf16, compile_mode=mode)
 
 
 def choose_device(name: str, world: World | None = None) -> torch.device:

@@ -1,11 +1,11 @@
 """Pretraining: a dual model, the losses of the paper, and a watch for embeddings that collapse."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
 from fastdual.errors import InputError
@@ -15,6 +15,7 @@ from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel, create_model
 from fastdual.training.announce import describe_pretraining
 from fastdual.training.collapse import CollapseWatch
+from fastdual.training.compiler import require_compiler
 from fastdual.training.execution import Execution
 from fastdual.training.step import PretrainStep, create_objective
 from fastdual.training.task import Start
@@ -26,9 +27,11 @@ class Pretraining:
 
     Args:
         config: Of the run.
+        initial: Weights that a new run begins with, by the model's names; the seed draws the rest.
     """
 
     config: PretrainConfig
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
 
     kind: ClassVar[Mapping[str, str]] = {}
     memory_remedy: ClassVar[str] = (
@@ -44,9 +47,14 @@ class Pretraining:
                 f"--losses fused: the kernels need Triton and a CUDA device, this run is on "
                 f"{execution.device}; use --losses auto"
             )
+        if self.config.loss.backend != "eager" and on_gpu:
+            setting = f"--losses {self.config.loss.backend}"
+            require_compiler(execution.device, setting=setting, remedy="use --losses eager")
 
     def create_model(self) -> DualModel:
-        return create_model(self.config)
+        model = create_model(self.config)
+        model.load_state_dict({**model.state_dict(), **self.initial})
+        return model
 
     def create_step(self, model: nn.Module, execution: Execution) -> tuple[nn.Module, PretrainStep]:
         objective = create_objective(self.config, model).to(execution.device)

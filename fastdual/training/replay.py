@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastdual.backbones.custom import check_named
 from fastdual.distributed.world import World
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError, contents_of, first_line
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan
@@ -80,7 +80,8 @@ def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
         with np.load(path, allow_pickle=False) as arrays:
             plan = ClipPlan.from_arrays(dict(arrays))
     except Exception as error:  # a foreign file fails as zip, numpy or our own names do
-        raise InputError(f"{path}: damaged, or no plan of a run ({error})") from None
+        reason = first_line(error)
+        raise InputError(f"{path}: damaged, or no plan of a run ({reason})") from None
     return int(name[1]), int(name[2] or 0), plan
 
 
@@ -89,10 +90,11 @@ def _load_before(training: Training, folder: RunFolder, step: int, index: VideoI
     for path in list_checkpoints(folder.checkpoints):
         if step_of(path) <= step:
             state = load_checkpoint(path)
-            if state["data"]["fingerprint"] != index.fingerprint:
-                raise InputError(f"{path}: was trained on other data; name the same DATA")
-            load_weights(training.model, state["model"], origin=path)
-            training.load_state_dict(state)
+            with contents_of(path, "remove it, and replay starts from the one before"):
+                if state["data"]["fingerprint"] != index.fingerprint:
+                    raise InputError(f"{path}: was trained on other data; name the same DATA")
+                load_weights(training.model, state["model"], origin=path)
+                training.load_state_dict(state)
             return path.name
     return "the start"
 

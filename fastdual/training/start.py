@@ -31,9 +31,10 @@ from fastdual.training.bf16_check import require_bf16
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution, choose_execution, explained_memory
 from fastdual.training.loop import Training, train
+from fastdual.training.memory import require_memory
 from fastdual.training.optimisers import create_optimiser
 from fastdual.training.recorder import AgreedStop, RunKeeper
-from fastdual.training.resume import current_versions, restore
+from fastdual.training.resume import current_versions, follow_length, restore
 from fastdual.training.schedule import base_learning_rate, learning_rate
 from fastdual.training.task import Start, Task
 
@@ -89,6 +90,7 @@ def run(
     task.check(index, split, execution)
     num_videos = check_batch_size(index, split, config.data.batch_size)
     model = create_model(task)
+    require_memory(model, task, execution, world)
     identity = {"fingerprint": index.fingerprint, "split": split, "num_videos": num_videos}
     agreed = {"config": config.to_dict(), "data": identity, "versions": current_versions()}
     constants, timeout = {**task.kind, **agreed}, config.run.timeout_seconds
@@ -108,8 +110,9 @@ def run(
         text = to_toml(config.to_dict(), sources)
         team.from_main(lambda: claim.enter_context(folder.claimed(text)))
         restored = restore(training, folder, constants, team)
+        length = team.from_main(lambda: follow_length(training, folder, config.schedule.epochs))
         start = Start(index, split, training, execution, world, restored, sources)
-        for line in task.describe(start):
+        for line in (*task.describe(start), *([] if length is None else [length])):
             announce(line)
         return _run_loop(training, folder, config.run, constants, team, task.watch(len(loader)))
 
@@ -237,7 +240,7 @@ def _run_loop(
     """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
     first_step, total_steps = training.step, training.total_steps
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        stop = stack.enter_context(StopRequest(last=team.world.size > 1))
         log, line = None, None
         if team.is_main:
             project = config.wandb_project

@@ -3,6 +3,7 @@
 A safetensors file holds the weights and, in its header, everything needed to use them.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from fastdual._version import __version__
 from fastdual.config import PretrainConfig
-from fastdual.errors import InputError
+from fastdual.errors import InputError, contents_of, first_line
 from fastdual.loaders.files import write
 from fastdual.model.encoder import VideoEncoder
 
@@ -42,8 +43,29 @@ def export_safetensors(encoder: VideoEncoder, path: Path) -> None:
     """
     state = encoder.backbone.state_dict()
     kept = {names[0]: state[names[0]].contiguous().cpu() for names in _names_of_tensors(state)}
-    metadata = {"format": "pt", HEADER_KEY: json.dumps(header(encoder))}
-    write(path, safetensors.torch.save(kept, metadata=metadata), "the export")
+    said = json.dumps(header(encoder) | {"weights_checksum": checksum(kept)})
+    content = safetensors.torch.save(kept, metadata={"format": "pt", HEADER_KEY: said})
+    write(path, _in_one_order(content), "the export")
+
+
+def checksum(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous().cpu()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _in_one_order(content: bytes) -> bytes:
+    """Return a safetensors file with its header in one order: the library's is by chance."""
+    size = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + size])
+    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head + content[8 + size :]
 
 
 def read_safetensors(path: Path) -> tuple[PretrainConfig, dict[str, Tensor]]:
@@ -56,15 +78,22 @@ def read_safetensors(path: Path) -> tuple[PretrainConfig, dict[str, Tensor]]:
         raise InputError(f"{path}: no such file; fastdual export writes one")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
+            text = (file.metadata() or {}).get(HEADER_KEY)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values = {k: v for k, v in found["config"].items() if v is not None} if found else None
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).split("\n")[0]
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = first_line(error)
         raise InputError(f"{path}: damaged, or not safetensors ({reason}); export again") from None
-    if values is None:
+    if text is None:
         raise InputError(
             f"{path}: safetensors, but not from fastdual export: it does not say which network"
+        )
+    with contents_of(f"{path}: its header", "export again"):
+        found = json.loads(text)
+        values = {k: v for k, v in found["config"].items() if v is not None}
+        stored = found.get("weights_checksum")
+    if stored is not None and stored != checksum(weights):  # exports of before have none
+        raise InputError(
+            f"{path}: damaged: the checksum of its weights is not the stored one; export again"
         )
     return PretrainConfig.from_dict(values, origin=str(path)), weights
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from fastdual.backbones import create_backbone
 from fastdual.backbones.custom import check_named, named_backbone
 from fastdual.config.sections import FIXED_KEYS, PretrainConfig
-from fastdual.errors import InputError
+from fastdual.errors import InputError, contents_of
 from fastdual.loaders.files import sha256_of
 from fastdual.loaders.index.file import is_index
 from fastdual.loaders.index.pack_file import is_pack
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from fastdual.run.checkpoint import check_weights, find_checkpoint, load_checkpoint, load_weights
 from fastdual.weights.export import SUFFIX, read_safetensors, with_aliases
 
 _BACKBONE = "backbone."
@@ -74,6 +74,7 @@ def load_network(
     """
     file, config, weights, has_heads = _read(path)
     check_named(config.model.backbone, origin=str(file))
+    check_weights(weights, origin=file)
     if has_heads and not heads:
         weights = _part(weights, _BACKBONE)
     seed = config.run.seed if seed is None else seed
@@ -116,13 +117,19 @@ def _read(path: Path) -> tuple[Path, PretrainConfig, Mapping[str, Tensor], bool]
         config, weights = read_safetensors(path)
         return path, config, weights, False
     file = find_checkpoint(path)
+    with contents_of(file, "take another checkpoint, or the run's folder"):
+        return file, *_read_checkpoint(file)
+
+
+def _read_checkpoint(file: Path) -> tuple[PretrainConfig, Mapping[str, Tensor], bool]:
+    """Return the config, the weights, and whether they include the heads."""
     state = load_checkpoint(file)
     values, weights = state["config"], state["model"]
     if state.get("task") != "finetune":
-        return file, PretrainConfig.from_dict(values, origin=str(file)), weights, True
+        return PretrainConfig.from_dict(values, origin=str(file)), weights, True
     values = {key: value for key, value in values.items() if _describes_network(key)}
     config = PretrainConfig.from_dict(values, origin=str(file))
-    return file, config, _part(weights, _BACKBONE), False
+    return config, _part(weights, _BACKBONE), False
 
 
 def _describes_network(key: str) -> bool:

@@ -27,7 +27,7 @@ from fastdual.loaders.plan import ClipPlan, ClipSpec
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = ClipSpec.mean, ClipSpec.std
 MEAN, STD = (tuple(255 * value for value in of) for of in (IMAGENET_MEAN, IMAGENET_STD))
 _BLUR_REACH = 3.0  # in sigmas; what lies beyond is 0.3 % of the weight
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
@@ -66,7 +66,7 @@ def augment(
         jitter, places = plan.jitter[0, view], order[0, clip]
         about_mean = spec.contrast_about == "mean" and jitter[1] != 1
         grey = mean_grey(crops, places) if about_mean else _MIDDLE_GREY
-        colours = Colours.of(jitter, grey)
+        colours = Colours.of(jitter, grey, *pixel_scale(spec))
         sigma = float(plan.blur_sigma[0, view])
         blur = Blur.of(sigma, size) if sigma > 0 else None
         for first in range(0, len(places), _FRAMES_AT_A_TIME):
@@ -127,42 +127,53 @@ def _fill(
         out[..., channel] = work.planes[channel, : len(places)]
 
 
+Scale = tuple[float, ...]
+
+
+def pixel_scale(spec: ClipSpec) -> tuple[Scale, Scale]:
+    """Return mean and deviation of each channel of pixels in 0..255."""
+    mean, std = (tuple(255 * value for value in of) for of in (spec.mean, spec.std))
+    return mean, std
+
+
 @dataclass(frozen=True)
 class Colours:
     """Colour jitter and normalisation of a frame's planes.
 
     Attributes:
         matrix: [3, 4] the jitter and the offset after it, normalised; None without jitter.
+        mean, std: Of each channel of pixels in 0..255.
     """
 
     matrix: Floats | None
+    mean: Scale
+    std: Scale
 
     @staticmethod
-    def of(jitter: NDArray[np.float64], grey: float) -> Colours:
+    def of(jitter: NDArray[np.float64], grey: float, mean: Scale, std: Scale) -> Colours:
         """Make the map of the plan's brightness, contrast, saturation and hue in degrees, [4].
 
         Contrast turns about `grey`, in 0..255.
         """
         if tuple(jitter) == _NO_JITTER:
-            return Colours(None)
+            return Colours(None, mean, std)
         brightness, contrast, saturation, hue = jitter.tolist()
         angle = math.radians(hue)
         turned = math.cos(angle) * _COSINE + math.sin(angle) * _SINE
         turn = _LUMA + saturation * turned
-        mean, std = np.array(MEAN)[:, None], np.array(STD)[:, None]
-        offset = brightness * (1 - contrast) * grey - mean
-        matrix = np.hstack([brightness * contrast * turn, offset]) / std
-        return Colours(matrix.astype(np.float32))
+        offset = brightness * (1 - contrast) * grey - np.array(mean)[:, None]
+        matrix = np.hstack([brightness * contrast * turn, offset]) / np.array(std)[:, None]
+        return Colours(matrix.astype(np.float32), mean, std)
 
     def apply(self, pixels: Floats, out: Floats) -> None:
         """Map [4, n, size, size] pixels to normalised planes [3, n, size, size]."""
         if self.matrix is None:
-            for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
                 np.subtract(pixels[channel], np.float32(mean), out=out[channel])
                 np.divide(out[channel], np.float32(std), out=out[channel])
             return
         np.matmul(self.matrix, pixels.reshape(4, -1), out=out.reshape(3, -1))
-        for plane, mean, std in zip(out, MEAN, STD, strict=True):
+        for plane, mean, std in zip(out, self.mean, self.std, strict=True):
             np.clip(plane, np.float32(-mean / std), np.float32((255 - mean) / std), out=plane)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nvidia.dali import fn, math, pipeline_def, types
 
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.views.augment import LUMA, MEAN, STD, num_chains
+from fastdual.loaders.views.augment import LUMA, num_chains, pixel_scale
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
@@ -98,20 +98,21 @@ def _off_middle_grey(clip: Any, jitter: Any, device: str) -> Any:
 
 
 def _normalise(spec: ClipSpec, clip: Any, device: str) -> Any:
-    """Subtract ImageNet's mean and divide by its deviation, per channel.
+    """Subtract the mean and divide by the deviation, per channel.
 
     On a CPU crop_mirror_normalize takes five times as long as `normalize` over rows of pixels.
     """
+    mean, std = pixel_scale(spec)
     if device == "gpu":
         return fn.crop_mirror_normalize(
-            clip, mean=MEAN, std=STD, dtype=types.FLOAT, output_layout="FHWC"
+            clip, mean=mean, std=std, dtype=types.FLOAT, output_layout="FHWC"
         )
     size = spec.crop_size
     rows = fn.normalize(
         fn.reshape(clip, shape=[-1, size * 3]),
         axes=[0],
-        mean=np.tile(np.array(MEAN, np.float32), size)[None],
-        stddev=np.tile(np.array(STD, np.float32), size)[None],
+        mean=np.tile(np.array(mean, np.float32), size)[None],
+        stddev=np.tile(np.array(std, np.float32), size)[None],
         dtype=types.FLOAT,
     )
     return fn.reshape(rows, shape=[-1, size, size, 3], layout="FHWC")

@@ -1,5 +1,7 @@
 """`fastdual pretrain --gpus N`: elastic's launcher with real processes, signals and ports."""
 
+import json
+import os
 import re
 import signal
 import socket
@@ -9,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from fastdual.commands.pretrain import command as pretrain_command
 from fastdual.commands.shared.launching import arguments_of
-from fastdual.distributed.launch import root_cause
+from fastdual.distributed.causes import root_cause, why_apart
+from fastdual.distributed.launch import _remove_folders_of_the_dead
+from fastdual.distributed.plan import LaunchPlan
 from tests.conftest import PROJECT
 from tests.distributed.processes import SETTINGS, TWO, one_error
 from tests.runs import (
@@ -155,6 +160,40 @@ def test_a_signal_that_memory_does_not_explain_is_named_alone(tmp_path: Path) ->
         failure = ProcessFailure(local_rank=1, pid=7, exitcode=-number, error_file="")
         error = root_cause({1: failure}, tmp_path)
         assert str(error).startswith(f"rank 1 was ended by {number.name}{why}")
+
+
+def test_a_kill_of_our_own_is_not_the_cause(tmp_path: Path) -> None:
+    """Elastic ends who does not end by itself; the cause is why the others gave it up."""
+    lost = {"message": "rank 1 of 2 did not answer", "code": 1, "time": 1.0, "lost": [1]}
+    killed = ProcessFailure(local_rank=1, pid=7, exitcode=-signal.SIGKILL, error_file="")
+    ended = ProcessFailure(local_rank=0, pid=6, exitcode=1, error_file="")
+    failures = {1: killed, 0: ended}
+    for silent, text in ((True, "rank 1 of 2 did not answer"), (False, "rank 1 was ended by SIGK")):
+        (tmp_path / "error-0.json").write_text(json.dumps(lost | {"silent": silent}))
+        assert str(root_cause(failures, tmp_path)).startswith(text)
+    assert str(root_cause(failures, tmp_path, {1})).startswith("rank 1 had been stopped")
+
+
+def test_machines_that_had_met_are_not_told_to_meet(tmp_path: Path) -> None:
+    plan = LaunchPlan(processes=1, nodes=2, node_rank=1, endpoint="node0:29400")
+    lost = RendezvousConnectionError("the connection to the C10d store has failed")
+    assert "did not meet" in str(why_apart(lost, plan, tmp_path))
+    (tmp_path / "process-1.json").write_text('{"pid": 7}')
+    text = str(why_apart(lost, plan, tmp_path))
+    assert "node0:29400 is gone (the connection to the C10d store has failed)" in text
+    assert "continue from the last checkpoint with --resume" in text
+
+
+def test_folders_that_killed_launchers_left_are_removed(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    left = tmp_path / "tmp" / "fastdual-launch-4194305-x"  # a number that Linux never gives
+    others = tmp_path / "tmp" / f"fastdual-launch-{os.getpid()}-x"
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+    _remove_folders_of_the_dead()
+    assert list((tmp_path / "tmp").iterdir()) == [others]
 
 
 def test_torchrun_understands_the_documented_command() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastdual.distributed.signals import STOP_SIGNALS, StopRequest
+from fastdual.errors import FailureError
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
 from tests.runs import (
     arguments,
@@ -125,3 +127,27 @@ def test_nohup_outlives_its_terminal(index: Path, tmp_path: Path, more: tuple[st
         assert process.wait(timeout=240) == 0
     assert read_log(run, "end")[-1]["complete"]
     assert "checkpoint  " in (tmp_path / "nohup.out").read_text()
+
+
+def test_a_failed_run_reports_before_a_launcher_ends_it() -> None:
+    """The others of a launch get SIGTERM as soon as one failed: it may not cut the reason off."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with suppress(FailureError), StopRequest(last=True):
+            raise FailureError("lost")
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this process
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_every_signal_that_asks_to_stop_is_noted(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        assert stop.signal_number == number
+    assert signal.getsignal(number) is before

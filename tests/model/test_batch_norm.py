@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastdual.backbones import create_backbone
+from fastdual.errors import InputError
 from fastdual.model.batch_norm import SyncedBatchNorm3d, synchronise_batch_norm
 from tests.gloo import gloo_process
 
@@ -77,6 +78,23 @@ def compare(rank: int, num_processes: int) -> None:
                 assert torch.allclose(synced(rows), plain(rows), atol=1e-6)
 
 
+def compare_other_kinds(rank: int, num_processes: int) -> None:
+    """Rows [N, C] and [N, C, L], pictures [N, C, H, W], in networks of users."""
+    sizes = SIZES[num_processes][1]
+    part = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    for kind, shape in ((nn.BatchNorm1d, ()), (nn.BatchNorm1d, (4,)), (nn.BatchNorm2d, (3, 2))):
+        plain = kind(5)
+        synced = synchronise_batch_norm(copy.deepcopy(plain))
+        generator = torch.Generator().manual_seed(4)
+        whole, weight = torch.randn(2, sum(sizes), 5, *shape, generator=generator)
+        ours, truth = run(synced, whole[part], weight[part]), run(plain, whole, weight)
+        for name, expected in truth.items():
+            if name.startswith("grad"):
+                dist.all_reduce(ours[name])
+            wanted = expected[part] if name in ("output", "input") else expected
+            torch.testing.assert_close(ours[name], wanted, rtol=1e-5, atol=1e-5, msg=name)
+
+
 def survive_a_large_mean(rank: int, num_processes: int) -> None:
     """Sums of squares would lose the variance of 1 next to a mean of 4000."""
     rows = torch.randn(4, 5, 2, 2, 2, generator=torch.Generator().manual_seed(rank)) + 4000
@@ -116,7 +134,7 @@ def stay_in_one_graph(rank: int, num_processes: int) -> None:
 
 
 CHECKS = {  # compiling takes long, and what it makes of 2 processes it makes of 4
-    2: (compare, survive_a_large_mean, stay_in_one_graph),
+    2: (compare, compare_other_kinds, survive_a_large_mean, stay_in_one_graph),
     4: (compare, keep_statistics_equal),
 }
 
@@ -152,5 +170,10 @@ def test_one_process_is_plain_batch_norm_to_the_last_bit() -> None:
 
 
 def test_a_batch_norm_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 is a BatchNorm2d: only BatchNorm3d"):
-        synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3)))
+    class Own(nn.BatchNorm2d):
+        pass
+
+    for norm in (nn.SyncBatchNorm(3), nn.LazyBatchNorm3d(), Own(3)):
+        kind = type(norm).__name__
+        with pytest.raises(InputError, match=f"1 is a {kind}, whose .* in one process"):
+            synchronise_batch_norm(nn.Sequential(nn.Identity(), norm))

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from fastdual.errors import FailureError
-from fastdual.report.plots import save_figure, segment_similarity, training_curves
+from fastdual.report.feature_map import FeatureMap
+from fastdual.report.plots import draw_map, save_figure, segment_similarity, training_curves
+from fastdual.report.projection import Projection
 from fastdual.report.runs import RunCurves, read_curves
 from tests.report.logs import write_log
 
@@ -58,3 +60,23 @@ def test_picture_that_cannot_be_written_is_a_failure() -> None:
     message = "/dev/full/x.png: the picture could not be written: File exists"
     with pytest.raises(FailureError, match=message):
         save_figure(Figure(), Path("/dev/full/x.png"))
+
+
+def test_names_are_text_and_no_formulas(tmp_path: Path) -> None:
+    r"""`$\frac{$` is no formula that matplotlib can read, `$x^2$` one that nobody wrote."""
+    for name in (r"run$\frac{$", "$x^2$", r"a\$b", "_hidden", "{%}#&~^"):
+        figure = training_curves([RunCurves(name, np.arange(3.0), {"loss": np.ones(3)})])
+        save_figure(figure, tmp_path / "curves.png")
+        (label,) = figure.legends[0].get_texts()
+        assert (label.get_text(), label.get_parse_math()) == (name, False)
+        figure = segment_similarity(np.ones((1, 2, 2)), title=name)
+        save_figure(figure, tmp_path / "segments.png")
+        panel = Projection(
+            points=np.zeros((2, 2)), rows=np.arange(2), title=name, x_label=name, y_label=name,
+            has_scale=True,
+        )  # fmt: skip
+        drawn = FeatureMap(
+            projections=(panel,), colours=("#000000",) * 2, marks=np.zeros(2, dtype=np.int64),
+            splits=(name, "x"), legend=((name, "#000000"),), more=0,
+        )  # fmt: skip
+        save_figure(draw_map(drawn, title=name), tmp_path / "map.png")

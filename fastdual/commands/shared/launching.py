@@ -14,6 +14,7 @@ from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import FailureError, InputError
 
 if TYPE_CHECKING:
+    from fastdual.distributed.plan import LaunchPlan
     from fastdual.distributed.world import World
     from fastdual.training.resume import ConfigRequest
 
@@ -56,7 +57,12 @@ def training_process() -> Iterator[None]:
     Warnings become lines, and writes survive a reader that is gone. A launched process ends with
     its launcher, and reports its errors to it.
     """
-    from fastdual.distributed.launch import follow_launcher, is_launched, report_error
+    from fastdual.distributed.launched import (
+        follow_launcher,
+        is_launched,
+        leave_launcher,
+        report_error,
+    )
     from fastdual.distributed.signals import lasting_output
 
     launched = is_launched()
@@ -70,6 +76,9 @@ def training_process() -> Iterator[None]:
             if not launched:
                 raise
             raise click.exceptions.Exit(report_error(error)) from None
+        finally:
+            if launched:
+                leave_launcher()
 
 
 def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | None) -> None:
@@ -81,28 +90,12 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
         data: Opened once here, so that its index exists for all processes.
         root: Folder that the videos lie under.
     """
-    from fastdual.distributed.launch import LaunchPlan, launch
-    from fastdual.distributed.world import read_world
+    from fastdual.distributed.launch import launch
     from fastdual.loaders.index import open_index
     from fastdual.loaders.order import check_world
     from fastdual.training.execution import check_gpus
 
-    options = ctx.params
-    if options["gpus"] is None:
-        raise InputError("--nnodes, --node-rank, --rdzv-endpoint and --max-restarts need --gpus N")
-    if read_world().size > 1:
-        raise InputError(
-            f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
-            "leave --gpus away, or start a single process on each machine"
-        )
-    plan = LaunchPlan(
-        processes=options["gpus"],
-        nodes=1 if options["nnodes"] is None else options["nnodes"],
-        node_rank=options["node_rank"] or 0,
-        endpoint=options["rdzv_endpoint"],
-        max_restarts=options["max_restarts"] or 0,
-        timeout_seconds=config.run.timeout_seconds,
-    )
+    plan = _plan_of(ctx.params, config.run.timeout_seconds)
     check_gpus(config.run.device, plan.processes)
     world_size = plan.processes * plan.nodes
     check_world(rank=0, world_size=world_size, global_batch_size=config.data.batch_size)
@@ -111,6 +104,34 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
     code = launch(arguments_of(ctx), plan)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _plan_of(given: Mapping[str, Any], timeout_seconds: int) -> "LaunchPlan":
+    """Return the launch that options ask for; a cluster's variables say what is not given."""
+    from fastdual.distributed.plan import LaunchPlan
+    from fastdual.distributed.world import read_machines, read_world
+
+    options = dict(given)
+    if options["gpus"] is None:
+        raise InputError("--nnodes, --node-rank, --rdzv-endpoint and --max-restarts need --gpus N")
+    machines = read_machines()
+    if machines is None and read_world().size > 1:
+        raise InputError(
+            f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
+            "leave --gpus away, or start a single process on each machine"
+        )
+    if machines is not None and options["nnodes"] is None:
+        options["nnodes"] = machines.nodes
+        for name, said in (("node_rank", machines.node_rank), ("rdzv_endpoint", machines.endpoint)):
+            options[name] = said if options[name] is None else options[name]
+    return LaunchPlan(
+        processes=options["gpus"],
+        nodes=1 if options["nnodes"] is None else options["nnodes"],
+        node_rank=options["node_rank"] or 0,
+        endpoint=options["rdzv_endpoint"],
+        max_restarts=options["max_restarts"] or 0,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def arguments_of(ctx: click.Context) -> list[str]:
@@ -140,7 +161,7 @@ def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "Conf
         keys: Dotted key of each option that sets one; an option that is None was not given.
         options: With `recipe`, `settings` and `resume`; a process that was restarted resumes.
     """
-    from fastdual.distributed.launch import is_launched, is_restart
+    from fastdual.distributed.launched import is_launched, is_restart
     from fastdual.training.resume import ConfigRequest
 
     return ConfigRequest(
@@ -162,7 +183,7 @@ def announcer(world: "World") -> Callable[[str], None]:
 
 def end_stopped(signal_number: int) -> None:
     """End a command whose run a signal stopped: exit code 128 + n, through a launcher if any."""
-    from fastdual.distributed.launch import is_launched, report_signal
+    from fastdual.distributed.launched import is_launched, report_signal
 
     if not is_launched():
         raise click.exceptions.Exit(128 + signal_number)
