@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fastdual._version import __version__
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError, shown
 
 # In the order in which a new user meets them.
 COMMANDS = {
@@ -61,10 +61,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, and refuse empty arguments: an unset variable is not the folder here."""
+        """Find a command, and refuse values that no argument takes."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
-            _refuse_empty(command, rest, click.Context(command, parent=ctx, info_name=name))
+            _refuse_values(command, rest, click.Context(command, parent=ctx, info_name=name))
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
             raise click.ClickException(line) from error
 
 
-def _refuse_empty(command: click.Command, args: list[str], ctx: click.Context) -> None:
+def _refuse_values(command: click.Command, args: list[str], ctx: click.Context) -> None:
     try:
         values, _, _ = command.make_parser(ctx).parse_args(list(args))
     except click.UsageError:
@@ -93,11 +93,26 @@ def _refuse_empty(command: click.Command, args: list[str], ctx: click.Context) -
     for parameter in command.get_params(ctx):
         given = values.get(parameter.name or "")
         for value in given if isinstance(given, list | tuple) else (given,):
-            if isinstance(value, str) and not value.strip():
-                name = parameter.get_error_hint(ctx)
+            if not isinstance(value, str):
+                continue
+            name = parameter.get_error_hint(ctx)
+            if not value.strip():  # not the folder here
                 raise UserMistake(
                     f"{name} is empty: is it a variable of the shell that is not set?"
                 )
+            if isinstance(parameter.type, _NUMBERS) and not _is_sensible(value):
+                raise UserMistake(f"{name} {shown(value)}: must be a finite number below 2^64")
+
+
+_NUMBERS = (click.types.IntParamType, click.types.FloatParamType)
+
+
+def _is_sensible(text: str) -> bool:
+    """Whether a text is no number, which the command says itself, or one that may be meant."""
+    try:
+        return abs(float(text)) < 2**64
+    except ValueError:
+        return True
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

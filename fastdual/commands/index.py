@@ -36,8 +36,10 @@ def _parse_columns(ctx: click.Context, _: click.Parameter, value: str | None) ->
     help="Headings of a list that has others than path, label, group, split; or column numbers.",
 )
 @click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
-@click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP)
+@click.option("--workers", type=click.IntRange(1, 4096), help="Processes [default: one per core].")
+@click.option(
+    "--timeout", type=click.FloatRange(1, 1e6), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP
+)
 def command(
     source: Path,
     output: Path | None,

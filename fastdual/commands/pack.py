@@ -23,8 +23,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--merge", is_flag=True, help="Put the packs of all jobs together.")
 @click.option("--verify", is_flag=True, help="Read and decode every packed video, and compare.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
-@click.option("--timeout", type=click.FloatRange(1), default=1800.0, help="Seconds per video.")
+@click.option("--workers", type=click.IntRange(1, 4096), help="Processes [default: one per core].")
+@click.option("--timeout", type=click.FloatRange(1, 1e6), default=1800.0, help="Seconds per video.")
 def command(
     source: Path,
     output: Path | None,

@@ -19,3 +19,20 @@ def test_help_of_a_command_tells_what_it_and_its_options_do(name: str) -> None:
         if isinstance(parameter, click.Option) and not parameter.help
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_numbers_that_cannot_be_meant_are_refused_by_every_option(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for parameter in command.params:
+        if not isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType):
+            continue
+        for text in ("nan", "inf", "-inf", "1e400", "9" * 30, "9" * 5000):
+            if isinstance(parameter.type, click.types.IntParamType) and not text.isdecimal():
+                continue  # refused as no whole number
+            refused = invoke([name, f"{parameter.opts[0]}={text}"])
+            assert refused.exit_code == 2, (parameter.name, refused.output)
+            (error,) = [line for line in refused.stderr.splitlines() if line.startswith("Error: ")]
+            assert "must be a finite number below 2^64" in error, error
+            assert len(error) < 400

@@ -51,7 +51,7 @@ def test_options_are_few_and_frozen() -> None:
     options = [p for p in command.params if isinstance(p, click.Option)]
     flags = {name for p in options if p.name not in LAUNCH_OPTIONS for name in p.opts}
     assert flags == {
-        "--run", "--recipe", "--set", "--show-config", "--resume", "--device", "--epochs",
+        "--run", "--recipe", "--set", "--show-config", "--resume", "--init", "--device", "--epochs",
         "--batch-size", "--seed", "--losses", "--backbone", "--root",
     }  # fmt: skip
     assert len(flags) <= 12

@@ -94,8 +94,12 @@ def test_a_killed_process_without_restarts_is_named(index: Path, tmp_path: Path)
     assert all(is_gone(child) for child in ranks.values())
 
 
-def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_a_launcher_that_is_killed_takes_its_processes_and_its_folder_along(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(arguments(index, run, *TWO, **SETTINGS))
     wait_for_steps(process, run, 2)
     ranks = ranks_of(process.pid)
@@ -106,6 +110,7 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(index: Path, tmp_pa
         time.sleep(0.05)
     assert all(is_gone(child) for child in ranks.values())
     assert read_log(run, "end")[-1]["signal"] == signal.SIGTERM
+    assert not list(temporary.glob("fastdual-launch-*"))
 
 
 def test_two_processes_resume_to_the_same_weights_and_one_takes_their_checkpoint(

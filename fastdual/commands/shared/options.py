@@ -29,7 +29,7 @@ _EMBEDDING_OPTIONS = (
     click.option(
         "--decode", type=click.Choice(_DECODERS), default="auto", show_default=True, help="Decoder."
     ),
-    click.option("--workers", type=click.IntRange(min=1), help="Decoding processes."),
+    click.option("--workers", type=click.IntRange(1, 4096), help="Decoding processes."),
     click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
     backbone_option,
 )
