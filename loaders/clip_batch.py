@@ -22,6 +22,7 @@ class ClipBatch:
         video_ids: [B] int64 index numbers of the videos shown.
         labels: [B] int64 class numbers, -1 for none.
         plan: The decisions behind the clips.
+        decoders: Who decoded each video: nvdec, dali-cpu or pyav.
     """
 
     clips: Tensor
@@ -29,6 +30,7 @@ class ClipBatch:
     video_ids: Tensor
     labels: Tensor
     plan: ClipPlan
+    decoders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = [len(self.clips), len(self.video_ids), len(self.labels), len(self.plan)]

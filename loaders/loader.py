@@ -15,8 +15,10 @@ from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.loaders.batch.assemble import Assembler
+from fastdual.loaders.batch.decoded_by import DecodedBy
 from fastdual.loaders.batch.decoder import Requested, available_cpus, choose_decoder
 from fastdual.loaders.batch.producer import Producer
+from fastdual.loaders.batch.routing import Routing
 from fastdual.loaders.batch.rows import Assembled, Span
 from fastdual.loaders.clip_batch import ClipBatch as ClipBatch
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
@@ -47,9 +49,12 @@ class ClipLoader:
         seed: Of the order and of every augmentation.
         rank, world_size: This process among those that share each batch.
         device: Where the clips are to be.
-        decode: Decoder, see `batch.decoder`; `decode_choice` tells which was chosen and why.
+        decode: Decoder, see `batch.decoder`; `decode_choice` tells which was chosen and why. One
+            that is named decodes every video, or there is an error; with "auto", PyAV decodes what
+            the other cannot, and `decoded_by` says how much.
         dtype: float32, float16 or bfloat16.
         num_workers: Processes that decode with PyAV; None for one per CPU.
+        local_world_size: Processes that share this machine's CPUs.
         prefetch: Finished batches that wait at most.
         shuffle: Permute the videos in each epoch.
         drop_last: Leave out an incomplete last batch; otherwise it is yielded short.
@@ -64,6 +69,7 @@ class ClipLoader:
     Attributes:
         index: The videos, as a VideoIndex.
         decode_choice: The decoder and the reason for it.
+        decoded_by: Videos shown so far, by who decoded them.
         data_wait_seconds: Time that the consumer has waited for batches.
 
     Raises:
@@ -85,6 +91,7 @@ class ClipLoader:
         decode: Requested = "auto",
         dtype: torch.dtype = torch.float32,
         num_workers: int | None = None,
+        local_world_size: int = 1,
         prefetch: int = 2,
         shuffle: bool = True,
         drop_last: bool = True,
@@ -102,15 +109,18 @@ class ClipLoader:
         self._order = EpochOrder(index.split(split), global_batch_size=batch_size, **how)
         self._order_of = {"batch_size": batch_size, "split": split, **how}
         self.decode_choice = choose_decoder(decode, self._device.type)
+        routing = Routing(index, index.split(split), self.decode_choice, self._device)
+        self.decoded_by = DecodedBy()
         self._spans_from = partial(_spans, self._order, rank, world_size, shuffle)
         self._endless, self._prefetch = shuffle, prefetch
         self._transform, self._seed = transform, seed
         self._epoch, self._step = 0, 0
         self.data_wait_seconds = 0.0
+        cpus = available_cpus(local_world_size)
         # Of the loader itself the thread may hold nothing, or the loader could not be collected.
         self._make_assembler = partial(
             Assembler, index, spec, self._order, seed=seed, device=self._device,
-            choice=self.decode_choice, dtype=dtype, num_workers=num_workers or available_cpus(),
+            routing=routing, dtype=dtype, num_workers=num_workers or cpus, num_cpus=cpus,
             timeout_seconds=timeout_seconds, quarantine_path=quarantine_path,
         )  # fmt: skip
         self._producer: Producer | None = None
@@ -199,12 +209,14 @@ class ClipLoader:
         if self._transform is not None:
             key = self._seed, assembled.span.epoch
             clips = transformed(clips, self._transform, self._spec, key=key, videos=plan.videos)
+        self.decoded_by.add(assembled.decoded)
         return ClipBatch(
             clips=clips,
             permutation=permutation,
             video_ids=self._to_device(plan.videos),
             labels=self._to_device(labels),
             plan=plan,
+            decoders=tuple(decoder for decoder, _ in assembled.decoded),
         )
 
     def _to_device(self, values: np.ndarray[Any, Any]) -> Tensor:

@@ -60,7 +60,8 @@ class DataConfig:
     batch_size: int = 64
     """Videos in a batch, over all processes together."""
     decode: Literal["auto", "nvdec", "dali-cpu", "pyav"] = "auto"
-    """Decoder; `auto` takes the fastest one that works here and says which."""
+    """Decoder: `auto` takes the fastest one that works here, and PyAV for what that cannot decode;
+    one that is named decodes everything, or the run ends."""
     num_workers: int | None = None
     """Decoding processes; none: as many as suit this machine."""
     prefetch: int = 2

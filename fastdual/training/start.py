@@ -18,7 +18,6 @@ from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, joined
 from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
@@ -174,7 +173,8 @@ def create_loader(
         device=str(execution.device),
         decode=config.data.decode,
         dtype=torch.bfloat16 if execution.bf16 else torch.float32,
-        num_workers=config.data.num_workers or max(1, available_cpus() // world.local_size),
+        num_workers=config.data.num_workers or None,
+        local_world_size=world.local_size,
         prefetch=config.data.prefetch,
         quarantine_path=folder.quarantine_file,
     )

@@ -1,9 +1,9 @@
-"""Which decoder serves which file, and what it needs to know.
+"""Which decoder a loader uses, and what it takes of the machine.
 
 `nvdec` and `dali-cpu` decode encoded bytes inside the DALI graph; `pyav` decodes and scales in
-worker processes, which augment as well for a CPU and feed the graph with frames for a GPU. A file
-that DALI cannot decode, or whose frames it would number differently, goes through PyAV whatever
-decoder was chosen, for a reason that is logged.
+worker processes, which augment as well for a CPU and feed the graph with frames for a GPU. A
+decoder that is asked for by name decodes every video, or the run ends with the reason. With `auto`,
+PyAV decodes what the other cannot (`batch.routing`), and says why.
 """
 
 from __future__ import annotations
@@ -13,28 +13,22 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastdual.errors import InputError
-from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.batch.nvdec import why_no_nvdec
 
 Decoder = Literal["nvdec", "dali-cpu", "pyav"]
 Requested = Literal["auto", "nvdec", "dali-cpu", "pyav"]
 
-_DALI_CPU_CODECS = {"vp8", "vp9", "mjpeg"}
 _NVDEC_SESSIONS = 16
-_NVDEC_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "av1"}
-# NVDEC refuses smaller pictures (width, height); the limits of the generation with the largest.
-_NVDEC_SMALLEST = {"hevc": (144, 144), "vp9": (128, 128), "av1": (128, 128), "h264": (48, 16)}
 
 
 @dataclass(frozen=True)
 class DecodeChoice:
-    """The decoder of a loader, and why it is this one."""
+    """The decoder of a loader, why it is this one, and whether PyAV may take its place."""
 
     decoder: Decoder
     reason: str
+    is_strict: bool = False
 
 
 def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
@@ -61,8 +55,13 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
             f'{what} needs DALI, which is not installed: run pip install ".[gpu]" in fastdual\'s '
             'checkout, or ".[gpu-cu12]" for CUDA 12; a CPU without it decodes with pyav'
         )
+    why_not = why_no_nvdec() if on_gpu and requested in ("auto", "nvdec") else None
+    if requested == "nvdec" and why_not is not None:
+        raise InputError(f"decode nvdec cannot be used: {why_not}; or use auto or pyav")
     if requested != "auto":
-        return DecodeChoice(requested, "as asked")
+        return DecodeChoice(requested, "as asked", is_strict=requested != "pyav")
+    if why_not is not None:
+        return DecodeChoice("pyav", f"NVDEC cannot be used: {why_not}")
     if on_gpu:
         return DecodeChoice("nvdec", "the GPU's decoders leave the CPU and the training alone")
     return DecodeChoice(
@@ -77,66 +76,19 @@ def _has_dali() -> bool:
         return False
 
 
-def why_not_dali(decoder: Decoder, index: VideoIndex, video: int) -> str | None:
-    """Return why PyAV must decode a video, or None if the DALI graph can."""
-    codec = index.codecs[video]
-    height, width = (int(length) for length in index.size[video])
-    if decoder == "pyav":
-        return "pyav is the decoder"
-    if decoder == "dali-cpu":
-        return None if codec in _DALI_CPU_CODECS else f"DALI decodes no {codec} on a CPU"
-    if codec not in _NVDEC_CODECS:
-        return f"NVDEC decodes no {codec}"
-    smallest_width, smallest_height = _NVDEC_SMALLEST.get(codec, (0, 0))
-    if width < smallest_width or height < smallest_height:
-        return f"NVDEC refuses {codec} of {width}x{height}"
-    return None
-
-
 def graph_threads(decoder: Decoder, num_cpus: int) -> int:
-    """Return the number of DALI's threads: half the CPUs, but enough for all engines of NVDEC.
+    """Return the number of DALI's threads for a process with so many CPUs to itself.
 
-    DALI gives each sample a decoding session on one of its threads, a session uses one engine, and
-    most of the time the thread waits for it. The largest chips have seven or eight engines.
+    To NVDEC, DALI gives each sample a decoding session on one of its threads, a session uses one
+    engine, and most of the time the thread waits for it. The largest chips have seven or eight
+    engines. Where PyAV decodes for a GPU, no operator of the graph runs on a CPU.
     """
+    if decoder == "pyav":
+        return 1
     half = max(1, num_cpus // 2)
     return max(half, _NVDEC_SESSIONS) if decoder == "nvdec" else half
 
 
-# Weights of red and blue in luma, by libav's number of the matrix: BT.709 and BT.2020.
-_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
-_BT601_MATRICES = {2, 5, 6}  # 2 is "not stated"
-_BT601_WEIGHTS = (0.299, 0.114)
-
-
-def colour_matrix(colour_space: int) -> NDArray[np.float64] | None:
-    """Return the matrix that corrects DALI's colours, or None where the video's is unknown.
-
-    DALI converts every video by BT.601 (the range it does read). For a video that states another
-    matrix, one product undoes that conversion and does the right one.
-
-    Args:
-        colour_space: The matrix that the video states, by libav's number.
-
-    Returns:
-        [3, 3] from the RGB that DALI makes to the right RGB.
-    """
-    if colour_space in _BT601_MATRICES:
-        return np.eye(3)
-    if colour_space not in _LUMA_WEIGHTS:
-        return None
-    from_rgb = _rgb_to_yuv(*_LUMA_WEIGHTS[colour_space])
-    matrix: NDArray[np.float64] = np.linalg.inv(from_rgb) @ _rgb_to_yuv(*_BT601_WEIGHTS)
-    return matrix
-
-
-def _rgb_to_yuv(red: float, blue: float) -> NDArray[np.float64]:
-    luma = np.array([red, 1 - red - blue, blue])
-    to_blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
-    to_red = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
-    return np.stack([luma, to_blue, to_red])
-
-
-def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+def available_cpus(num_processes: int = 1) -> int:
+    """Return the number of CPUs for each of the processes that share those of this one."""
+    return max(1, len(os.sched_getaffinity(0)) // num_processes)

@@ -47,7 +47,7 @@ class Producer:
         """Wait for the next batch.
 
         Raises:
-            FailureError: The loader was closed meanwhile.
+            FailureError: The loader was closed meanwhile, or DALI hangs.
             BaseException: Whatever ended the thread, again at each call.
         """
         while True:
@@ -55,6 +55,9 @@ class Producer:
                 item = self._queue.get(timeout=_POLL_SECONDS)
                 break
             except queue.Empty:
+                hangs = self._hangs()
+                if hangs is not None:
+                    raise FailureError(hangs) from None
                 if not self._thread.is_alive() and self._queue.empty():
                     raise FailureError("the loader was closed while it was read") from None
         if isinstance(item, BaseException):
@@ -73,11 +76,16 @@ class Producer:
         if self._assembler is not None:
             self._assembler.interrupt()
         # The garbage collector may call this in one of these threads, which cannot wait for itself.
-        if not threading.current_thread().name.startswith("fastdual-"):
+        # A thread that hangs inside DALI is left behind; it ends with the process.
+        ours = threading.current_thread().name.startswith("fastdual-")
+        if not ours and self._hangs() is None:
             self._thread.join()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
+
+    def _hangs(self) -> str | None:
+        return None if self._assembler is None else self._assembler.overdue()
 
     def _run(self) -> None:
         try:

@@ -41,14 +41,6 @@ def unique_frames(places: Ints) -> tuple[list[Ints], Ints]:
 
 
 @dataclass(frozen=True)
-class ExamineTask:
-    """Ask a worker whether DALI would show the pictures of a video as PyAV does."""
-
-    source: Encoded
-    num_frames: int
-
-
-@dataclass(frozen=True)
 class AugmentTask:
     """What a worker needs to make the views of one video, see `views.augment`."""
 
@@ -133,22 +125,6 @@ class FrameReader:
         failure: TaskFailure | None = self._pool.result(ticket)
         self._pool.release(ticket)
         return failure
-
-    def submit_examination(self, video: int) -> int:
-        """Queue the question whether DALI can be given a file; return a ticket."""
-        num_frames = int(self._index.num_frames[video])
-        return self._pool.submit(ExamineTask(self._index.source(video), num_frames))
-
-    def examined(self, ticket: int) -> NDArray[np.float64] | str:
-        """Wait for the answer and forget the ticket.
-
-        Returns:
-            The [3, 3] matrix that corrects DALI's colours, see `colour_matrix`; or the reason why
-            PyAV must decode the file.
-        """
-        answer: NDArray[np.float64] | str | TaskFailure = self._pool.result(ticket)
-        self._pool.release(ticket)
-        return answer.reason if isinstance(answer, TaskFailure) else answer
 
     def close(self) -> None:
         """Stop the workers."""

@@ -35,16 +35,35 @@ class Assembled:
         clips: [B, V, T, H, W, C].
         shared: The same memory where workers can write to it; None where they cannot.
         plans: They join to the plan of what is shown.
+        decoded: Of each row, who decoded it, and why PyAV did in place of another.
     """
 
     span: Span
     clips: Tensor
     shared: SharedRows | None = None
     plans: list[ClipPlan] = field(default_factory=list)
+    decoded: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def plan(self) -> ClipPlan:
         return ClipPlan.concatenate(self.plans)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A frame that DALI and PyAV both decode, see `canary`.
+
+    Attributes:
+        place: Of the frame among the wanted ones.
+        frames: Numbers of those that PyAV decodes: the frame and its neighbours.
+        ticket: Of PyAV's task.
+        shared: What it fills: [1, 3, h, w, 3].
+    """
+
+    place: int
+    frames: Ints
+    ticket: int
+    shared: SharedRows
 
 
 @dataclass(eq=False)
@@ -57,6 +76,8 @@ class Row:
         wanted, order: As `unique_frames` returns them.
         ticket: Of the task in `batch.reader`, if PyAV decodes it.
         encoded: The bytes that are fed to DALI, otherwise.
+        watched: What the canary compares, of a row that DALI decodes.
+        reason: Why PyAV decodes it in place of DALI, "" if it is the decoder.
     """
 
     number: int
@@ -65,6 +86,8 @@ class Row:
     order: Ints
     ticket: int | None = None
     encoded: Future[Encoded] | None = None
+    watched: Watched | None = None
+    reason: str = ""
 
     @property
     def video(self) -> int:

@@ -1,5 +1,6 @@
 """Decoded frames (av.VideoFrame) to upright RGB planes."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -63,3 +64,15 @@ def interleave(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for channel in range(3):
         pixels[..., channel] = planes[..., channel, :, :]
     return pixels
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return pixels [h, w, 3] as a PNG file."""
+    import av
+
+    context: Any = av.CodecContext.create("png", "w")
+    context.height, context.width, context.pix_fmt = *pixels.shape[:2], "rgb24"
+    context.time_base = Fraction(1)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    packets = [*context.encode(frame), *context.encode(None)]
+    return b"".join(bytes(packet) for packet in packets)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.batch.decoder import why_not_dali
+from fastdual.loaders.batch.kinds import kinds_of, why_not_kind
 from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.build import Progress
@@ -225,7 +225,7 @@ def hardware_warning(index: VideoIndex, transcoding: Transcoding | None) -> str 
         sizes = [transcoding.output_size(video.size, video.rotation) for video in videos]
         codecs = (transcoding.codec,) * len(index)
         index = replace(index, size=np.array(sizes, np.int32), codecs=codecs)
-    reasons = [why_not_dali("nvdec", index, video) for video in range(len(index))]
+    reasons = [why_not_kind("nvdec", kind) for kind in kinds_of(index)]
     refused = [reason for reason in reasons if reason is not None]
     if not refused:
         return None

@@ -7,19 +7,30 @@ CPU, `views.augment` makes the same views without this graph, at less cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdual.loaders.decode.encoded import Encoded, read_encoded
 from fastdual.loaders.plan import ClipPlan, ClipSpec
 from fastdual.loaders.views.augment import frame_order, gaussian, num_chains
 
 Ints = NDArray[np.int64]
 Source = Literal["frames", "encoded"]
+
+
+class Made(NamedTuple):
+    """What a graph makes.
+
+    Attributes:
+        views: V of [B, T, H, W, C], float32.
+        pictures: [B, h, w, 3] uint8, one decoded frame per video; None where PyAV decoded.
+    """
+
+    views: list[Tensor]
+    pictures: Tensor | None
 
 
 class ClipGraph:
@@ -56,7 +67,7 @@ class ClipGraph:
         )
         self._pipeline.build()
 
-    def run(self, plan: ClipPlan, order: Ints, decoded: dict[str, Any]) -> list[Tensor]:
+    def run(self, plan: ClipPlan, order: Ints, decoded: dict[str, Any]) -> Made:
         """Augment one batch.
 
         Args:
@@ -65,7 +76,8 @@ class ClipGraph:
             decoded: The input "frames", or what `encoded_inputs` returns.
 
         Returns:
-            V views [B, T, H, W, C], float32, in DALI's memory, ready on the current stream.
+            The views, and the pictures that are watched; in DALI's memory, ready on the current
+            stream.
 
         Raises:
             RuntimeError: DALI could not decode one of the videos.
@@ -76,10 +88,12 @@ class ClipGraph:
         inputs = graph_inputs(self._spec, plan, order)
         outputs = self._pipeline.run(stream, **decoded, **inputs)
         views = [torch.utils.dlpack.from_dlpack(values.as_tensor()) for values in outputs]
+        pictures = views.pop()[:, 0] if "encoded" in decoded else None
         if self._spec.mode == "evaluate":
             clips, frames = plan.frames.shape[1:]
-            return list(views[0].reshape(len(plan), clips, frames, *views[0].shape[2:]).unbind(1))
-        return views
+            long = views[0]
+            views = list(long.reshape(len(plan), clips, frames, *long.shape[2:]).unbind(1))
+        return Made(views, pictures)
 
     def close(self) -> None:
         """Free the graph; one that has failed must not be used again."""
@@ -122,7 +136,7 @@ def encoded_inputs(
     encoded: Sequence[NDArray[np.uint8]],
     wanted: Sequence[Ints],
     rotations: Ints,
-    matrices: NDArray[np.float64],
+    watched: Ints,
 ) -> dict[str, Any]:
     """Return the inputs of the decoding graph for B files.
 
@@ -131,7 +145,7 @@ def encoded_inputs(
         encoded: B arrays of the files' bytes.
         wanted: B arrays of frame numbers to decode, strictly increasing.
         rotations: [B] clockwise degrees that make the decoded pictures upright.
-        matrices: [B, 3, 3] from DALI's RGB to the right RGB.
+        watched: [B] places of the frames that are returned as decoded.
     """
     upright = np.array([spec.resize_height, spec.resize_width], np.float32)
     lying = (rotations % 180 != 0)[:, None]
@@ -140,17 +154,5 @@ def encoded_inputs(
         "wanted": [numbers.astype(np.int32) for numbers in wanted],
         "decoded_size": np.where(lying, upright[::-1], upright),
         "quarter_turns": (rotations // 90).astype(np.int32),
-        "miscoloured": (matrices != np.eye(3)).any(axis=(1, 2)),
-        "colour_matrix": matrices.astype(np.float32),
+        "watched": watched.astype(np.int32)[:, None],
     }
-
-
-def read_pinned(source: Encoded, device: torch.device) -> NDArray[np.uint8]:
-    """Read a video's bytes, for a GPU into pinned memory; raises as `read_encoded` does."""
-    encoded = read_encoded(source)
-    if device.type != "cuda":
-        return encoded
-    with torch.cuda.device(device):
-        pinned = torch.empty(len(encoded), dtype=torch.uint8, pin_memory=True).numpy()
-    np.copyto(pinned, encoded)
-    return pinned

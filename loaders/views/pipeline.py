@@ -25,7 +25,8 @@ def clip_pipeline(
     of `_decode`; and the values that `graph_inputs` takes from the plan.
 
     Returns:
-        One [T, H, W, C] output per view.
+        One [T, H, W, C] output per view; from encoded videos also one decoded frame, the one at the
+        place `watched`, [1, h, w, 3] uint8.
     """
     if source == "frames":
         frames = fn.external_source(name="frames", layout="FHWC", no_copy=True)
@@ -35,11 +36,16 @@ def clip_pipeline(
     views = [_augment(spec, frames, view, device) for view in range(num_chains(spec))]
     if spec.is_shuffled:
         views.append(fn.sequence_rearrange(views[-1], new_order=_value("shuffled_order")))
+    if source == "encoded":
+        views.append(fn.sequence_rearrange(frames, new_order=_value("watched")))
     return tuple(views)
 
 
 def _decode(device: str) -> Any:
-    """Decode the wanted frames, resize them, correct their colours and turn them upright."""
+    """Decode the wanted frames, resize them and turn them upright.
+
+    DALI converts every video by BT.601 and clips to bytes: others are not given to it.
+    """
     frames = fn.decoders.video(
         _value("encoded"),
         device="mixed" if device == "gpu" else "cpu",
@@ -47,8 +53,6 @@ def _decode(device: str) -> Any:
         pad_mode="none",
     )
     frames = fn.resize(frames, size=_value("decoded_size"))
-    if _value("miscoloured"):
-        frames = fn.coord_transform(frames, M=_value("colour_matrix"), dtype=types.UINT8)
     quarter_turns = _value("quarter_turns")
     if quarter_turns != 0:
         frames = fn.rotate(

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fastdual.loaders import loader
+from fastdual.loaders.batch.decoder import DecodeChoice
 from fastdual.loaders.index import VideoIndex, build_index, load_index, save_index
 from tests.loaders.clips import FORMATS, encode
 from tests.loaders.loading import write_videos
@@ -35,3 +37,10 @@ def own_index(index: VideoIndex, tmp_path: Path) -> VideoIndex:
     saved = tmp_path / "x.h5"
     save_index(index, saved)
     return load_index(saved, root=tmp_path / "videos")
+
+
+@pytest.fixture
+def dali_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI on the CPU as `auto` would use it: PyAV decodes what it cannot."""
+    choice = DecodeChoice("dali-cpu", "for a test")
+    monkeypatch.setattr(loader, "choose_decoder", lambda *_: choice)

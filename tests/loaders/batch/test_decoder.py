@@ -1,29 +1,14 @@
 """The decoder is chosen for the device, and what it cannot decode is known with a reason."""
 
+import os
 import sys
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fastdual.errors import InputError
-from fastdual.loaders.batch.decoder import (
-    choose_decoder,
-    colour_matrix,
-    graph_threads,
-    why_not_dali,
-)
-from fastdual.loaders.index import VideoIndex, build_index
-from tests.loaders.clips import encode
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    folder = tmp_path_factory.mktemp("videos")
-    encode(folder / "h264.mp4", 4, height=96, width=128)
-    encode(folder / "vp9.mp4", 4, codec="libvpx-vp9", height=96, width=128)
-    return build_index(folder, tmp_path_factory.mktemp("index") / "x.h5", num_workers=1)
+from fastdual.loaders.batch import nvdec
+from fastdual.loaders.batch.decoder import available_cpus, choose_decoder, graph_threads
 
 
 @pytest.mark.parametrize(
@@ -35,10 +20,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         ("dali-cpu", "cpu", "dali-cpu"),
     ],
 )
-def test_the_decoder_is_chosen_and_the_reason_told(requested, device, decoder):
+def test_the_decoder_is_chosen_and_the_reason_told(requested, device, decoder, monkeypatch):
+    monkeypatch.setattr(nvdec, "load_library", object)
     choice = choose_decoder(requested, device)
     assert choice.decoder == decoder and choice.reason
     assert ("as asked" in choice.reason) == (requested != "auto")
+    assert choice.is_strict == (requested not in ("auto", "pyav"))
 
 
 @pytest.mark.parametrize(
@@ -54,29 +41,22 @@ def test_a_decoder_that_the_device_lacks_is_refused(requested, device, message):
         choose_decoder(requested, device)
 
 
-def test_files_that_dali_cannot_decode_are_known_with_a_reason(index: VideoIndex):
-    h264, vp9 = index.paths.index("h264.mp4"), index.paths.index("vp9.mp4")
-    assert why_not_dali("dali-cpu", index, h264) == "DALI decodes no h264 on a CPU"
-    assert why_not_dali("dali-cpu", index, vp9) is None
-    assert why_not_dali("pyav", index, vp9) == "pyav is the decoder"
-    assert why_not_dali("nvdec", index, h264) is None
-    assert why_not_dali("nvdec", index, vp9) == "NVDEC refuses vp9 of 128x96"
-    mpeg2 = replace(index, codecs=("mpeg2video",) * len(index))
-    assert why_not_dali("nvdec", mpeg2, 0) == "NVDEC decodes no mpeg2video"
+def test_without_nvdec_auto_says_why_and_nvdec_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvdec, "load_library", no_library)
+    choice = choose_decoder("auto", "cuda")
+    assert choice.decoder == "pyav" and "NVIDIA_DRIVER_CAPABILITIES" in choice.reason
+    with pytest.raises(InputError, match=r"nvdec cannot be used: libnvcuvid.*; or use auto"):
+        choose_decoder("nvdec", "cuda")
 
 
-def test_colour_matrices():
-    assert np.array_equal(colour_matrix(2), np.eye(3))
-    assert np.array_equal(colour_matrix(5), np.eye(3))
-    for space in (1, 9):
-        assert np.allclose(colour_matrix(space).sum(axis=1), 1)  # grey stays grey
-    assert colour_matrix(1)[0, 0] > 1.05
-    assert colour_matrix(8) is None  # YCgCo
+def no_library() -> None:
+    raise OSError
 
 
-def test_nvdec_gets_threads_for_all_engines() -> None:
+def test_threads_are_those_of_this_process() -> None:
     assert graph_threads("nvdec", 2) == 16 and graph_threads("nvdec", 64) == 32
-    assert graph_threads("pyav", 2) == graph_threads("dali-cpu", 3) == 1
+    assert graph_threads("pyav", 64) == graph_threads("dali-cpu", 3) == 1
+    assert available_cpus(1000) == 1 and available_cpus() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(("requested", "device"), [("dali-cpu", "cpu"), ("auto", "cuda")])

@@ -118,8 +118,8 @@ def test_a_script_that_never_closes_its_loader_ends(index: VideoIndex, tmp_path:
 
 def test_an_error_in_the_background_reaches_the_reader_again_and_again(index: VideoIndex):
     damaged = replace(index)
-    object.__setattr__(damaged, "codecs", ())  # as a bug of ours might
-    loader = ClipLoader(damaged, SPEC, batch_size=4, decode="dali-cpu")
+    object.__setattr__(damaged, "rotation", ())  # as a bug of ours might
+    loader = ClipLoader(damaged, SPEC, batch_size=4, num_workers=1)
     for _ in range(2):
         with pytest.raises(IndexError):
             next(iter(loader))

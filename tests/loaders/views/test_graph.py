@@ -48,7 +48,7 @@ def run(graph: ClipGraph, spec: ClipSpec, plan: ClipPlan) -> Tensor:
     wanted, order = unique_frames(plan.frames)
     videos = [noise_video(int(video), spec) for video in plan.videos]
     frames = [video[numbers] for video, numbers in zip(videos, wanted, strict=True)]
-    return torch.stack([v.clone() for v in graph.run(plan, order, {"frames": frames})], dim=1)
+    return torch.stack([v.clone() for v in graph.run(plan, order, {"frames": frames}).views], dim=1)
 
 
 SPECS = {

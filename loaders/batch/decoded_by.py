@@ -1,0 +1,35 @@
+"""Who decoded what a loader has shown."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DecodedBy:
+    """Counts of videos, each as often as it was shown.
+
+    Attributes:
+        decoders: Videos by decoder: nvdec, dali-cpu or pyav.
+        substituted: Videos that PyAV decoded in place of the decoder that was chosen, by reason.
+    """
+
+    decoders: Counter[str] = field(default_factory=Counter)
+    substituted: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Count rows: (decoder, reason, "" for the decoder that was chosen)."""
+        for decoder, reason in rows:
+            self.decoders[decoder] += 1
+            if reason:
+                self.substituted[reason] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {"decoders": dict(self.decoders), "substituted": dict(self.substituted)}
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.decoders.most_common())
+        reasons = "; ".join(f"{why} ({n:,})" for why, n in self.substituted.most_common(3))
+        return (counts or "nothing yet") + (f"; in place of another: {reasons}" if reasons else "")
