@@ -16,9 +16,9 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make resolve    check that constraints.txt fits PyPI; downloads metadata alone, installs nothing"
 	@echo "make bench      losses, loader, training, checkpoints and order at a size for this machine; writes"
-	@echo "                bench/results and the README's tables. Two benchmarks take longer, start them by name:"
-	@echo "                python -m bench.method, python -m bench.soak"
-	@echo "make gpu-check  what only a GPU can show: STAGE=name, OUT=folder for its results"
+	@echo "                bench/results and the README's tables. Three benchmarks take longer, start them by name:"
+	@echo "                python -m bench.method, python -m bench.packs, python -m bench.soak"
+	@echo "make gpu-check  what only a GPU can show: STAGE=name, OUT=folder for its results (docs/gpu.md)"
 	@echo "make clean      remove the environment and everything built"
 
 install: $(STAMP)

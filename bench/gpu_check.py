@@ -1,11 +1,12 @@
 """Everything that only a GPU can show, in stages of less than eight minutes.
 
-    python -m bench.gpu_check --stage kernels|step --out FOLDER
+    python -m bench.gpu_check --stage kernels|step|decode|contention|learn --out FOLDER
 
 Runs in a checkout that is not installed, without network, and without DALI and PyAV where a job
 needs neither. Results are on disk row by row, so that what is cut off loses one row; the same
 command again does what was not done. It ends with one screen: what ran, what did not and why, and
-the numbers against what was aimed at. --rehearse runs every job of a stage at a tiny size on a CPU.
+the numbers against what was aimed at. docs/gpu.md says how to prepare a visit, and --rehearse runs
+every job of a stage at a tiny size on a CPU.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument(
         "--bundle", type=Path, default=Path("build/gpu-bundle"),
-        help="folder of packages (site), videos (data) and the commit  [default: build/gpu-bundle]",
+        help="what bench.gpu_bundle --unpack wrote  [default: build/gpu-bundle]",
     )  # fmt: skip
     parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU")
     options = parser.parse_args(arguments)

@@ -7,9 +7,10 @@ from tests.conftest import PROJECT
 # What else can be run in bench/, and why `make bench` does not.
 NOT_BENCHMARKS = {
     "gpu_check": "make gpu-check",
+    "gpu_bundle": "makes what gpu_check takes along",
     "kernels": "compiles a table for GPUs, times nothing",
 }
-TAKE_LONG = {"method", "soak"}
+TAKE_LONG = {"method", "packs", "soak"}
 
 
 def recipe(target: str) -> str:

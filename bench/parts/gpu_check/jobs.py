@@ -70,4 +70,56 @@ STEP = (
     _steps("step, CUDA graphs", ("ours", "ours, CUDA graphs"), 150),
     _steps("step, max-autotune", ("ours", "ours, max-autotune"), 300),
 )
-STAGES = {"kernels": KERNELS, "step": STEP}
+VIDEO = ("av", "nvidia.dali", "data")
+_TINY_LOADER = ("--device", "cpu", "--seconds", "0.3", "--batch-size", "2")
+_MJPEG = ("--packs", "mjpeg_128x176", "--decode", "dali-cpu")  # which DALI decodes on a CPU too
+DECODE = (
+    Job(
+        "canary",
+        ("bench.parts.gpu_check.canary", "--data", "{data}", "--out", "{out}/canary_cuda"),
+        ("--device", "cpu", "--videos", "3", *_MJPEG),
+        150,
+        VIDEO,
+    ),
+    Job(
+        "lanes, threads and sizes",
+        ("bench.parts.gpu_check.lanes", "--data", "{data}", "--out", "{out}/lanes_cuda"),
+        (*_TINY_LOADER, *_MJPEG, "--lanes", "2", "--threads", "1"),
+        300,
+        VIDEO,
+    ),
+)
+CONTENTION = (
+    Job(
+        "loader beside convolutions",
+        ("bench.parts.gpu_check.contention", "--data", "{data}", "--out", "{out}/contention_cuda"),
+        (*_TINY_LOADER, "--tiny", "--clips", "2", "--ways", "PyAV, pack, augmented on the CPU"),
+        240,
+        ("av", "data"),
+    ),
+    Job(
+        "training from a pack",
+        ("bench.train", "--backbones", "r2plus1d", "--contestants", "ours", "--repeats", "5",
+         "--data", "{data}/h264_128x176.h5", "--out", "{out}/pack_train_cuda", "--continue"),
+        ("--backbones", "tiny", "--device", "cpu", "--batch", "2", "--frames", "8", "--crop", "32",
+         "--repeats", "1"),
+        200,
+        VIDEO,
+    ),
+)  # fmt: skip
+LEARN = (
+    Job(
+        "pretraining",
+        ("bench.parts.gpu_check.learn", "--data", "{data}/learn.h5", "--out", "{out}/learn_cuda"),
+        ("--epochs", "2", "--set", "data.batch_size=4", "run.log_every_steps=1"),
+        420,
+        VIDEO,
+    ),
+)
+STAGES = {
+    "kernels": KERNELS,
+    "step": STEP,
+    "decode": DECODE,
+    "contention": CONTENTION,
+    "learn": LEARN,
+}

@@ -1,5 +1,6 @@
 """The last screen of a stage of bench.gpu_check: what ran, what did not, numbers against aims."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,7 @@ from bench.parts.results import Row, read_rows
 # bound by memory. A video gives four clips.
 CLIPS_PER_SECOND = {"H200": 2500, "H100": 2000}
 TIMES_PAPER = 3.0
+DATA_WAIT_SHARE = 0.02
 LOSS_ROWS, TIMES_EAGER, TIMES_COMPILED = 16384, 5.0, 2.0
 _MOST_NAMES = 6
 
@@ -117,7 +119,77 @@ def _step(out: Path, device: str) -> Iterator[str]:
             yield line
 
 
+def _decode(out: Path, device: str) -> Iterator[str]:
+    rows = read_rows(out / "canary_cuda.json")
+    if rows:
+        wrong = [row for row in rows if row["verdict"] != "same"]
+        by = Counter(row["decoder"] for row in rows)
+        right = len(rows) - len(wrong)
+        yield f"canary: {right} of {len(rows)} videos show what PyAV shows (aim: all)"
+        yield f"  decoded by {', '.join(f'{name} {count}' for name, count in by.items() if name)}"
+        for row in wrong[:_MOST_NAMES]:
+            yield f"  {row['video']} ({row['kind']}): {row['verdict']}, off by {row['difference']}"
+    lanes = read_rows(out / "lanes_cuda.json")
+    yield from _rates([row for row in lanes if row["status"] == "ok"], device)
+    for row in [row for row in lanes if row["status"] != "ok"][:_MOST_NAMES]:
+        yield f"{row['data']} with {row['how']}: {row['status']}"
+
+
+def _rates(rows: Sequence[Row], device: str) -> Iterator[str]:
+    """The fastest of each data set, and what a training step asks for."""
+    aim = _clips_aimed_at(device)
+    for data in dict.fromkeys(row["data"] for row in rows):
+        best = max((r for r in rows if r["data"] == data), key=lambda r: r["videos_per_second"])
+        rate, asked = best["videos_per_second"], (aim or 0) / 4
+        told = f" (a step asks for {asked:.0f}: {_verdict(rate, asked)})" if aim else ""
+        yield f"{data}: {rate:.1f} videos/s with {best['how']}{told}"
+
+
+def _contention(out: Path, device: str) -> Iterator[str]:
+    aim = _clips_aimed_at(device)
+    for row in read_rows(out / "contention_cuda.json"):
+        if "beside_videos_per_second" not in row:
+            yield f"{row['loader']}: {row['status']}"
+            continue
+        rate, asked = row["beside_videos_per_second"], (aim or 0) / 4
+        told = f" (a step asks for {asked:.0f}: {_verdict(rate, asked)})" if aim else ""
+        yield (
+            f"{row['loader']}: {row['alone_videos_per_second']:.1f} videos/s alone, {rate:.1f} "
+            f"beside convolutions{told}, which take {row['slowdown'] or '?'}x as long"
+        )
+    for row in read_rows(out / "pack_train_cuda.json"):
+        if "real_data_wait_share" in row:
+            share = row["real_data_wait_share"]
+            told = _verdict(share, DATA_WAIT_SHARE, below=True)
+            yield (
+                f"training from a pack: {share:.1%} of the time waiting for data "
+                f"(aim: below {DATA_WAIT_SHARE:.0%}: {told})"
+            )
+
+
+def _learn(out: Path, device: str) -> Iterator[str]:
+    rows = read_rows(out / "learn_cuda.json")
+    if len(rows) < 2:
+        return
+    tenth = max(1, len(rows) // 10)  # one reading is of few clips
+
+    def ends(name: str) -> tuple[float, float]:
+        first, last = ([row[name] for row in part] for part in (rows[:tenth], rows[-tenth:]))
+        return sum(first) / tenth, sum(last) / tenth
+
+    yield f"{rows[-1]['step']} steps; means of the first and the last {tenth} readings:"
+    before, after = ends("loss")
+    falls = _verdict(after, before, below=True)
+    yield f"loss {before:.3f} -> {after:.3f} (aim: falls: {falls})"
+    before, after = ends("rank_accuracy")
+    rises = _verdict(before, after, below=True)
+    yield f"rank accuracy {before:.3f} -> {after:.3f} (aim: rises: {rises})"
+
+
 _RESULTS: dict[str, Callable[[Path, str], Iterator[str]]] = {
     "kernels": _kernels,
     "step": _step,
+    "decode": _decode,
+    "contention": _contention,
+    "learn": _learn,
 }

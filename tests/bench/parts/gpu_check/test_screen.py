@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.parts.gpu_check.jobs import STAGES
 from bench.parts.gpu_check.screen import screen
 from bench.parts.results import Row, write_rows
 
@@ -20,7 +21,7 @@ def shown(stage: str, folder: Path, **tables: list[Row]) -> str:
     return screen(stage, endings, folder, MACHINE)
 
 
-@pytest.mark.parametrize("stage", ["kernels", "step"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_without_rows_says_so(stage: str, tmp_path: Path) -> None:
     text = shown(stage, tmp_path)
     assert "no rows" in text and "needs DALI" in text and "device NVIDIA H200, driver 580" in text
@@ -68,3 +69,47 @@ def test_step(tmp_path: Path) -> None:
     assert "ours is 3.50x as fast (aim 3: met)" in text
     assert "padded to 8, 64 videos: 80.0 ms" in text and "1.250x ours" in text
     assert "eager, 64 videos: disagrees, off by 2.0e-01" in text
+
+
+def test_decode(tmp_path: Path) -> None:
+    def video(verdict: str, difference: float) -> Row:
+        row = {"video": "a.mp4", "kind": "h264 960x540", "decoder": "nvdec"}
+        return row | {"verdict": verdict, "difference": difference}
+
+    def rate(lanes: int, videos: float) -> Row:
+        row = {"data": "raw", "how": f"{lanes} lanes of 8 threads", "status": "ok"}
+        return row | {"videos_per_second": videos}
+
+    text = shown(
+        "decode", tmp_path,
+        canary=[video("same", 0.5), video("one frame late", 4.25)],
+        lanes=[rate(1, 300.0), rate(2, 700.0), rate(4, 0) | {"status": "failed: out of memory"}],
+    )  # fmt: skip
+    assert "canary: 1 of 2 videos show what PyAV shows" in text and "decoded by nvdec 2" in text
+    assert "a.mp4 (h264 960x540): one frame late, off by 4.25" in text
+    assert "raw: 700.0 videos/s with 2 lanes of 8 threads (a step asks for 625: met)" in text
+    assert "raw with 4 lanes of 8 threads: failed: out of memory" in text
+
+
+def test_contention(tmp_path: Path) -> None:
+    rates = {"alone_videos_per_second": 900.0, "beside_videos_per_second": 400.0, "slowdown": 1.25}
+    text = shown(
+        "contention", tmp_path,
+        contention=[{"loader": "NVDEC, pack"} | rates,
+                    {"loader": "PyAV, pack", "status": "not run: needs DALI"}],
+        pack_train=[{"real_data_wait_share": 0.05}],
+    )  # fmt: skip
+    assert "NVDEC, pack: 900.0 videos/s alone, 400.0 beside convolutions" in text
+    assert "(a step asks for 625: MISSED), which take 1.25x as long" in text
+    assert "PyAV, pack: not run: needs DALI" in text
+    assert "5.0% of the time waiting for data (aim: below 2%: MISSED)" in text
+
+
+def test_learn(tmp_path: Path) -> None:
+    rows = [
+        {"step": 10 * n, "loss": 6.0 - n / 10, "rank_accuracy": 0.5 - n / 100} for n in range(20)
+    ]
+    text = shown("learn", tmp_path, learn=rows)
+    assert "190 steps; means of the first and the last 2 readings" in text
+    assert "loss 5.950 -> 4.150 (aim: falls: met)" in text
+    assert "rank accuracy 0.495 -> 0.315 (aim: rises: MISSED)" in text
