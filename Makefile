@@ -7,16 +7,17 @@ STAGE ?= kernels
 STAMP := $(VENV)/installed
 TYPES := build/types
 
-.PHONY: help install demo test resolve lint bench gpu-check clean
+.PHONY: help install demo test resolve lint docs bench gpu-check clean
 
 help:
 	@echo "make demo       install, write the demo videos, pretrain, evaluate, plot (at most 6 minutes on 2 cores)"
 	@echo "make test       install, run the whole test suite"
 	@echo "make install    the environment alone, in $(VENV)"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       the documentation as a site in build/site; strict: a broken link is an error"
 	@echo "make resolve    check that constraints.txt fits PyPI; downloads metadata alone, installs nothing"
 	@echo "make bench      losses, loader, training, checkpoints and order at a size for this machine; writes"
-	@echo "                bench/results and the README's tables. Three benchmarks take longer, start them by name:"
+	@echo "                bench/results and the tables of docs/benchmarks.md. Three take longer, start them by name:"
 	@echo "                python -m bench.method, python -m bench.packs, python -m bench.soak"
 	@echo "make gpu-check  what only a GPU can show: STAGE=name, OUT=folder for its results (docs/gpu.md)"
 	@echo "make clean      remove the environment and everything built"
@@ -50,6 +51,14 @@ lint: install
 	find $(TYPES)/fastdual -type l -delete
 	ln -s $(CURDIR)/fastdual/* $(CURDIR)/kernels $(CURDIR)/loaders $(TYPES)/fastdual/
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p fastdual
+
+# mkdocstrings reads the docstrings in the tree that mypy is shown, and imports nothing.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e ".[docs]"
+	mkdir -p $(TYPES)/fastdual
+	find $(TYPES)/fastdual -type l -delete
+	ln -s $(CURDIR)/fastdual/* $(CURDIR)/kernels $(CURDIR)/loaders $(TYPES)/fastdual/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/loader-contestants.txt

@@ -1,8 +1,8 @@
-"""The README's tables, from committed results: how fast the parts are and what the method reaches.
+"""The tables of docs/benchmarks.md, from committed results: speed, and what the method reaches.
 
     python -m bench.readme [--check]
 
-Writes between the marks in README.md; with --check it exits 1 if they differ.
+Writes between the marks of that page; with --check it exits 1 if they differ.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bench.parts.readme.speed import speed
 from bench.parts.results import RESULTS, Row, read_rows
 from fastdual.loaders import files
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 _SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")
 
 
@@ -47,18 +47,18 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Update the README, or fail if it is not current."""
+    """Update the page, or fail if it is not current."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
-    readme = wanted = README.read_text()
+    page = wanted = PAGE.read_text()
     for name, make in SECTIONS.items():
         marks = f"<!-- {name}: made by python -m bench.readme -->", f"<!-- end of {name} -->"
         wanted = between_marks(wanted, marks, make(RESULTS))
-    if options.check and wanted != readme:
-        raise SystemExit("README.md is not what python -m bench.readme makes; run it")
+    if options.check and wanted != page:
+        raise SystemExit("docs/benchmarks.md is not what python -m bench.readme makes; run it")
     if not options.check:
-        files.write(README, wanted, "the README")
+        files.write(PAGE, wanted, "the benchmarks")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The click group `fastdual`; commands are imported when named, so that `--help` stays quick."""
 
+import difflib
 import importlib
 import os
 from typing import Any
@@ -61,7 +62,15 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, and refuse values that no argument takes."""
+        """Find a command, and refuse values that no argument takes.
+
+        Where there is no command of the name, the most like it is suggested.
+        """
+        asked = args[0]
+        if asked not in COMMANDS and not asked.startswith("-"):
+            near = difflib.get_close_matches(asked, COMMANDS, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "fastdual --help lists them"
+            raise InputError(f"there is no command {asked!r}: {remedy}")
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             _refuse_values(command, rest, click.Context(command, parent=ctx, info_name=name))
@@ -75,6 +84,11 @@ class LazyGroup(click.Group):
         """Run a command; turn an error meant for the user into one line and its exit code."""
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:  # click's own takes four lines
+            where = error.ctx.command_path if error.ctx is not None else "fastdual"
+            raise UserMistake(f"{error.format_message()} ({where} --help)") from error
         except (InputError, FailureError, OSError) as error:
             # A pipe closed by its reader (`| head`) is click's to handle.
             if isinstance(error, BrokenPipeError) or os.environ.get("FASTDUAL_TRACEBACK"):

@@ -50,7 +50,8 @@ def arguments(data: Path, run: Path, *more: str, **settings: Any) -> list[str]:
     """Command line of a quick run; settings are written with two underscores for the dot."""
     values = QUICK | {key.replace("__", "."): value for key, value in settings.items()}
     pairs = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    return ["pretrain", str(data), "--run", str(run), *pairs, *more]
+    recipe = ("--recipe", "paper-simclr")  # and not what suits the machine
+    return ["pretrain", str(data), "--run", str(run), *recipe, *pairs, *more]
 
 
 def invoke(args: list[str]) -> Result:

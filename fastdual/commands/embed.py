@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
+from fastdual.commands.shared.next_command import show_next
 from fastdual.commands.shared.options import clips_option, embedding_options, random_weights_option
 from fastdual.commands.shared.progress import video_progress
 
@@ -18,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "-o", "--output", type=_PATH, required=True, help="File: x.h5, .npz, .csv or .parquet."
 )
-@click.option("--split", help="Embed one split, such as ucf101-1/test [default: every video].")
+@click.option("--split", help="A split, as ucf101-1/test, or both halves of ucf101-1.")
 @clips_option(10)
 @click.option("--stride", type=click.IntRange(min=1), help="Frame stride [default: the run's].")
 @click.option(
@@ -45,17 +46,27 @@ def command(run: Path, data: Path, output: Path, split: str | None, **embedding:
     """
     from fastdual.evaluate.embed import embed
     from fastdual.evaluate.formats import check_format, save_features
+    from fastdual.evaluate.splits import named_splits
     from fastdual.loaders.files import make_folder_of
 
     check_format(output)  # before hours are spent on them
     make_folder_of(output, "the features")
     chosen = Embedding(**embedding)
     network, index, options = chosen.network(run), chosen.videos(data), chosen.options()
-    splits = None if split is None else [split]
+    splits = None if split is None else named_splits(index.splits, split)
     with video_progress("embedding") as progress:
         features = embed(network, index, splits=splits, options=options, progress=progress)
     save_features(features, output)
     count, width = features.features.shape
-    click.echo(f"{output}: {count} videos x {width} features ({network.weights_sha256[:32]})")
+    click.echo(f"{output}: {count} videos x {width} features ({_short(network)})")
     for video in features.left_out:
         click.echo(f"left out: {video.path} ({video.reason})")
+    if output.suffix in (".h5", ".hdf5"):
+        both = all(len(features.splits.get(name, ())) for name in ("train", "test"))
+        show_next("knn" if both and len(features.class_names) > 1 else "plot", output)
+
+
+def _short(network: Any) -> str:
+    """Return which weights these are: the start of their checksum, or the words of random ones."""
+    name: str = network.weights_sha256
+    return name if name.startswith("random") else f"weights {name[:12]}"

@@ -17,9 +17,7 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
     "--format",
     "form",
     type=click.Choice(tuple(_SUFFIX)),
-    default="safetensors",
-    show_default=True,
-    help="File format of the backbone.",
+    help="File format of the backbone.  [default: what the file's ending says; safetensors]",
 )
 @click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
 @click.option(
@@ -35,13 +33,15 @@ _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"
     help="With other code's checkpoint: the clips it was trained on, such as clip.frame_stride=2.",
 )
 @click.option("--prefix", help="Which network to take, where a checkpoint holds several.")
+@click.option("--push", metavar="USER/MODEL", help="Put the safetensors file on the hub as well.")
 def command(
     network: Path,
-    form: str,
+    form: str | None,
     output: Path | None,
     backbone: str | None,
     settings: tuple[str, ...],
     prefix: str | None,
+    push: str | None,
 ) -> None:
     """Write the backbone of NETWORK: a run, a checkpoint, or an exported file.
 
@@ -55,11 +55,15 @@ def command(
     \b
       fastdual export runs/k400 -o k400.safetensors
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors --set clip.frame_stride=2
+      fastdual export runs/k400 -o k400.safetensors --push user/k400
     """
     from fastdual.loaders.files import make_folder_of
 
+    form = form or _format_of(output)
     folder = network if network.is_dir() else network.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
+    if push is not None and form != "safetensors":
+        raise InputError(f"--push {push}: the hub gets the safetensors file; leave --format away")
     if form == "safetensors" and target.suffix != ".safetensors":
         raise InputError(
             f"-o {target}: fastdual.load knows an export by its suffix; name it "
@@ -75,6 +79,26 @@ def command(
         f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}, from frames of "
         f"{clip.resize_height}x{clip.resize_width}; mean {mean}, deviation {std}"
     )
+    if push is not None:
+        click.echo(f"pushed: {_push(encoder, target, push, network)}")
+
+
+def _push(encoder: Any, file: Path, repository: str, network: Path) -> str:
+    """Upload an export with the results that its run holds."""
+    from fastdual.evaluate.results import find_results, has_results
+    from fastdual.report.table import markdown_table
+    from fastdual.weights.hub import push
+
+    results = ""
+    if network.is_dir() and has_results(network):
+        results = markdown_table([(network.name, result) for _, result in find_results([network])])
+    return push(encoder, file, repository, results=results)
+
+
+def _format_of(output: Path | None) -> str:
+    """Return the format that a file's ending says, safetensors without one of ours."""
+    suffix = "" if output is None else output.suffix
+    return next((form for form, of in _SUFFIX.items() if of == suffix), "safetensors")
 
 
 def _read(

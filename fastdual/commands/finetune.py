@@ -17,10 +17,8 @@ from fastdual.commands.shared.launching import (
     launch_options,
     training_process,
 )
-from fastdual.commands.shared.options import (
-    overlap_options,
-    split_pair,
-)
+from fastdual.commands.shared.next_command import show_next
+from fastdual.commands.shared.options import overlap_options, split_pair
 from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import InputError
 
@@ -33,6 +31,7 @@ _KEYS = {
     "batch_size": "data.batch_size",
     "seed": "run.seed",
     "freeze": "model.freeze",
+    "verbose": "run.verbose",
 }
 
 
@@ -54,6 +53,7 @@ _KEYS = {
 @click.option("--epochs", type=int, help="Passes over the videos.")
 @click.option("--batch-size", type=int, help="Videos in a batch, over all processes together.")
 @click.option("--seed", type=int, help="Decides the classifier, the order and every clip.")
+@click.option("--verbose", is_flag=True, help="Show every metric; the log has them anyway.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @backbone_option
 @launch_options
@@ -77,23 +77,24 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     if options["family"] is not None:
         pair = split_pair(options["family"], options["train"], options["test"])
         options["train"], options["test"] = pair
-    options["freeze"] = options["freeze"] or None
+    for flag in ("freeze", "verbose"):
+        options[flag] = options[flag] or None
     with training_process():
         random_weights, seed = options["random_weights"], options["seed"] or 0
-        encoder = load_network(
-            source, heads=False, random_weights=random_weights, seed=seed
-        ).encoder
+        network = load_network(source, heads=False, random_weights=random_weights, seed=seed)
+        encoder = network.encoder
         folder = RunFolder(options["run_path"])
         config = resolve_finetune(folder, config_request(_KEYS, options), encoder)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:
-            _finetune(data, encoder, folder, config, options)
+            _finetune(data, network, folder, config, options)
 
 
-def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
+def _finetune(data: Path, network: Any, folder: Any, config: Any, options: dict[str, Any]) -> None:
     """Train and test in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.world import read_world
+    from fastdual.evaluate.pairs import num_seen
     from fastdual.evaluate.ten_clips import finetune_and_test
     from fastdual.loaders.index import open_index
 
@@ -105,7 +106,7 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     with video_progress("testing") as progress:
         result = finetune_and_test(
             index,
-            encoder,
+            network.encoder,
             folder,
             config,
             world=world,
@@ -123,7 +124,9 @@ def _finetune(data: Path, encoder: Any, folder: Any, config: Any, options: dict[
     elif result.classification is not None:
         if held is not None:
             held.save(folder.path / "results")
-        _write_result(index, config.config, result, folder.path, held)
+        more = {} if held is None else {"held_out": held.to_dict()}
+        more["pretrained_on"] = num_seen(network, index, config.config.test.split)
+        _write_result(index, config.config, result, folder.path, more)
 
 
 def _with_splits(index: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -139,7 +142,7 @@ def _with_splits(index: Any, config: Any, options: dict[str, Any]) -> tuple[Any,
     return index, held
 
 
-def _write_result(index: Any, config: Any, result: Any, run: Path, held: Any) -> None:
+def _write_result(index: Any, config: Any, result: Any, run: Path, more: dict[str, Any]) -> None:
     from fastdual.evaluate.features import plain_left_out
     from fastdual.evaluate.results import make_result, result_file, write_result
     from fastdual.report.table import summary
@@ -161,7 +164,7 @@ def _write_result(index: Any, config: Any, result: Any, run: Path, held: Any) ->
                 **result.classification.report(),
                 "left_out": {"test": plain_left_out(result.left_out)},
                 "overlaps": result.overlaps,
-                **({} if held is None else {"held_out": held.to_dict()}),
+                **more,
             }
         ],
     )
@@ -169,3 +172,4 @@ def _write_result(index: Any, config: Any, result: Any, run: Path, held: Any) ->
     write_result(output, report)
     click.echo(summary(report))
     click.echo(f"result: {output}")
+    show_next("table", run)

@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.next_command import show_pretraining
+from fastdual.commands.shared.pack_options import parse_bytes
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
 from fastdual.errors import InputError
 from fastdual.loaders.index import build_index, load_index, summary
 from fastdual.loaders.index.build import TIMEOUT_SECONDS
 from fastdual.loaders.index.lists import parse_columns
-from fastdual.loaders.index.sources import KINDS
+from fastdual.loaders.index.sources import KINDS, local_folder
 
 _PATH = click.Path(path_type=Path)
 _TIMEOUT_HELP = f"Give up on a video after so many seconds [default: {TIMEOUT_SECONDS:g}]."
@@ -36,6 +38,9 @@ def _parse_columns(ctx: click.Context, _: click.Parameter, value: str | None) ->
     help="Headings of a list that has others than path, label, group, split; or column numbers.",
 )
 @click.option("--allow-shared-groups", is_flag=True, help="Accept a group in both train and test.")
+@click.option(
+    "--cache-size", callback=parse_bytes, help="Of remote videos, as 50GB [default: 20GB]."
+)
 @click.option("--workers", type=click.IntRange(1, 4096), help="Processes [default: one per core].")
 @click.option(
     "--timeout", type=click.FloatRange(1, 1e6), default=TIMEOUT_SECONDS, help=_TIMEOUT_HELP
@@ -48,6 +53,7 @@ def command(
     root: Path | None,
     workers: int | None,
     timeout: float,
+    cache_size: int | None,
     **building: Any,
 ) -> None:
     """Build the index of SOURCE: a folder of videos, a list of them, or one video.
@@ -63,9 +69,12 @@ def command(
       fastdual index list.csv -o x.h5               columns path, label, group, split
       fastdual index list.csv -o x.h5 --columns path=file,label=class
       fastdual index UCF-101 --annotations ucfTrainTestlist -o ucf.h5
+      fastdual index s3://bucket/videos -o x.h5     object storage: s3, gs, hf, https
       fastdual index x.h5 --show                    what is in it
       fastdual index x.h5 --verify                  is it still true
     """
+    if cache_size is not None:
+        source = local_folder(source, limit_bytes=cache_size)
     if output is not None:
         with keeping_what_is_done("indexing") as progress:
             building |= {"root": root, "num_workers": workers, "timeout_seconds": timeout}
@@ -78,3 +87,5 @@ def command(
         click.echo(summary(index))
     if verify:
         verify_videos(index, "index", workers=workers, timeout=timeout)
+    if output is not None:
+        show_pretraining(output)

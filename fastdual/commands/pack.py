@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.next_command import show_pretraining
 from fastdual.commands.shared.pack_options import encoding_options, parse_bytes, parse_job
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
@@ -64,6 +65,8 @@ def command(
     click.echo(summary(index))
     if verify:
         verify_videos(index, "pack", workers=workers, timeout=timeout)
+    if output is not None and packing["job"] == (1, 1):
+        show_pretraining(output)
 
 
 def _pack(

@@ -22,7 +22,9 @@ _PATH = click.Path(path_type=Path)
     help="Folder [default: plots, in the first run or beside the first file].",
 )
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
-@click.option("--split", help="Split of the segment picture [default: test].")
+@click.option(
+    "--split", help="Split of the segment picture; of ucf101-1, the test half [default: test]."
+)
 @hold_out_options
 @clips_option(4)
 @embedding_options
@@ -35,7 +37,7 @@ def command(
     split_seed: int,
     **embedding: Any,
 ) -> None:
-    """Draw PATHS: run folders, and files of features.
+    """Draw PATHS: run folders, folders that hold some, and files of features.
 
     Runs: their losses and accuracies against the epoch, all in one picture. Features: a map of the
     videos by principal components and t-SNE. With --data, also a map of those videos for each run,
@@ -46,11 +48,13 @@ def command(
       fastdual plot runs/a --data x.h5
     """
     from fastdual.evaluate.features import FeatureSet, is_features_file
+    from fastdual.evaluate.splits import named_splits
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
+    from fastdual.run.summary import runs_under
 
     files = [path for path in paths if is_features_file(path)]
-    runs = [path for path in paths if path not in files]
+    runs = [run for path in paths if path not in files for run in runs_under(path)]
     folder = output or (paths[0].parent if paths[0] in files else paths[0]) / "plots"
     if runs:
         click.echo(draw_training_curves(runs, folder))
@@ -60,7 +64,10 @@ def command(
         return
     chosen = Embedding(**embedding)
     request = HoldOutRequest(test_share, split_seed)
-    index, (_, test), _ = request.splits_of(chosen.videos(data), None, split, kept_in=paths[0])
+    index = chosen.videos(data)
+    if split is not None:
+        (split,) = named_splits(index.splits, split, ("test",))
+    index, (_, test), _ = request.splits_of(index, None, split, kept_in=paths[0])
     for run, name in zip(runs, distinct_names(runs), strict=True):
         how = {"name": name, "split": test, "options": chosen.options()}
         network = chosen.network(run)

@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 @click.command(cls=RecordedCommand)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
-@click.option("--split", help="Held-out, as ucf101-1/test [default: test].")
+@click.option("--split", help="Held-out; of ucf101-1, the test half [default: test].")
 @hold_out_options
 @embedding_options
 @random_weights_option
@@ -49,16 +49,22 @@ def command(
     leaves those out.
     """
     from fastdual.evaluate.held_out import embed_held_out
+    from fastdual.evaluate.pairs import num_seen
     from fastdual.evaluate.pretext import measure, pretext_entry, pretext_table
     from fastdual.evaluate.results import make_result
+    from fastdual.evaluate.splits import named_splits
+    from fastdual.report.table import remarks
 
     chosen = Embedding(**embedding)
     network, index = chosen.network(run), chosen.videos(data)
+    if split is not None:
+        (split,) = named_splits(index.splits, split, ("test",))
     request = HoldOutRequest(test_share, split_seed)
     index, (_, test), held = request.splits_of(index, None, split, kept_in=run)
     held_out = embed_held_out(network, index, split=test, options=chosen.options())
     config = network.config
     entry = pretext_entry(held_out, config, index, test)
+    entry["pretrained_on"] = num_seen(network, index, test)
     result = make_result(
         task="pretext",
         command=typed_command(),
@@ -67,5 +73,5 @@ def command(
         settings={"backbone": config.model.backbone, "frame_stride": config.clip.frame_stride},
         splits=[entry if held is None else {**entry, "held_out": held.to_dict()}],
     )
-    text = pretext_table(measure(held_out), test)
+    text = "\n".join([pretext_table(measure(held_out), test), *remarks("pretext", [entry])])
     show_and_keep(result, text=text, path=run, output=output, as_json=as_json)

@@ -1,6 +1,5 @@
 """`fastdual pretrain`: from a folder of videos or an index to a pretrained backbone."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fastdual.commands.shared.launching import (
     launch_options,
     training_process,
 )
+from fastdual.commands.shared.next_command import show_next, typed
 from fastdual.commands.shared.progress import video_progress
 
 _PATH = click.Path(path_type=Path)
@@ -26,13 +26,15 @@ _KEYS = {
     "seed": "run.seed",
     "losses": "loss.backend",
     "backbone": "model.backbone",
+    "split": "data.split",
+    "verbose": "run.verbose",
 }
 
 
 @click.command("pretrain")
 @click.argument("data", type=_PATH)
 @click.option("--run", "run_path", type=_PATH, required=True, help="Folder that keeps everything.")
-@click.option("--recipe", help="Name of a recipe or a TOML file.  [default: paper-simclr]")
+@click.option("--recipe", help="Name or TOML file.  [default: what suits the machine]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any recipe key.")
 @click.option(
     "--show-config", is_flag=True, help="Print every key with its value and origin; stop."
@@ -43,6 +45,7 @@ _KEYS = {
     help="Begin with the weights of this run, checkpoint, export or file of other code.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
+@click.option("--split", help="Split that is trained on.  [default: train if there is one]")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [default: a GPU if there is one]")
 @click.option("--epochs", type=int, help="Passes over the videos.")
 @click.option("--batch-size", type=int, help="Videos in a batch, over all processes together.")
@@ -53,6 +56,7 @@ _KEYS = {
     type=click.Choice(["auto", "eager", "fused"]),
     help="Fused Triton kernels, or plain torch to compare.  [default: auto, fused on a GPU]",
 )
+@click.option("--verbose", is_flag=True, help="Show every metric; the log has them anyway.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @launch_options
 @click.pass_context
@@ -64,7 +68,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     any number of processes. Under torchrun or srun it joins their processes.
 
     \b
-      fastdual pretrain videos --run runs/first --recipe tiny
+      fastdual pretrain videos --run runs/first
       fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256 --gpus 8
     """
     # torch takes seconds to import; --help does not wait for it.
@@ -73,22 +77,51 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     from fastdual.training.resume import resolve_pretrain
     from fastdual.weights.initial import initial_file, read_initial
 
-    folder, request = RunFolder(run_path), config_request(_KEYS, options)
+    options["verbose"] = options["verbose"] or None
+    folder, begun = RunFolder(run_path), dict[str, Any]()
     if options["init"] is not None:
         file, sha256 = initial_file(options["init"])
-        request = replace(request, flags={**request.flags, "--init": ("model.init", sha256)})
+        begun["--init"] = ("model.init", sha256)
     if options["show_config"]:
-        config = resolve_pretrain(folder, replace(request, resume=True))
+        config = resolve_pretrain(folder, replace(_request(options, begun), resume=True))
         click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
         return
     with training_process():
-        config = resolve_pretrain(folder, request)
+        if options["recipe"] is None and not folder.holds_run and not begun:
+            _choose_recipe(data, options)
+        config = resolve_pretrain(folder, _request(options, begun))
         _check_backbone(config)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:
             initial = None if options["init"] is None else read_initial(file, config.config)
             _train(data, folder, config, root=options["root"], initial=initial)
+
+
+def _request(options: dict[str, Any], begun: dict[str, Any]) -> Any:
+    request = config_request(_KEYS, options)
+    return replace(request, flags={**request.flags, **begun})
+
+
+def _choose_recipe(data: Path, options: dict[str, Any]) -> None:
+    """Set the recipe that suits machine and videos, and say which it is and why."""
+    from fastdual.distributed.world import read_world
+    from fastdual.loaders.index import open_index
+    from fastdual.training.choice import choose_recipe
+    from fastdual.training.execution import choose_device
+    from fastdual.training.start import choose_split
+
+    with video_progress("indexing") as progress:
+        index = open_index(data, root=options["root"], progress=progress)
+    videos = index.split(choose_split(index, options["split"] or "auto"))
+    choice = choose_recipe(len(videos), choose_device(options["device"] or "auto"))
+    options["recipe"] = choice.recipe
+    if options["batch_size"] is None:
+        options["batch_size"] = choice.batch_size
+    if read_world().is_main and not is_launching(options):  # the processes say it themselves
+        click.echo(
+            f"recipe    {choice.recipe}: {choice.reason}; --recipe NAME takes another", err=True
+        )
 
 
 def _check_backbone(config: Any) -> None:
@@ -121,18 +154,10 @@ def _train(data: Path, folder: Any, config: Any, *, root: Path | None, initial: 
     if world.is_main:
         click.echo(f"checkpoint  {result.checkpoint}")
         if stopped is None:
-            click.echo(f"next        {_typed('retrieve', folder.path, data, **needed)}")
+            show_next("report", folder.path, data, **needed)
         else:
             click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
             again = ("pretrain", data, "--run", folder.path, "--resume")
-            click.echo(f"continue with  {_typed(*again, **needed)}")
+            click.echo(f"continue with  {typed(*again, **needed)}")
     if stopped is not None:
         end_stopped(stopped)
-
-
-def _typed(*words: str | Path, **options: str | Path | None) -> str:
-    """Return a command line that can be pasted, with those options that have a value."""
-    given = [(f"--{name}", value) for name, value in options.items() if value is not None]
-    return shlex.join(
-        ["fastdual", *map(str, words), *(str(part) for pair in given for part in pair)]
-    )

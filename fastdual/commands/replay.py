@@ -11,22 +11,24 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("replay")
-@click.argument("data", type=_PATH)
 @click.argument("plan", type=_PATH)
+@click.argument("data", type=_PATH)
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
 @backbone_option
-def command(data: Path, plan: Path, root: Path | None) -> None:
+def command(plan: Path, data: Path, root: Path | None) -> None:
     """Take the step of PLAN again, a file RUN/plan-step-*.npz, on the DATA of that run.
 
     Starts from the checkpoint before it, changes nothing in the run folder, and tells which clips,
     layers, losses and gradients are not finite.
 
     \b
-      fastdual replay videos.h5 runs/first/plan-step-00000123.npz
+      fastdual replay runs/first/plan-step-00000123.npz videos.h5
     """
     from fastdual.loaders.index import open_index
     from fastdual.training.replay import replay
 
+    if data.suffix == ".npz":  # as earlier versions had it, and their messages
+        plan, data = data, plan
     with video_progress("indexing") as progress:
         index = open_index(data, root=root, progress=progress)
     for line in replay(index, plan):

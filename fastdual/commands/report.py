@@ -22,8 +22,8 @@ _PATH = click.Path(path_type=Path)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH, required=False)
 @click.option("-o", "--output", type=_PATH, help="Page [default: RUN/report.html].")
-@click.option("--gallery", help="Split that is searched [default: train].")
-@click.option("--queries", help="Split that is looked up [default: test].")
+@click.option("--gallery", "--train", "gallery", help="Split that is searched [default: train].")
+@click.option("--queries", "--test", "queries", help="Split that is looked up [default: test].")
 @click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
 @hold_out_options
 @overlap_options
@@ -48,7 +48,7 @@ def command(
       fastdual report runs/first
       fastdual report runs/ucf ucf101.h5 --split ucf101-1
     """
-    from fastdual.report.page import read_facts, render, write_page
+    from fastdual.report.page import read_facts, render, verdict_of, write_page
 
     splits: tuple[str | None, str | None] = (gallery, queries)
     if family is not None:
@@ -60,6 +60,8 @@ def command(
     page = output or run / "report.html"
     write_page(page, render(facts, evidence))
     without = "" if data is not None else " (name DATA too to see what it learned)"
+    if evidence is not None:
+        click.echo(verdict_of(evidence)[1])
     click.echo(f"{page}: {max(1, page.stat().st_size >> 10):,} KiB{without}")
 
 

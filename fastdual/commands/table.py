@@ -15,7 +15,7 @@ _PATH = click.Path(path_type=Path)
 )
 def command(paths: tuple[Path, ...], output: Path | None, with_mean: bool) -> None:
     """Make Markdown tables of results, one for each kind of number. PATHS: run folders (all
-    their results), result files.
+    their results), folders that hold some, result files.
 
     --mean takes results of one method, each on another split: runs of other weights, settings or
     data are refused, and so is a split that comes twice.
@@ -25,11 +25,17 @@ def command(paths: tuple[Path, ...], output: Path | None, with_mean: bool) -> No
       fastdual table --mean runs/ft1 runs/ft2 runs/ft3
     """
     from fastdual.evaluate.average import check_one_method
-    from fastdual.evaluate.results import find_results
+    from fastdual.evaluate.results import find_results, has_results
     from fastdual.loaders.files import write
     from fastdual.report.table import markdown_table
+    from fastdual.run.summary import runs_under
 
-    found = find_results(paths)
+    folders = [run for path in paths for run in (runs_under(path) if path.is_dir() else [path])]
+    have = [path for path in folders if not path.is_dir() or has_results(path)]
+    for path in folders if have else ():
+        if path not in have:
+            click.echo(f"note: {path} has no result yet and is left out", err=True)
+    found = find_results(have or folders)
     if with_mean:
         check_one_method(found)
     table = markdown_table(found, with_mean=with_mean)

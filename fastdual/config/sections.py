@@ -56,7 +56,8 @@ class DataConfig:
     """Which videos, how many at a time, and how they are decoded."""
 
     split: str = "auto"
-    """Split of the index; `all`: every video; `auto`: `train` if there is one, otherwise all."""
+    """Split of the index, or the name before its `/train`; `all`: every video; `auto`: `train` if
+    there is one, otherwise all."""
     batch_size: int = 64
     """Videos in a batch, over all processes together."""
     decode: Literal["auto", "nvdec", "dali-cpu", "pyav"] = "auto"
@@ -175,21 +176,16 @@ class ScheduleConfig:
     """Epochs at whose start the learning rate is multiplied by `factor` (kind `step`)."""
     factor: float = 0.1
     warmup_epochs: float = 0.0
-    """The learning rate rises linearly from 0 over so many epochs; fractions are allowed."""
+    """The learning rate rises linearly from 0 over so many epochs; fractions are allowed. A run
+    that is not longer than that rises over its first half."""
 
     def __post_init__(self) -> None:
-        epochs, stones, warmup = self.epochs, self.milestones, self.warmup_epochs
+        stones, warmup = self.milestones, self.warmup_epochs
         check_at_least_1(self, "schedule", "epochs")
         rising = all(a < b for a, b in zip((0, *stones), stones, strict=False))
         check(rising, "schedule.milestones", stones, "must be rising epochs from 1 on")
         check(0 < self.factor <= 1, "schedule.factor", self.factor, "must lie in (0, 1]")
-        check(
-            0 <= warmup < epochs,
-            "schedule.warmup_epochs",
-            warmup,
-            f"must lie in [0, {epochs}), below schedule.epochs",
-            "schedule.epochs",
-        )
+        check(warmup >= 0, "schedule.warmup_epochs", warmup, "must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +212,8 @@ class RunConfig:
     """A checkpoint after every so many epochs stays for good; none: only the newest stay."""
     timeout_seconds: int = 600
     """A process that has not joined, or not answered the others, for this long is given up."""
+    verbose: bool = False
+    """Show every metric, the speed and the wait for data, in long lines; the log has them all."""
     wandb_project: str | None = None
     """Project of Weights & Biases that gets the numbers too; needs wandb."""
 

@@ -19,6 +19,7 @@ RESUME_KEYS = frozenset(
         "run.keep_checkpoints",
         "run.keep_every_epochs",
         "run.timeout_seconds",
+        "run.verbose",
         "run.wandb_project",
     }
 )

@@ -17,6 +17,7 @@ from fastdual.evaluate.features import FeatureSet, is_features_file, plain_left_
 from fastdual.evaluate.hold_out import Held, HoldOut, choose_splits
 from fastdual.evaluate.hygiene import feature_overlaps, index_overlaps, settle_overlaps
 from fastdual.loaders.index import VideoIndex
+from fastdual.run.seen import count_seen
 from fastdual.weights.load import Network
 
 Names = tuple[str, str]
@@ -33,6 +34,7 @@ class Pair:
         train, test: Their features.
         overlaps: What they share, where that was allowed.
         held: How the test videos were held out, if the data had no splits.
+        num_seen: Test videos that the network was pretrained on, as far as is known.
     """
 
     train_name: str
@@ -41,6 +43,7 @@ class Pair:
     test: FeatureSet
     overlaps: Sequence[Mapping[str, Any]] = ()
     held: Held | None = None
+    num_seen: int = 0
 
     def entry(self) -> dict[str, Any]:
         """Return what a result says of the pair beside the numbers."""
@@ -54,6 +57,7 @@ class Pair:
                 "test": plain_left_out(self.test.left_out),
             },
             "overlaps": [*self.overlaps],
+            "pretrained_on": self.num_seen,
             **({} if self.held is None else {"held_out": self.held.to_dict()}),
         }
 
@@ -142,7 +146,16 @@ def pairs_of_run(
     pairs = [
         _pair(train, test, features.part(train), features.part(test)) for train, test in splits
     ]
-    return [replace(pair, overlaps=of) for pair, of in zip(pairs, overlaps, strict=True)]
+    seen = [num_seen(network, index, test) for _, test in splits]
+    return [
+        replace(pair, overlaps=of, num_seen=number)
+        for pair, of, number in zip(pairs, overlaps, seen, strict=True)
+    ]
+
+
+def num_seen(network: Network, index: VideoIndex, split: str) -> int:
+    """Return how many videos of a split the network was pretrained on, as far as is known."""
+    return count_seen(network.trained_on, index.sha256[index.split(split)])
 
 
 def _pair(train_name: str, test_name: str, train: FeatureSet, test: FeatureSet) -> Pair:

@@ -164,6 +164,11 @@ def _check_types(result: Mapping[str, Any]) -> None:
             raise TypeError("overlaps must be a list")
 
 
+def has_results(run: Path) -> bool:
+    """Return whether a run folder holds a result of an evaluation."""
+    return any((run / "results").glob("*.json"))
+
+
 def find_results(paths: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Return name and result, of result files and of everything in the results of run folders.
 

@@ -21,6 +21,7 @@ from fastdual.evaluate.retrieval import centre_and_normalise, retrieval_report
 from fastdual.evaluate.variance import Variance, variance
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
+from fastdual.report.baselines import trivial_features
 from fastdual.report.feature_map import FeatureMap, feature_map
 from fastdual.report.thumbnails import film_strips
 from fastdual.weights.load import Network
@@ -71,6 +72,7 @@ class Evidence:
         confusion: Report of a linear probe (`Classification.report`), or why there is none.
         strips: Data URI of a film strip, by row.
         overlaps: What the splits share, where that was allowed.
+        baselines: Retrieval by the mean frame and the frame difference, as `Learned.retrieval`.
     """
 
     trained: Learned
@@ -81,6 +83,7 @@ class Evidence:
     confusion: dict[str, Any] | str
     strips: dict[int, str]
     overlaps: list[dict[str, Any]]
+    baselines: dict[str, dict[str, Any] | str]
 
 
 def collect(
@@ -128,6 +131,10 @@ def collect(
         confusion=_report_or_reason(_probe, features, splits),
         strips=_strips(index, features, lookups, options),
         overlaps=overlaps,
+        baselines={
+            name: _report_or_reason(retrieval_report, of, splits)
+            for name, of in trivial_features(index, features, options).items()
+        },
     )
 
 

@@ -15,6 +15,7 @@ from fastdual.errors import InputError, contents_of
 from fastdual.evaluate.results import find_results
 from fastdual.loaders.files import read_lines, write
 from fastdual.report import sections
+from fastdual.report.baselines import verdict
 from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.plots import data_uri, training_curves
 from fastdual.report.runs import RunCurves, read_curves
@@ -55,8 +56,9 @@ class RunFacts:
         """Add which videos and weights the page was made from."""
         features = evidence.trained.features
         more = {
-            "measured on": f"{len(features)} videos of {data.name} ({features.data_fingerprint})",
-            "weights": features.weights_sha256,
+            "measured on": f"{len(features)} videos of {data.name} "
+            f"(fingerprint {features.data_fingerprint[:12]})",
+            "weights": features.weights_sha256[:32],
         }
         return replace(self, facts={**self.facts, **more})
 
@@ -109,6 +111,7 @@ def render(run: RunFacts, evidence: Evidence | None) -> str:
         "curves": data_uri(training_curves([run.curves])) if run.curves is not None else None,
         "results": sections.results(run.results),
         "strips": {},
+        "verdict": None,
         "videos": [],
     }
     parts = [_CURVES, *_LEFT_BEHIND]
@@ -120,6 +123,12 @@ def render(run: RunFacts, evidence: Evidence | None) -> str:
     return page.render(parts=parts, run=run, version=__version__, written=written, **shown)
 
 
+def verdict_of(evidence: Evidence) -> tuple[str, str]:
+    """Return whether the network is better than itself untrained and trivial baselines, and why."""
+    others = {"random weights": evidence.untrained.retrieval, **evidence.baselines}
+    return verdict(evidence.trained.retrieval, others)
+
+
 def _learned(evidence: Evidence) -> dict[str, Any]:
     """Return what the templates know of the evidence."""
     train, test = evidence.splits
@@ -129,6 +138,7 @@ def _learned(evidence: Evidence) -> dict[str, Any]:
         "train": train,
         "test": test,
         "strips": evidence.strips,
+        "verdict": verdict_of(evidence),
         "videos": _videos(evidence),
         "lookups": sections.lookups(evidence),
         "map": sections.embedding_map(evidence),

@@ -33,7 +33,7 @@ _PANELS = (
     ("rank_accuracy", "rank accuracy", True),
 )
 _SMOOTHED_FROM = 40  # readings; fewer are drawn as they are
-_MARKERS = ("o", "^", "s", "D")  # per split of a map
+_MARKERS = ("o", "s", "^", "D")  # per split of a map
 _NO_SPLIT_MARKER = "P"
 _SHOWN_VIDEOS = 8
 
@@ -156,7 +156,10 @@ def segment_similarity(similarity: Array, *, title: str) -> Figure:
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.55)), dtype=object)
     wins = (similarity.argmax(axis=2) == np.arange(similarity.shape[1])).mean()
     ax = left.subplots()
-    image = _draw_matrix(ax, similarity.mean(axis=0))
+    # One scale for all, as wide as what is shown: 0.93 and 0.97 differ too.
+    shown = np.concatenate([similarity.mean(axis=0)[None], singles])
+    limits = float(shown.min()), max(float(shown.max()), float(shown.min()) + 1e-3)
+    image = _draw_matrix(ax, similarity.mean(axis=0), limits)
     ax.set_title(f"mean of {len(similarity)} videos; the match wins in {wins:.0%} of rows")
     ax.set_xlabel("segment of the shuffled clip, put back into order")
     ax.set_ylabel("segment of the clip")
@@ -165,21 +168,22 @@ def segment_similarity(similarity: Array, *, title: str) -> Figure:
         if number >= len(singles):
             ax.remove()
             continue
-        _draw_matrix(ax, singles[number])
+        _draw_matrix(ax, singles[number], limits)
         ax.set_title(f"video {number + 1}", fontsize=9)
     right.colorbar(image, ax=right.axes, label="cosine similarity", shrink=0.8)
     figure.suptitle(title)
     return figure
 
 
-def _draw_matrix(ax: Axes, matrix: Array) -> Any:
+def _draw_matrix(ax: Axes, matrix: Array, limits: tuple[float, float]) -> Any:
     size = len(matrix)
-    image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    low, high = limits
+    image = ax.imshow(matrix, vmin=low, vmax=high, cmap="viridis")
     ax.set_xticks(range(size), [str(i + 1) for i in range(size)])
     ax.set_yticks(range(size), [str(i + 1) for i in range(size)])
     if size <= 4:
         for (row, column), value in np.ndenumerate(matrix):
-            ink = "white" if abs(value) > 0.6 else "black"
+            ink = "black" if value > (low + high) / 2 else "white"
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
     return image
 

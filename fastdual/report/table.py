@@ -53,6 +53,11 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         lines.append(f"{task}  mean of {len(splits)} splits ± deviation  {', '.join(cells)}")
     for split in splits:
+        if seen := split.get("pretrained_on", 0):
+            lines.append(
+                f"warning: the network was pretrained on {seen} of the {split['num_test']} test "
+                f"videos ({split['test']}), without labels; a set that it has not seen says more"
+            )
         if split["overlaps"]:
             lines.append(
                 f"warning: {len(split['overlaps'])} overlaps of {split['train']} and "
@@ -134,8 +139,11 @@ def weights_label(result: Mapping[str, Any]) -> str:
 
 
 def split_label(split: Mapping[str, Any]) -> str:
-    """Return the name of the test split, marked where overlaps were allowed."""
-    return str(split["test"]) + (" (overlaps with train)" if split["overlaps"] else "")
+    """Return the name of the test split, marked where it was not held out altogether."""
+    seen = split.get("pretrained_on", 0)
+    marks = ["overlaps with train"] * bool(split["overlaps"])
+    marks += [f"{seen} of {split['num_test']} pretrained on"] * bool(seen)
+    return str(split["test"]) + (f" ({', '.join(marks)})" if marks else "")
 
 
 def task_label(result: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ from fastdual.run.checkpoint import (
 )
 from fastdual.run.writer import CheckpointWriter, copy_state
 
+CONFIG_NAME = "config.toml"
+
 
 class RunFolder:
     """The files of one run.
@@ -42,7 +44,7 @@ class RunFolder:
             raise InputError(f"--run {path}: is a file; name a folder for the run")
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self.config_file = path / "config.toml"
+        self.config_file = path / CONFIG_NAME
         self.quarantine_file = path / "quarantine.jsonl"
         self.writer = CheckpointWriter()
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,8 @@ from fastdual.run.reading import LOGGED_ONLY, SHARES, StepReport, estimate_steps
 
 # A file that stderr is redirected to cannot show a moving bar: it gets a line this often at most.
 _PLAIN_INTERVAL_SECONDS = 10.0
+# The accuracies that say most, and their short names.
+_SHORT = {"clip_top1": "clip", "rank_accuracy": "rank", "train_top1": "top1"}
 
 
 class ProgressLine:
@@ -23,9 +26,19 @@ class ProgressLine:
     Args:
         total_steps: Steps of the whole run.
         start_step: Steps done before.
+        chances: What guessing gives of each accuracy, by the metric's name.
+        verbose: Show every metric, speed and data wait; otherwise what fits 100 characters.
     """
 
-    def __init__(self, *, total_steps: int, start_step: int) -> None:
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        start_step: int,
+        chances: Mapping[str, float] = MappingProxyType({}),
+        verbose: bool = False,
+    ) -> None:
+        self._chances, self._verbose = chances, verbose
         console = Console(file=sys.stderr)
         self._estimate = EpochEstimate(start_step=start_step, total_steps=total_steps)
         self._last_plain = -math.inf
@@ -44,17 +57,18 @@ class ProgressLine:
             self._live.console.print(estimate, highlight=False)
         elif estimate is not None:
             print(estimate, file=sys.stderr, flush=True)
-        speed, metrics = describe_speed(report), describe_metrics(report.metrics)
+        describe = describe_all if self._verbose else describe_short
+        place, metrics = describe(report, self._chances)
         if self._live is not None:
-            self._bar.update(self._task, completed=report.step, description=speed)
+            self._bar.update(self._task, completed=report.step, description=place)
             # Below the bar, where a narrow terminal can break the line.
             self._live.update(Group(self._bar, Text(metrics)))
             return
         is_last = report.step == report.total_steps
         if is_last or time.monotonic() - self._last_plain >= _PLAIN_INTERVAL_SECONDS:
             self._last_plain = time.monotonic()
-            place = f"step {report.step}/{report.total_steps}"
-            print(f"{place} {speed} | {metrics}", file=sys.stderr, flush=True)
+            step = f"step {report.step}/{report.total_steps}"
+            print(f"{step} {place} | {metrics}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "ProgressLine":
         if self._live is not None:
@@ -92,27 +106,40 @@ class EpochEstimate:
         steps_per_epoch = report.step / report.epoch
         epoch = _duration(seconds_per_step * steps_per_epoch)
         left = _duration(seconds_per_step * (report.total_steps - report.step))
-        return f"estimate  {epoch} per epoch, {left} to the end, by steps {step} to {report.step}"
+        return (
+            f"estimate  {epoch} per epoch, {left} to the end, by steps {step} to {report.step}; "
+            f"{report.clips_per_second:.1f} clips/s, data wait {report.data_wait_share:.0%}"
+        )
 
 
-def describe_speed(report: StepReport) -> str:
-    """Return epoch, throughput, data wait and time left, for people."""
-    left = timedelta(seconds=round(report.seconds_left))
-    return (
+def describe_short(report: StepReport, chances: Mapping[str, float]) -> tuple[str, str]:
+    """Return where the run is, and the loss and the accuracies beside what guessing gives."""
+    words = [f"loss {report.metrics['loss']:.4g}"] if "loss" in report.metrics else []
+    for name, title in _SHORT.items():
+        if name in report.metrics:
+            chance = f" (chance {chances[name]:.0%})" if name in chances else ""
+            words.append(f"{title} {report.metrics[name]:.0%}{chance}")
+    return f"epoch {report.epoch:.1f} {_left(report)}", " ".join(words)
+
+
+def describe_all(report: StepReport, chances: Mapping[str, float]) -> tuple[str, str]:
+    """Return place and speed, and every metric that is not for the log alone."""
+    place = (
         f"epoch {report.epoch:.1f}, {report.clips_per_second:.1f} clips/s, "
-        f"data wait {report.data_wait_share:.0%}, {left} left"
+        f"data wait {report.data_wait_share:.0%}, {_left(report)}"
     )
-
-
-def describe_metrics(metrics: Mapping[str, float]) -> str:
-    """Return losses as numbers and accuracies in per cent; the log has the rest."""
     words = []
-    for name, value in metrics.items():
+    for name, value in report.metrics.items():
         if name in SHARES:
-            words.append(f"{name.replace('_', ' ')} {value:.0%}")
+            chance = f" (chance {chances[name]:.1%})" if name in chances else ""
+            words.append(f"{name.replace('_', ' ')} {value:.0%}{chance}")
         elif name not in LOGGED_ONLY:
             words.append(f"{name} {value:.3f}")
-    return " ".join(words)
+    return place, " ".join(words)
+
+
+def _left(report: StepReport) -> str:
+    return f"{timedelta(seconds=round(report.seconds_left))} left"
 
 
 def _duration(seconds: float) -> str:

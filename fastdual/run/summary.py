@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastdual.config.recipe import read_toml
 from fastdual.errors import InputError
-from fastdual.loaders.files import read_lines
+from fastdual.loaders.files import parse_line, read_lines
+from fastdual.run.folder import CONFIG_NAME
 from fastdual.run.reading import SHARES
 
 LOG_NAME = "log.jsonl"
 # Deep enough for PROJECT/runs/GROUP/RUN; a tree of videos is not searched to its end.
 _MAX_DEPTH = 4
-_COLUMNS = ("loss", "clip_top1", "coherence_top1", "rank_accuracy", "spread")
+_MAX_RESULT_BYTES = 1 << 24
+_COLUMNS = ("loss", "clip_top1", "rank_accuracy", "train_top1")
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,18 @@ class RunSummary:
         total_steps: Length of the run; None: not logged.
         idle_seconds: Time since it last logged.
         metrics: Its last reading, by name.
+        kind: `pretrain`, `finetune` or `linear` (a frozen backbone); "?" without a config.
+        result: Its newest evaluation, such as `retrieve R@1 21.6%`; "" without one.
     """
 
     run: str
+    kind: str
     state: str
     step: int
     total_steps: int | None
     idle_seconds: float
     metrics: Mapping[str, float | None]
+    result: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -55,6 +62,13 @@ def find_runs(folder: Path) -> list[RunSummary]:
     if not found:
         raise InputError(f"{folder}: holds no run ({LOG_NAME}); name the folder of --run or above")
     return found
+
+
+def runs_under(folder: Path) -> list[Path]:
+    """Return the run folders that a folder stands for: itself, or those below it, if there are."""
+    if (folder / LOG_NAME).exists() or not folder.is_dir():
+        return [folder]
+    return sorted(_walk(folder)) or [folder]
 
 
 def summarise(run: Path, *, name: str) -> RunSummary:
@@ -82,12 +96,38 @@ def summarise(run: Path, *, name: str) -> RunSummary:
     }
     return RunSummary(
         run=name,
+        kind=_kind(run),
         state=state,
         step=max((event["step"] for event in events), default=0),
         total_steps=total_steps if type(total_steps) is int else None,
         idle_seconds=max(0.0, time.time() - path.stat().st_mtime),
         metrics=metrics,
+        result=_newest_result(run),
     )
+
+
+def _kind(run: Path) -> str:
+    try:
+        config = read_toml(run / CONFIG_NAME)
+    except InputError:
+        return "?"
+    if "model.weights" not in config:
+        return "pretrain"
+    return "linear" if config.get("model.freeze") else "finetune"
+
+
+def _newest_result(run: Path) -> str:
+    """Return task and first metric of the newest result file; "" where there is none that fits."""
+    files = sorted((run / "results").glob("*.json"), key=lambda file: file.stat().st_mtime)
+    for file in reversed(files):
+        if file.stat().st_size > _MAX_RESULT_BYTES:
+            continue
+        result = parse_line(file.read_bytes()) or {}
+        means = result.get("mean")
+        if isinstance(means, dict) and means and "random" not in str(result.get("checkpoint")):
+            name, value = next(iter(means.items()))
+            return f"{result.get('task')} {name} {value:.1%}"
+    return ""
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -110,11 +150,12 @@ def _is_too_large(value: Any) -> bool:
 def describe_runs(runs: Sequence[RunSummary]) -> str:
     """Return a table for people, one line per run; a metric that no run has gets no column."""
     columns = [name for name in _COLUMNS if any(name in run.metrics for run in runs)]
-    rows = [["run", "state", "steps", "last heard", *(name.replace("_", " ") for name in columns)]]
+    titles = [name.replace("_", " ") for name in columns]
+    rows = [["run", "kind", "state", "steps", "last heard", *titles, "result"]]
     for run in runs:
         total = "?" if run.total_steps is None else run.total_steps
-        place = [run.run, run.state, f"{run.step}/{total}", _ago(run.idle_seconds)]
-        rows.append(place + [_cell(name, run.metrics.get(name)) for name in columns])
+        place = [run.run, run.kind, run.state, f"{run.step}/{total}", _ago(run.idle_seconds)]
+        rows.append([*place, *(_cell(name, run.metrics.get(name)) for name in columns), run.result])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

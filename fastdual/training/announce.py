@@ -47,7 +47,11 @@ def describe_finetuning(config: FinetuneConfig, start: Start) -> list[str]:
 
 
 def _batches(config: TrainingConfig, start: Start) -> str:
-    return f"{len(start.training.loader)} batches of {config.data.batch_size} per epoch"
+    count, size = len(start.training.loader), config.data.batch_size
+    left_over = len(start.index.split(start.split)) - count * size
+    batches = "1 batch" if count == 1 else f"{count} batches"
+    rest = f" ({left_over} videos are left over, others in each)" if left_over else ""
+    return f"{batches} of {size} per epoch{rest}"
 
 
 def _decoder(start: Start) -> str:
@@ -67,6 +71,8 @@ def _clips(config: TrainingConfig, start: Start) -> str:
 
 def _place(config: TrainingConfig, start: Start) -> str:
     training = start.training
+    if training.step == training.total_steps:
+        return f"step {training.step}: it is complete already, nothing is left to train"
     return f"step {training.step} of {training.total_steps} ({config.schedule.epochs} epochs)"
 
 

@@ -50,6 +50,9 @@ class Finetuning:
     def watch(self, steps_per_epoch: int) -> None:
         return None
 
+    def chances(self) -> dict[str, float]:
+        return {"train_top1": 1 / self.num_classes}
+
     def describe(self, start: Start) -> list[str]:
         return describe_finetuning(self.config, start)
 

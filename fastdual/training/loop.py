@@ -226,7 +226,7 @@ class _Meter:
             file = shlex.quote(str(keeper.save_plan(self._plans[summary.bad_step], step=step)))
             raise FailureError(
                 f"step {step}: {summary.bad_metric} is not finite, so the run stops and keeps its "
-                f"last checkpoint; look where with `fastdual replay DATA {file}` (DATA as given "
+                f"last checkpoint; look where with `fastdual replay {file} DATA` (DATA as given "
                 "to this run); lower optimiser.learning_rate or set optimiser.max_gradient_norm"
             )
         seconds = time.perf_counter() - self._started

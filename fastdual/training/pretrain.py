@@ -68,5 +68,15 @@ class Pretraining:
             return CollapseWatch(loss.coherence_temperature, steps_per_epoch=steps_per_epoch)
         return None  # ranking alone does not ask videos to differ
 
+    def chances(self) -> dict[str, float]:
+        """A row's other view is one of 2 B - 1 rows, or of a key and the queue."""
+        config = self.config
+        with_queue = config.model.framework == "moco"
+        others = config.moco.queue_size if with_queue else 2 * config.data.batch_size - 2
+        first = 1 / (1 + others)
+        # A segment's match has to beat the S - 1 others of its clip and of the shuffled one.
+        rank = 1 / (2 * config.clip.num_segments - 1)
+        return {"clip_top1": first, "coherence_top1": first, "rank_accuracy": rank}
+
     def describe(self, start: Start) -> list[str]:
         return describe_pretraining(self.config, start)

@@ -23,7 +23,9 @@ def learning_rate(
         base_rate: The rate at the end of the warm-up.
         steps_per_epoch: Batches per epoch.
     """
-    warmup_steps = schedule.warmup_epochs * steps_per_epoch
+    warmup_epochs, epochs = schedule.warmup_epochs, schedule.epochs
+    # A run shortened for a trial need not change its recipe.
+    warmup_steps = (warmup_epochs if warmup_epochs < epochs else epochs / 2) * steps_per_epoch
     # The first step already moves: it takes the rate that a linear rise reaches at its end.
     rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     if schedule.kind == "step":

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastdual.config.recipe import to_toml
-from fastdual.config.sections import RunConfig, TrainingConfig
+from fastdual.config.sections import TrainingConfig
 from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, joined
 from fastdual.distributed.world import World
@@ -26,8 +26,8 @@ from fastdual.run.checkpoint import Kept, find_checkpoint
 from fastdual.run.folder import RunFolder
 from fastdual.run.log import RunLog, require_wandb
 from fastdual.run.progress import ProgressLine
+from fastdual.run.seen import note_videos
 from fastdual.training.bf16_check import require_bf16
-from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution, choose_execution, explained_memory
 from fastdual.training.loop import Training, train
 from fastdual.training.memory import require_memory
@@ -108,18 +108,22 @@ def run(
             require_bf16(backbone, config.clip.clip_shape, execution.device)
         text = to_toml(config.to_dict(), sources)
         team.from_main(lambda: claim.enter_context(folder.claimed(text)))
+        videos = index.sha256[index.split(split)]
+        team.from_main(lambda: note_videos(folder.path, videos))
         restored = restore(training, folder, constants, team)
         length = team.from_main(lambda: follow_length(training, folder, config.schedule.epochs))
         start = Start(index, split, training, execution, world, restored, sources)
         for line in (*task.describe(start), *([] if length is None else [length])):
             announce(line)
-        return _run_loop(training, folder, config.run, constants, team, task.watch(len(loader)))
+        return _run_loop(task, training, folder, constants, team)
 
 
 def choose_split(index: VideoIndex, wanted: str) -> str | None:
     """Return the split that `data.split` means for an index; None stands for every video."""
     if wanted == "auto":
         return "train" if "train" in index.splits else None
+    if wanted not in index.splits and f"{wanted}/train" in index.splits:
+        return f"{wanted}/train"
     return None if wanted == "all" else wanted
 
 
@@ -230,14 +234,10 @@ def create_training(
 
 
 def _run_loop(
-    training: Training,
-    folder: RunFolder,
-    config: RunConfig,
-    constants: dict[str, Any],
-    team: Team,
-    collapse: CollapseWatch | None = None,
+    task: Task, training: Training, folder: RunFolder, constants: dict[str, Any], team: Team
 ) -> RunResult:
     """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
+    config, collapse = task.config.run, task.watch(len(training.loader))
     first_step, total_steps = training.step, training.total_steps
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest(last=team.world.size > 1))
@@ -247,8 +247,15 @@ def _run_loop(
             opened = RunLog(folder.path, start_step=first_step, wandb_project=project)
             log = stack.enter_context(closing(opened))
             stack.callback(folder.writer.join)  # it writes to the log, whatever ends the run
-            line = stack.enter_context(ProgressLine(total_steps=total_steps, start_step=first_step))
-            log.event("start", step=first_step, total_steps=total_steps)
+            chances = task.chances()
+            shown = ProgressLine(
+                total_steps=total_steps,
+                start_step=first_step,
+                chances=chances,
+                verbose=config.verbose,
+            )
+            line = stack.enter_context(shown)
+            log.event("start", step=first_step, total_steps=total_steps, chances=chances)
         keep_every = config.keep_every_epochs and config.keep_every_epochs * len(training.loader)
         keep = Kept(config.keep_checkpoints, every_steps=keep_every)
         keeper = RunKeeper(folder, log, line, constants, keep, team, collapse)

@@ -77,5 +77,8 @@ class Task(Protocol):
     def watch(self, steps_per_epoch: int) -> CollapseWatch | None:
         """Return who looks at the embeddings' spread, if the task has such a metric."""
 
+    def chances(self) -> Mapping[str, float]:
+        """Return what guessing gives of each accuracy that is logged, by the metric's name."""
+
     def describe(self, start: Start) -> list[str]:
         """Return what is going to be done, line by line, for people."""

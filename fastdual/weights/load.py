@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastdual.backbones import create_backbone
@@ -19,7 +21,9 @@ from fastdual.loaders.index.pack_file import is_pack
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.checkpoint import check_weights, find_checkpoint, load_checkpoint, load_weights
+from fastdual.run.seen import trained_on
 from fastdual.weights.export import SUFFIX, read_safetensors, with_aliases
+from fastdual.weights.hub import fetch, is_address
 
 _BACKBONE = "backbone."
 
@@ -32,11 +36,13 @@ class Network:
         model: A DualModel with its heads, or a VideoEncoder, which has none.
         config: Of the training; of a fine-tuned network, its clips and its backbone.
         weights_sha256: SHA-256 of the file that holds the weights, or "random weights, seed N".
+        trained_on: Which videos its run was trained on (`run.seen`); None where it is not known.
     """
 
     model: DualModel | VideoEncoder
     config: PretrainConfig
     weights_sha256: str
+    trained_on: NDArray[np.uint64] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +95,8 @@ def load_network(
         weights_sha256 = sha256_of(file)
     if not isinstance(module, DualModel):
         module = VideoEncoder(module, config, weights_sha256=weights_sha256)
-    return Network(module.to(device).eval(), config, weights_sha256)
+    known = None if random_weights else trained_on(file)
+    return Network(module.to(device).eval(), config, weights_sha256, known)
 
 
 def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:
@@ -97,7 +104,8 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
 
     Args:
         path: What `fastdual pretrain`, `finetune` or `export` wrote: a run folder, whose newest
-            checkpoint is taken, a checkpoint or x.safetensors.
+            checkpoint is taken, a checkpoint or x.safetensors; or hf://user/model, where
+            `fastdual export --push` put one.
         device: Where the network goes.
         backbone: "package.module:factory", if the network was trained on a backbone of your own:
             no file can have code imported that you do not name.
@@ -111,6 +119,8 @@ def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) 
 
 def _read(path: Path) -> tuple[Path, PretrainConfig, Mapping[str, Tensor], bool]:
     """Return the file, its config, its weights, and whether they include the heads."""
+    if is_address(path):
+        path = fetch(path)
     if is_index(path) or is_pack(path):
         raise InputError(f"{path}: an index or pack of videos; name the run first, then the videos")
     if path.suffix == SUFFIX:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import FailureError
+from fastdual.loaders.remote import fetch
 
 _REMEMBERED_FILES = 1 << 16  # per process; a film is not read whole for each of its clips
 
@@ -43,12 +44,14 @@ class IndexedFile:
             OSError: It cannot be read.
             FailureError: It is not what was indexed.
         """
+        fetch(self.path)
         status = os.stat(self.path)
         if not _is_intact(self, status.st_size, status.st_mtime_ns):
             raise FailureError(_ALTERED)
 
     def read(self) -> bytes:
         """Return the encoded bytes, or raise as `check` does."""
+        fetch(self.path)
         contents = self.path.read_bytes()
         if hashlib.sha256(contents).digest() != self.sha256:
             raise FailureError(_ALTERED)

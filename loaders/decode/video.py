@@ -15,6 +15,7 @@ from typing import Any
 
 from fastdual.errors import FailureError
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
+from fastdual.loaders.remote import fetch
 
 Source = Path | IndexedFile | PackedBytes | bytes | bytearray | memoryview
 """A file, the same as it was indexed, a place in a pack, or a video's bytes."""
@@ -90,6 +91,7 @@ def _to_input(source: Source) -> Any:
         source.check()
         source = source.path
     if isinstance(source, Path):
+        fetch(source)
         # With "file:" and the whitelist no file name or playlist makes libav open anything else.
         return f"file:{source.absolute()}"
     return io.BytesIO(source)

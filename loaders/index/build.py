@@ -20,6 +20,7 @@ from fastdual.loaders.index.sources import Kind, list_videos
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.remote import stat
 
 EXAMINE_TASK = "fastdual.loaders.index.probe:examine_file"
 TIMEOUT_SECONDS = 300.0  # a two-hour film at 1080p; raise it for longer ones
@@ -158,13 +159,12 @@ def _examine_all(
     wanted: list[tuple[str, int, int]] = []
     for entry in listing.entries:
         try:
-            status = os.stat(listing.root / entry.path)
+            stamp = stat(listing.root / entry.path)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             reason = _MISSING if missing else f"cannot be read: {error.strerror}"
             yield entry.path, _Unusable(0, 0, reason), False
             continue
-        stamp = (status.st_size, status.st_mtime_ns)
         before = known.get(entry.path)
         if before is not None and (before.file_bytes, before.modified_ns) == stamp:
             yield entry.path, before, False

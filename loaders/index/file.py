@@ -12,6 +12,7 @@ from fastdual.loaders.index.hdf5 import Container, Tables
 from fastdual.loaders.index.pack_file import check_shards, is_pack, read_pack
 from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.table import VideoIndex
+from fastdual.loaders.remote import stat
 
 _INDEX = Container(b"fastdual-index ", 2, "an index", "fastdual index", "build it again")
 _CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an even sample
@@ -88,7 +89,7 @@ def check_files(index: VideoIndex) -> None:
     missing, changed = [], []
     for video in videos:
         try:
-            if index.path(video).stat().st_size != index.file_bytes[video]:
+            if stat(index.path(video))[0] != index.file_bytes[video]:
                 changed.append(index.paths[video])
         except OSError:
             missing.append(index.paths[video])

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from fastdual.loaders.index.build import (
 from fastdual.loaders.index.file import check_files, is_index, load_index
 from fastdual.loaders.index.listing import refuse_shared_groups
 from fastdual.loaders.index.pack_file import is_pack
-from fastdual.loaders.index.paths import is_video
-from fastdual.loaders.index.sources import list_videos
+from fastdual.loaders.index.paths import cache_folder, is_video
+from fastdual.loaders.index.sources import list_videos, local_folder
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
@@ -46,7 +45,8 @@ def open_index(
     changed are examined. Several processes may ask at once: one builds, the others wait for it.
 
     Args:
-        data: Index file, pack, folder of videos, list of videos, or one video.
+        data: Index file, pack, folder of videos, list of videos, or one video; or an address of
+            object storage, as s3://bucket/videos.
         root: Folder of the videos, if they were moved away from where the index says; for a pack,
             the folder of its shards.
         num_workers, timeout_seconds, progress: See `build_index`.
@@ -54,7 +54,7 @@ def open_index(
     Raises:
         InputError: DATA is missing or unusable, or the files of the index are gone.
     """
-    data = Path(data)
+    data = local_folder(Path(data))
     if not data.exists():
         raise InputError(f"{data} does not exist: name an index, a pack or a folder of videos")
     if data.is_file() and is_video(data):
@@ -67,7 +67,7 @@ def open_index(
     refuse_shared_groups(listing)
     place = f"{os.path.realpath(data)}\0{os.path.realpath(listing.root)}"
     key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
-    cached = _cache_folder() / f"{key}.h5"
+    cached = cache_folder("indexes") / f"{key}.h5"
     with _locked(cached.with_suffix(".lock")):
         return build_from_listing(listing, cached, num_workers, timeout_seconds, progress)
 
@@ -75,20 +75,6 @@ def open_index(
 def _is_made_by_us(data: Path) -> bool:
     """Say whether a file is, or ought to be, an index or a pack; others are lists and videos."""
     return is_index(data) or is_pack(data) or data.suffix.lower() in (".h5", ".hdf5")
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "fastdual" / "indexes"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass  # a home that is read-only or does not exist, as on some clusters
-    folder = Path(tempfile.gettempdir()) / f"fastdual-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 @contextmanager

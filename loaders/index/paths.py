@@ -2,10 +2,12 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from fastdual.errors import InputError
+from fastdual.loaders.remote import names_of
 
 logger = logging.getLogger("fastdual.loaders")
 
@@ -20,6 +22,21 @@ VIDEO_SUFFIXES = frozenset({
 def is_video(path: Path | PurePosixPath) -> bool:
     """Say whether a file has the ending of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the user's folder for what can be made again, such as "indexes"; it is made."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "fastdual" / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass  # a home that is read-only or does not exist, as on some clusters
+    folder = Path(tempfile.gettempdir()) / f"fastdual-{os.getuid()}" / kind
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def safe_relative(path: str, root: Path) -> str:
@@ -57,6 +74,14 @@ def walk_videos(root: Path) -> Iterator[str]:
     Raises:
         InputError: A folder cannot be read.
     """
+    remote = names_of(root)
+    if remote is not None:  # nothing of them need be here
+        hidden = (
+            any(part.startswith(".") for part in PurePosixPath(name).parts) for name in remote
+        )
+        names = zip(remote, hidden, strict=True)
+        yield from (name for name, hid in names if not hid and is_video(PurePosixPath(name)))
+        return
     seen: set[tuple[int, int]] = set()
     above = {_identity(folder) for folder in Path(os.path.realpath(root)).parents}
 

@@ -19,7 +19,14 @@ from fastdual.loaders.index.official import (
     split_in,
     ucf101_classes,
 )
-from fastdual.loaders.index.paths import VIDEO_SUFFIXES, is_video, refuse_special, safe_relative
+from fastdual.loaders.index.paths import (
+    VIDEO_SUFFIXES,
+    cache_folder,
+    is_video,
+    refuse_special,
+    safe_relative,
+)
+from fastdual.loaders.remote import address_of, mount
 
 Kind = Literal["auto", "folder", "classes", "flat", "csv", "kinetics", "ucf101", "hmdb51"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -46,6 +53,7 @@ def list_videos(
     Raises:
         InputError: A list cannot be read or does not fit, or there is no video.
     """
+    source = local_folder(source)
     if not source.exists():
         raise InputError(f"{source} does not exist: name a folder of videos or a CSV file")
     lists = annotations if annotations is not None else source
@@ -69,6 +77,24 @@ def list_videos(
         raise InputError(_why_empty(folder, lists))
     names = tuple(ucf101_classes(lists)) if kind == "ucf101" else class_names(entries)
     return Listing(folder, entries, names)
+
+
+def local_folder(source: Path, *, limit_bytes: int | None = None) -> Path:
+    """Return the folder that stands for an address, and any other path as it is.
+
+    Args:
+        source: A path, or an address such as s3://bucket/videos.
+        limit_bytes: See `remote.mount`.
+
+    Raises:
+        InputError, FailureError: As `remote.mount`.
+    """
+    address = address_of(source)
+    return (
+        source
+        if address is None
+        else mount(address, cache_folder("remote"), limit_bytes=limit_bytes)
+    )
 
 
 def _kind_of(lists: Path, kind: Kind) -> Kind:

@@ -1,4 +1,4 @@
-"""The README shows the committed results, and it is noticed where it does not."""
+"""docs/benchmarks.md shows the committed results, and it is noticed where it does not."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from bench import readme
 from bench.parts.results import RESULTS
 
 
-def test_readme_shows_the_committed_results() -> None:
+def test_the_page_shows_the_committed_results() -> None:
     readme.main(["--check"])
 
 
-def test_readme_that_is_not_current_is_noticed(
+def test_a_page_that_is_not_current_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = json.loads((RESULTS / "method.json").read_text())

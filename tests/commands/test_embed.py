@@ -24,7 +24,9 @@ def test_writes_the_features_of_a_split(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     features = FeatureSet.load(output)
     assert features.features.shape == (8, 128)
-    assert f"{output}: 8 videos x 128 features ({features.weights_sha256[:12]}" in done.stdout
+    weights = features.weights_sha256[:12]
+    assert f"{output}: 8 videos x 128 features (weights {weights})" in done.stdout
+    assert f"next        fastdual plot {output}" in done.stderr
 
 
 def test_folder_of_videos_and_stride_and_random_weights(

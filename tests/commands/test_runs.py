@@ -44,13 +44,14 @@ def test_each_run_is_one_line_with_its_last_reading(runs: Path) -> None:
     result = invoke(["runs", str(runs)])
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["run", "state", "steps", "last", "heard", "loss", "clip", "top1"]
-    assert lines[1][:3] == ["a", "complete", "40/40"]
+    heading = "run kind state steps last heard loss clip top1 result"
+    assert lines[0] == heading.split()
+    assert lines[1][:4] == ["a", "?", "complete", "40/40"]
     assert lines[1][-2:] == ["1.5", "25.0%"]
-    assert lines[2] == ["group/b", "stopped", "21/40", "2", "h", "ago", "-", "-"]
-    assert lines[3][:3] == ["group/c", "open", "5/40"]
+    assert lines[2] == ["group/b", "?", "stopped", "21/40", "2", "h", "ago", "-", "-"]
+    assert lines[3][:4] == ["group/c", "?", "open", "5/40"]
     assert lines[3][-2:] == ["2", "-"]
-    assert lines[4][:3] == ["group/e", "failed", "7/40"]
+    assert lines[4][:4] == ["group/e", "?", "failed", "7/40"]
     assert len(lines) == 5
 
 
@@ -73,7 +74,7 @@ def test_a_real_run_is_found_by_its_own_folder_and_from_within(
     for args in (["runs"], ["runs", "mine"]):
         result = invoke(args)
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[1].split()[:3] == ["mine", "complete", "1/1"]
+        assert result.stdout.splitlines()[1].split()[:4] == ["mine", "pretrain", "complete", "1/1"]
         assert "rank accuracy" in result.stdout.splitlines()[0]
 
 
@@ -94,4 +95,41 @@ def test_what_a_crash_left_in_a_log_is_passed_over(tmp_path: Path) -> None:
         log.write("\n".join([*broken, json.dumps(odd)]).encode() + b"\n\xff\x00\x00\n")
     result = invoke(["runs", str(run)])
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[1].split() == ["a", "open", "6/40", "0", "s", "ago", "1.5"]
+    assert result.stdout.splitlines()[1].split() == [
+        "a",
+        "?",
+        "open",
+        "6/40",
+        "0",
+        "s",
+        "ago",
+        "1.5",
+    ]
+
+
+def test_the_kind_and_the_newest_result_are_shown(tmp_path: Path) -> None:
+    for number, (kind, config) in enumerate(
+        {
+            "pretrain": "[data]",
+            "finetune": '[model]\nweights = "ab"\nfreeze = false',
+            "linear": '[model]\nweights = "ab"\nfreeze = true',
+        }.items()
+    ):
+        write_log(tmp_path / kind, START)
+        (tmp_path / kind / "config.toml").write_text(config)
+        results = tmp_path / kind / "results"
+        results.mkdir()
+        for age, mean in enumerate(({"R@1": 0.1 * number}, {"R@1": 0.9})):
+            text = json.dumps({"task": "retrieve", "checkpoint": "ab", "mean": mean})
+            (results / f"{age}.json").write_text(text)
+            os.utime(results / f"{age}.json", (100 - age, 100 - age))
+        baseline = {"task": "knn", "checkpoint": "random weights, seed 0", "mean": {"top1": 1.0}}
+        (results / "newest.json").write_text(json.dumps(baseline))
+        (results / "damaged.json").write_text("{")
+    shown = invoke(["runs", str(tmp_path)]).stdout.splitlines()
+    assert [line.split()[1] for line in shown[1:]] == ["finetune", "linear", "pretrain"]
+    assert [line.split()[-3:] for line in shown[1:]] == [
+        ["retrieve", "R@1", "10.0%"],
+        ["retrieve", "R@1", "20.0%"],
+        ["retrieve", "R@1", "0.0%"],
+    ]

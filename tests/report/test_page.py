@@ -121,7 +121,7 @@ def test_page_shows_every_part_with_its_numbers(page: str) -> None:
     read = Page(page)
     assert [a["id"] for tag, a in read.elements if tag == "section"] == SECTIONS
     assert "8 videos of the split 'test'" in read.texts["retrieval"]
-    assert "random weights" in read.texts["retrieval"] and "guessing12.5" in read.texts["retrieval"]
+    assert "random weights" in read.texts["retrieval"] and "chance12.5" in read.texts["retrieval"]
     # 8 queries with five neighbours each, every one marked; as the classes and cosines say.
     assert len(read.of_class("lookup")) == len(read.of_class("query")) == 8
     right, wrong = len(read.of_class("right")), len(read.of_class("wrong"))

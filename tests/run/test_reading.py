@@ -31,4 +31,4 @@ def test_a_run_of_fewer_than_20_steps_is_estimated_from_its_first_half(
     told = {step: estimate.look(report(step)) for step in range(start_step + 1, total_steps + 1)}
     said = {step: line for step, line in told.items() if line}
     assert list(said) == [steps[1]]
-    assert said[steps[1]].endswith(f"by steps {steps[0]} to {steps[1]}")
+    assert said[steps[1]].endswith(f"by steps {steps[0]} to {steps[1]}; 1.0 clips/s, data wait 0%")

@@ -1,6 +1,7 @@
 """Learning rates by step and by batch size."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,11 @@ def test_a_rate_may_grow_with_the_batch_from_that_of_64_videos(rule: str, expect
     config = OptimiserConfig(batch_scaling=rule)
     assert base_learning_rate(config, batch_size=256) == pytest.approx(expected, rel=1e-12)
     assert base_learning_rate(config, batch_size=64) == 0.003
+
+
+@pytest.mark.parametrize("kind", ["step", "cosine"])
+def test_a_run_shorter_than_its_warm_up_rises_over_its_first_half(kind: Any) -> None:
+    schedule = ScheduleConfig(epochs=1, kind=kind, milestones=(), warmup_epochs=5)
+    rates = [learning_rate(s, schedule, base_rate=1.0, steps_per_epoch=8) for s in range(8)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert all(0 < rate <= 1 for rate in rates[4:])

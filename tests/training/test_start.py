@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastdual.config import PretrainConfig, resolve
-from fastdual.config.recipe import to_toml
+from fastdual.config.recipe import read_recipe, to_toml
 from fastdual.loaders.index import load_index
 from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint
@@ -53,7 +53,8 @@ def test_a_run_folder_that_is_a_file_busy_or_not_to_be_written_is_refused(
     # Not even root writes there.
     refused = "cannot be written: No such file or directory; choose another folder"
     assert_refused(arguments(index, Path("/proc/run")), refused, code=1)
-    config = resolve([], [f"{key}={value}" for key, value in QUICK.items()])
+    settings = [f"{key}={value}" for key, value in QUICK.items()]
+    config = resolve([read_recipe("paper-simclr")], settings)
     with RunFolder(tmp_path / "run").claimed(to_toml(config.config.to_dict())):
         args = arguments(index, tmp_path / "run", "--resume")
         assert_refused(args, "another process is training")

@@ -1,4 +1,4 @@
-"""The results of bench.loader, bench.train and bench.losses as the README's tables, per device."""
+"""The results of bench.loader, bench.train and bench.losses as tables, per device."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, announce, hold_out_options
+from fastdual.commands.shared.next_command import show_next
 from fastdual.commands.shared.options import (
     clips_option,
     embedding_options,
@@ -55,8 +56,17 @@ def evaluation_options(
     options = (
         click.argument("run", type=_PATH),
         click.argument("data", type=_PATH, required=False),
-        click.option(f"--{train}", "train", help="Training split [default: train]."),
-        click.option(f"--{test}", "test", help="Split that is measured [default: test]."),
+        # --train and --test work everywhere, whatever else a command calls the two.
+        click.option(
+            *dict.fromkeys((f"--{train}", "--train")),
+            "train",
+            help="Split that is known [default: train].",
+        ),
+        click.option(
+            *dict.fromkeys((f"--{test}", "--test")),
+            "test",
+            help="Split that is measured [default: test].",
+        ),
         click.option(
             "--split",
             "families",
@@ -219,3 +229,5 @@ def show_and_keep(
     kept = output or result_file(path, result)
     write_result(kept, result)
     click.echo(f"result: {kept}", err=True)
+    if path.is_dir():
+        show_next("table", path)

@@ -35,5 +35,10 @@ for (const map of document.querySelectorAll(".map")) {
     if (event.target.classList.contains("dot")) show(event.target, event);
   });
   map.addEventListener("pointerleave", hide);
+  // A finger leaves as soon as it lifts; the click that follows is what was meant.
+  map.addEventListener("click", (event) => {
+    hide();
+    if (event.target.classList.contains("dot")) show(event.target, event);
+  });
 }
 document.body.dataset.ready = "yes";

@@ -29,7 +29,7 @@ def run(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     done = invoke(arguments(classes, folder, schedule__epochs=1, schedule__milestones="[]"))
     assert done.exit_code == 0, done.output
-    assert f"next        fastdual retrieve {folder} {classes}" in done.stdout
+    assert f"next        fastdual report {folder} {classes}" in done.stderr
     return folder
 
 
