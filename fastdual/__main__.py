@@ -15,9 +15,11 @@ def main() -> None:
             "run pip uninstall fastdual, then install ours again: "
             'pip install ".[video]" in its checkout'
         )
-    # When a connection breaks, torch's C++ warns with its stack; our one line says what happened.
+    # When a connection breaks, torch's C++ logs its stack; our one line says what happened. Of a
+    # process that trains with others, its errors stay: NCCL's watchdog says no more than that.
     if not os.environ.get("FASTDUAL_TRACEBACK"):
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        trains = not {"RANK", "SLURM_PROCID"}.isdisjoint(os.environ)
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR" if trains else "FATAL")
     try:
         from fastdual.cli import cli
     except ModuleNotFoundError as error:

@@ -25,7 +25,7 @@ from fastdual.distributed.launched import (
     reported_errors,
     reported_signal,
 )
-from fastdual.distributed.meeting import wait_for_listener
+from fastdual.distributed.meeting import wait_for_store
 from fastdual.distributed.plan import LaunchPlan, check_port
 from fastdual.distributed.signals import stop_signals
 from fastdual.distributed.watch import Watch
@@ -105,7 +105,7 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
     _silence_elastic()
     if plan.endpoint is not None and plan.node_rank > 0:
         host, _, port = plan.endpoint.rpartition(":")
-        wait_for_listener(host, int(port), seconds=timeout)
+        wait_for_store(host, int(port), seconds=timeout)
     elastic_launch(config, sys.executable)("-m", "fastdual", *arguments)
 
 
@@ -121,6 +121,9 @@ def _prepare_environment(folder: Path, plan: LaunchPlan) -> None:
     os.environ[LAUNCHER] = str(os.getpid())
     # Otherwise elastic keeps one store over restarts, with addresses of processes that died.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    # A process that trains logs NCCL's errors, which `fastdual.__main__` keeps from all others.
+    if os.environ.get("TORCH_CPP_LOG_LEVEL") == "FATAL":
+        os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     # Each process would start as many threads as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // plan.processes)))
 

@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from fastdual.distributed.ending import note_meeting
 from fastdual.distributed.world import World
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError, first_line
 
 _T = TypeVar("_T")
 
@@ -48,6 +49,7 @@ def within(seconds: float, function: Callable[[], _T]) -> _T:
         TimeoutError: It did not return in that time.
         Exception: What the function raised.
     """
+    note_meeting()
     outcome: Future[_T] = Future()
 
     def call() -> None:
@@ -115,7 +117,7 @@ def open_store(world: World, timeout_seconds: float) -> Store:
     except TimeoutError as error:
         raise LostProcessError(
             f"{world.name([0])} did not come to {host}:{port} within {timeout_seconds:g} s "
-            f"({error or 'it does not answer'}); look at its own output",
+            f"({str(error) or 'what listens there does not answer'}); look at its own output",
             [0],
             silent=True,
         ) from None
@@ -133,6 +135,28 @@ def _main_address() -> tuple[str, int]:
         raise InputError(f"{error.args[0]} is not set; start with --gpus or torchrun") from None
     except ValueError as error:
         raise InputError(f"MASTER_PORT: {error}; start with --gpus or torchrun") from None
+
+
+def wait_for_store(host: str, port: int, *, seconds: float) -> None:
+    """Wait until a store of torch answers at an address; elastic's own wait for it has no end.
+
+    Raises:
+        TimeoutError: None did in that time; says why.
+    """
+    began = time.monotonic()
+    wait_for_listener(host, port, seconds=seconds)
+    left = max(1.0, began + seconds - time.monotonic())
+    limit = timedelta(seconds=left)
+
+    def connect() -> None:
+        TCPStore(host, port, None, False, limit, wait_for_workers=False)
+
+    try:
+        within(left, connect)
+    except TimeoutError:
+        raise TimeoutError("what listens there does not answer") from None
+    except (RuntimeError, ValueError) as error:
+        raise TimeoutError(f"what listens there is no run: {first_line(error)}") from None
 
 
 def wait_for_listener(host: str, port: int, *, seconds: float) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch import distributed as dist
 from torch._C._distributed_c10d import Store
 
-from fastdual.distributed.ending import note_meeting
 from fastdual.distributed.meeting import LostProcessError, open_store, roll_call, within
 from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
@@ -222,7 +221,6 @@ def joined(world: World, *, device: torch.device, timeout_seconds: float) -> Ite
     if world.size == 1:
         yield Team(world, None, timeout_seconds)
         return
-    note_meeting()
     store = open_store(world, timeout_seconds)
     team = Team(world, store, timeout_seconds)
     try:
