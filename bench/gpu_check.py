@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("there is no CUDA device here; --rehearse runs the stage tiny, on a CPU")
     visit = Visit(options.out.absolute(), options.bundle.absolute(), options.rehearse)
     visit.out.mkdir(parents=True, exist_ok=True)
-    sys.path.append(str(visit.bundle / "site"))
+    if visit.site:
+        sys.path.append(str(visit.site))
     machine = describe_machine(torch.device("cpu" if visit.rehearse else "cuda"))
     endings = run_stage(options.stage, STAGES[options.stage], visit)
     text = screen(options.stage, endings, visit.out, machine)

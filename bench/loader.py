@@ -15,11 +15,12 @@ seconds are written: six different ones, and copies of them.
 
 import argparse
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def admit(
 
 def measure(
     names: Sequence[str], job: Job, repeats: int, environment: dict[str, str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Let the contestants take turns, each turn beginning with another one; return all figures."""
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Let contestants take turns, each beginning with another one; yield the figures so far."""
     samples: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for repeat in range(repeats):
         first = repeat * 3 % len(names)
@@ -152,7 +153,7 @@ def measure(
                 file=sys.stderr,
                 flush=True,
             )
-    return samples
+            yield samples
 
 
 def to_rows(
@@ -212,7 +213,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_all(parsed: argparse.Namespace, folder: Path) -> list[Row]:
-    """Prepare the data in a folder, compare the contestants, time them; return their rows.
+    """Prepare data in a folder, compare the contestants, time them; write and return their rows.
 
     Raises:
         InputError: `--data` cannot be read.
@@ -242,10 +243,14 @@ def run_all(parsed: argparse.Namespace, folder: Path) -> list[Row]:
         for contestant in contestants
         if contestant.kind != "control" and facts[contestant.name]["status"].startswith("ok")
     ]
-    samples = measure(names, job, parsed.repeats, environment)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shared = {"data": parsed.out.name, "videos": len(prepared.index)} | describe_machine(device)
-    return [row | shared for row in to_rows(facts, samples, prepared, job)]
+    rows: list[Row] = []
+    # What is cut off loses the turn that was being measured.
+    for samples in itertools.chain([{}], measure(names, job, parsed.repeats, environment)):
+        rows = [row | shared for row in to_rows(facts, samples, prepared, job)]
+        write_rows(rows, parsed.out)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -262,7 +267,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (InputError, FailureError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2 if isinstance(error, InputError) else 1
-    write_rows(rows, parsed.out)
     plot.draw(rows, parsed.out.with_suffix(".png"))
     text = "\n".join(verdict(rows))
     files.write(parsed.out.with_suffix(".txt"), text + "\n", "the verdict")

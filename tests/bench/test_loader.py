@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from bench import loader
@@ -30,6 +31,28 @@ def test_agreement_tells_other_pixels_from_other_frames(tmp_path: Path) -> None:
     assert status(late) == "ok, but other frames: 2 of 2 videos one frame late"
     assert status(ours + 1) == "disagrees"
     assert status(ours[:, :3]) == "disagrees"
+
+
+def test_what_is_cut_off_keeps_the_turns_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter([dict.fromkeys(loader.FIGURES, 7.0)])
+
+    def run(*_: object) -> dict[str, float]:
+        for figures in turns:
+            return figures
+        raise KeyboardInterrupt
+
+    prepared = loader_data.Prepared(index=[0, 1], bytes_per_video={}, seconds_to_make={})
+    monkeypatch.setattr(loader, "prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr(loader, "lend_ffmpeg", lambda folder: {})
+    monkeypatch.setattr(loader, "admit", lambda *_: {OURS: {"status": "ok"}})
+    monkeypatch.setattr(loader, "run", run)
+    out = tmp_path / "loader"
+    with pytest.raises(KeyboardInterrupt):
+        loader.main(["--work", str(tmp_path), "--contestants", OURS, "--out", str(out)])
+    (row,) = json.loads(out.with_suffix(".json").read_text())
+    assert (row["videos_per_second"], row["turns"]) == (7.0, 1)
 
 
 def test_a_small_run_writes_table_picture_and_text(tmp_path: Path) -> None:

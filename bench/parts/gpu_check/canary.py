@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.parts.results import Row, Table, describe_machine
-from fastdual.errors import FailureError
+from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
@@ -55,6 +55,8 @@ def rows_of(index: VideoIndex, device: str, decode: Requested) -> Iterator[Row]:
             verdict, difference = compare(*(clip.movedim(1, 0) for clip in clips))
             if video != wanted:
                 verdict = "failed, another video is shown"
+            elif decoders[place] == "pyav" and decode != "pyav":
+                verdict = "left to PyAV"  # by the loader, whose reason is in the log
             yield row | {
                 "verdict": verdict, "difference": difference, "decoder": decoders[place]
             }  # fmt: skip
@@ -107,7 +109,7 @@ def main(words: Sequence[str] | None = None) -> None:
             for row in rows_of(index.take(np.array(left)), options.device, options.decode):
                 table.add({"pack": name, **row} | machine)
                 print(row, flush=True)
-        except FailureError as error:
+        except (InputError, FailureError) as error:
             lost = {"pack": name, "video": "", "kind": "", "decoder": "", "difference": ""}
             table.add(lost | {"verdict": f"failed: {error}"} | machine)
 

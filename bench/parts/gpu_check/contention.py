@@ -8,7 +8,6 @@ timed alone and beside it. One row per loader; the third needs no DALI, its batc
 """
 
 import argparse
-import importlib.util
 import itertools
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bench.parts.gpu_check.run import is_installed
 from bench.parts.results import Row, Table, describe_machine
 from fastdual.backbones import create_backbone
 from fastdual.errors import FailureError, InputError
@@ -176,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> None:
             continue
         row: Row = {"loader": way.name}
         try:
-            if way.on_gpu and importlib.util.find_spec("nvidia") is None:
+            if way.on_gpu and not is_installed("nvidia.dali"):
                 raise InputError("needs DALI")
             row |= measure(way, options)
         except (InputError, FailureError) as error:

@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 
 from bench.parts.results import Row, Table, describe_machine
+from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch import assemble
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
@@ -111,12 +112,16 @@ def main(words: Sequence[str] | None = None) -> None:
     machine, table = describe_machine(torch.device(options.device)), Table(options.out, keep=True)
     combinations = itertools.product(options.threads, options.lanes, options.packs)
     for threads, lanes, name in combinations:
-        case = {"data": name, "lanes": lanes, "threads": threads}
+        case = {"data": name, "lanes": lanes, "graph_threads": threads}
         if table.has(**case):
             continue
         how = {"how": f"{lanes} lanes of {threads} threads"}
         index = load_index(options.data / f"{name}.h5")
-        table.add(case | how | measure(index, options, lanes, threads) | machine)
+        try:
+            rate = measure(index, options, lanes, threads)
+        except (InputError, FailureError) as error:
+            rate = {"status": f"failed: {error}"}
+        table.add(case | how | rate | machine)
         print(table.rows[-1]["status"], case, table.rows[-1].get("videos_per_second"), flush=True)
 
 

@@ -38,10 +38,16 @@ class Visit:
         """The videos of the bundle."""
         return self.bundle / "data"
 
+    @property
+    def site(self) -> Path | None:
+        """The packages of the bundle; none for a rehearsal, as they are for another machine."""
+        return None if self.rehearse else self.bundle / "site"
+
     def environment(self, job: Job) -> dict[str, str]:
         """Return the environment of a job: the checkout and the bundle's packages come first."""
-        paths = [str(ROOT), str(self.bundle / "site"), os.environ.get("PYTHONPATH", "")]
-        added = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+        paths = [ROOT, self.site, os.environ.get("PYTHONPATH")]
+        added = {"PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
+        added["PYTHONUNBUFFERED"] = "1"
         commit = self.bundle / "commit"
         if commit.is_file():
             added["FASTDUAL_COMMIT"] = commit.read_text().strip()
@@ -59,12 +65,15 @@ class Visit:
         )
 
     def _has(self, name: str) -> bool:
-        if name == "data":
-            return self.data.is_dir()
-        try:
-            return importlib.util.find_spec(name) is not None
-        except ModuleNotFoundError:  # of the package above it
-            return False
+        return self.data.is_dir() if name == "data" else is_installed(name)
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
 
 
 def run_stage(stage: str, jobs: Sequence[Job], visit: Visit) -> list[Row]:

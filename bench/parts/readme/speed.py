@@ -19,10 +19,10 @@ def speed(results: Path) -> str:
     """Return all tables, each below a sentence that says what was measured on which machine.
 
     Args:
-        results: Folder with loader_*.json, train_*.json and losses_*.json.
+        results: Folder with loader_*.json, contention_*.json, train_*.json and losses_*.json.
     """
     parts: list[str] = []
-    for stem, table in (("loader", _loader), ("train", _train), ("losses", _losses)):
+    for stem, table in _TABLES:
         rows = [row for path in sorted(results.glob(f"{stem}_*.json")) for row in read_rows(path)]
         for device in dict.fromkeys(row["device"] for row in rows):
             parts += table([row for row in rows if row["device"] == device])
@@ -60,6 +60,22 @@ def _loader(rows: Sequence[Row]) -> Iterator[str]:
 
 def _rate(row: Row) -> str:
     return f"{row['videos_per_second']:.1f}{'' if row['status'] == 'ok' else ' *'}"
+
+
+def _contention(rows: Sequence[Row]) -> Iterator[str]:
+    timed = [row for row in rows if row["status"] == "ok"]
+    if not timed:
+        return
+    yield (
+        f"Loading while the same GPU trains, videos per second ({_machine(rows)}; "
+        "`python -m bench.gpu_check --stage contention`)."
+    )
+    body = [
+        [row["loader"], f"{row['alone_videos_per_second']:.1f}",
+         f"{row['beside_videos_per_second']:.1f}", f"{row['slowdown'] or '?'}x"]
+        for row in timed
+    ]  # fmt: skip
+    yield markdown_table(["", "alone", "beside a training", "its steps take"], body)
 
 
 def _train(rows: Sequence[Row]) -> Iterator[str]:
@@ -108,3 +124,11 @@ def _loss(rows: Sequence[Row]) -> list[str]:
     known = [cells.pop(name, "-") for name in ("eager", "torch.compile", "fastdual")]
     others = "; ".join(f"{name} {cell}" for name, cell in cells.items()) or "-"
     return [rows[0]["loss"], str(most), *known, others]
+
+
+_TABLES = (
+    ("loader", _loader),
+    ("contention", _contention),
+    ("train", _train),
+    ("losses", _losses),
+)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,14 @@ def test_a_job_gets_its_options_and_leaves_its_output(visit: Visit) -> None:
     (visit.bundle / "commit").write_text("abc123\n")
     code = "import brought, os, sys; print(*sys.argv[1:], os.environ['FASTDUAL_COMMIT'])"
     code += "; import fastdual.kernels, bench.losses"
-    (row,) = run_stage("s", [job(visit.out, "fine", code)], visit)
+    fine = job(visit.out, "fine", code)
+    (row,) = run_stage("s", [fine], replace(visit, rehearse=False))
     assert (row["outcome"], row["note"]) == ("ok", "")
     said = (visit.out / "s.log").read_text().splitlines()[-1]
-    assert said == f"{visit.out} {visit.data} --tiny abc123"
+    assert said == f"{visit.out} {visit.data} abc123"
+    (row,) = run_stage("rehearsal", [fine], visit)
+    assert "No module named 'brought'" in row["note"], "the packages are for another Python"
+    assert "--tiny" in (visit.out / "rehearsal.log").read_text()
 
 
 def test_what_fails_hangs_or_lacks_something_ends_nothing_else(

@@ -47,3 +47,9 @@ def test_every_test_is_a_row(tmp_path: Path) -> None:
     assert found["test_wrong"][0] == "failed" and "it is wrong" in found["test_wrong"][1]
     assert found["test_not_set_up"][0] == "failed" and "no fixture" in found["test_not_set_up"][1]
     assert found["test_without"] == ("skipped", "needs DALI")
+    (tmp_path / "test_never.py").unlink()
+    (tmp_path / "test_some.py").write_text(TESTS.replace('raise ValueError("it is wrong")', "pass"))
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False).stdout
+    assert "1 passed, 1 skipped, 1 deselected, 1 error" in said
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["outcome"] for row in rows].count("passed") == 2

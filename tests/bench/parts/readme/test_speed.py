@@ -50,6 +50,19 @@ def test_every_device_has_tables_of_its_own(tmp_path) -> None:
     assert "(G, torch 2, 2026-01-01;" in text and "| ours | 70.0 |" in text
 
 
+def test_contention_shows_what_was_timed(tmp_path) -> None:
+    rates = {"alone_videos_per_second": 900.0, "beside_videos_per_second": 450.04}
+    rows = [
+        MACHINE | {"loader": "NVDEC, pack", "status": "ok", "slowdown": 1.25} | rates,
+        MACHINE | {"loader": "NVDEC, raw videos", "status": "not run: needs DALI"},
+    ]
+    _write(tmp_path, "contention_cuda", rows)
+    text = speed_summary.speed(tmp_path)
+    assert "| NVDEC, pack | 900.0 | 450.0 | 1.25x |" in text and "raw videos" not in text
+    _write(tmp_path, "contention_cuda", rows[1:])
+    assert speed_summary.speed(tmp_path) == ""
+
+
 def test_losses_are_shown_at_the_most_rows_with_whoever_agreed(tmp_path) -> None:
     def row(contestant: str, rows: int, milliseconds: float, **more: object) -> dict[str, object]:
         given = {"loss": "clip", "contestant": contestant, "rows": rows, "dim": 128, "mode": "both"}
