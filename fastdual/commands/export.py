@@ -9,6 +9,7 @@ from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
+_SUFFIX["checkpoint"] = ".pt"
 
 
 @click.command()
@@ -50,7 +51,8 @@ def command(
     of other code (the paper's, CoCLR's family, torchvision): entries are matched by their names
     and shapes under any prefix. torchvision's Kinetics networks come with their clips, mean and
     deviation; for others say them with --set clip.*. An ONNX file is checked against the backbone
-    before it is written.
+    before it is written. -o x.pt keeps the heads of other code's network as well, so that pretext
+    can measure it.
 
     \b
       fastdual export runs/k400 -o k400.safetensors
@@ -70,6 +72,9 @@ def command(
             f"{target.with_suffix('.safetensors')}"
         )
     make_folder_of(target, "the export")  # before the work
+    if form == "checkpoint":
+        _write_with_heads(network, target, backbone, settings, prefix)
+        return
     encoder = _read(network, backbone, settings, prefix)
     _write(encoder, form, target)
     clip = encoder.config.clip
@@ -99,6 +104,22 @@ def _format_of(output: Path | None) -> str:
     """Return the format that a file's ending says, safetensors without one of ours."""
     suffix = "" if output is None else output.suffix
     return next((form for form, of in _SUFFIX.items() if of == suffix), "safetensors")
+
+
+def _write_with_heads(
+    network: Path, target: Path, backbone: str | None, settings: tuple[str, ...], prefix: str | None
+) -> None:
+    from fastdual.run.checkpoint import save_checkpoint
+    from fastdual.weights.initial import import_with_heads
+
+    if backbone is None:
+        raise InputError(
+            f"-o {target}: a run has checkpoints already; for other code's network add --backbone"
+        )
+    state, taken = import_with_heads(network, backbone, settings=settings, prefix=prefix)
+    click.echo(taken.describe())
+    save_checkpoint(target, state)
+    click.echo(f"{target}: {backbone} with its heads; pretext, embed and pretrain --init take it")
 
 
 def _read(

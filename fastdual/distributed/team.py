@@ -187,7 +187,7 @@ class Team:
         waited = self._timeout.total_seconds()
         try:
             # Who waited in vain must be done within twice the time.
-            seconds = min(_ROLL_CALL_SECONDS, waited / 2) if silent else _ROLL_CALL_SECONDS
+            seconds = min(_ROLL_CALL_SECONDS, waited / 3) if silent else _ROLL_CALL_SECONDS
             missing = roll_call(self._store, self.world, "failed", seconds=seconds)
         except (RuntimeError, OSError) as failed:  # of the store; a TimeoutError is an OSError
             silent = isinstance(failed, TimeoutError)

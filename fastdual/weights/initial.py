@@ -1,17 +1,25 @@
 """The weights that a new pretraining run begins with: ours, or those of other code."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastdual._version import __version__
 from fastdual.config import PretrainConfig
+from fastdual.errors import InputError
 from fastdual.loaders.files import sha256_of
 from fastdual.model.dual import DualModel, create_model
-from fastdual.run.checkpoint import find_checkpoint
-from fastdual.weights.foreign import ForeignWeights, ImportReport, read_foreign
+from fastdual.run.checkpoint import check_weights, find_checkpoint
+from fastdual.weights.foreign import (
+    ForeignWeights,
+    ImportReport,
+    read_foreign,
+    resolve_import,
+)
 
 # Where other code keeps the two layers of a head, beside the backbone: the paper's, in both forms.
 _HEADS = {
@@ -68,10 +76,56 @@ def read_initial(file: Path, config: PretrainConfig) -> InitialWeights:
     Raises:
         InputError: As `read_foreign`; or the file does not hold the whole backbone.
     """
-    foreign = read_foreign(file)
+    return _take(read_foreign(file), config, None)
+
+
+def import_with_heads(
+    path: Path, name: str, *, settings: Sequence[str] = (), prefix: str | None = None
+) -> tuple[dict[str, Any], InitialWeights]:
+    """Return what a checkpoint of a network of other code holds, with both of its heads.
+
+    `load_network` reads it as one of a run of no steps; the sizes of the heads are the file's.
+
+    Args:
+        path: A file of other code.
+        name: The backbone that it holds.
+        settings: Texts `clip.KEY=VALUE`: the clips that it was trained on.
+        prefix: What the names of the backbone's entries begin with; None: found.
+
+    Raises:
+        InputError: As `import_backbone`; or the file has not both heads.
+    """
+    foreign = read_foreign(path)
+    config = resolve_import(foreign, name, settings)
+    clip, segments = (_size_of(foreign, head) for head in _HEADS)
+    if not clip or not segments or segments % config.clip.num_segments:
+        raise InputError(
+            f"{path}: holds no clip head or no head of {config.clip.num_segments} segments; export "
+            "the backbone alone (-o x.safetensors), or say --set clip.num_segments=N"
+        )
+    sizes: dict[str, Any] = {"clip_dim": clip, "segment_dim": segments // config.clip.num_segments}
+    config = replace(config, model=replace(config.model, **sizes, init=sha256_of(path)))
+    taken = _take(foreign, config, prefix)
+    if len(taken.heads) < len(_HEADS):
+        raise InputError(f"{path}: its heads do not lie beside its backbone; export that alone")
+    versions = {"fastdual": __version__, "torch": str(torch.__version__)}
+    state = {"step": 0, "config": config.to_dict(), "model": dict(taken.weights)}
+    return {**state, "versions": versions}, taken
+
+
+def _size_of(foreign: ForeignWeights, head: str) -> int:
+    """Return the size of a head's output; 0: there is no such head."""
+    for last in _HEADS[head][1::2]:
+        for key, value in foreign.entries.items():
+            if f".{key}".endswith(f".{last}.weight") and value.ndim >= 2:
+                return len(value)
+    return 0
+
+
+def _take(foreign: ForeignWeights, config: PretrainConfig, prefix: str | None) -> InitialWeights:
     with torch.random.fork_rng():
         model = create_model(config)
-    backbone, report = foreign.take(model.backbone)
+    backbone, report = foreign.take(model.backbone, prefix)
     weights = {f"backbone.{name}": value for name, value in backbone.items()}
     heads = []
     for name in _HEADS:
@@ -79,6 +133,7 @@ def read_initial(file: Path, config: PretrainConfig) -> InitialWeights:
         if found:
             heads.append(name)
             weights |= found
+    check_weights(weights, origin=foreign.path)
     return InitialWeights(weights, report, tuple(heads))
 
 
