@@ -17,6 +17,7 @@ from fastdual.distributed.launched import known_processes, reported_errors
 from fastdual.distributed.meeting import LostProcessError
 
 _POLL_SECONDS = 0.2
+_STOPPED = ("T", "t")  # by a signal, by a debugger
 _LONGEST_GRACE_SECONDS = 60.0
 
 
@@ -31,7 +32,7 @@ class Watch:
             not noticed for long; it ends the launcher.
 
     Attributes:
-        stopped: Ranks that were found stopped when they were given up, and were killed for it.
+        stopped: Ranks that were found stopped, or had a stopped worker, when they were given up.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Watch:
     def _look(self, now: float) -> None:
         processes = known_processes(self._folder)
         living = {rank: pid for rank, pid in processes.items() if not has_ended(pid)}
-        stopped = {rank for rank, pid in living.items() if _state(pid) in ("T", "t")}
+        stopped = {rank for rank, pid in living.items() if _state(pid) in _STOPPED}
         self._all_stopped_since = (
             min(now, self._all_stopped_since)
             if living and len(stopped) == len(living)
@@ -77,7 +78,10 @@ class Watch:
         lost = [e for e in reported_errors(self._folder) if isinstance(e, LostProcessError)]
         silent = {rank for error in lost if error.silent for rank in error.ranks}
         if lost or now - self._all_stopped_since > self._timeout:
-            self.stopped |= stopped
+            # A rank whose worker is stopped waits for it, and the others for the rank.
+            self.stopped |= stopped | {
+                rank for rank in silent & set(living) if _waits(living[rank])
+            }
             for rank in stopped | (silent & set(living)):
                 _kill(living[rank])
         if now - self._all_ended_since > self._grace:
@@ -99,6 +103,15 @@ def _state(process: int) -> str:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
+
+
+def _waits(process: int) -> bool:
+    """Whether a process that this one started is stopped."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return False
+    return any(_state(int(child)) in _STOPPED for child in children)
 
 
 def _kill(process: int) -> None:

@@ -1,5 +1,6 @@
 """Processes that are stopped, as a frozen machine stops them: nobody waits for ever."""
 
+import json
 import os
 import signal
 import subprocess
@@ -98,3 +99,20 @@ def test_a_launcher_that_hangs_is_ended_when_all_its_processes_have(tmp_path: Pa
     assert all(has_ended(child.pid) for child in children)
     assert [child.wait() for child in children] == [0, 0]  # not reaped by the look at them
     assert all(has_ended(child.pid) for child in children)
+
+
+def test_a_rank_that_waits_for_a_stopped_worker_is_seen(tmp_path: Path) -> None:
+    """The others hear nothing of the rank; the cause is the worker."""
+    code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; "
+    code += "time.sleep(99)']); print('ready', flush=True); time.sleep(99)"
+    rank = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert rank.stdout is not None and rank.stdout.readline() == b"ready\n"
+    (worker,) = Path(f"/proc/{rank.pid}/task/{rank.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGSTOP)
+    (tmp_path / "process-0.json").write_text(f'{{"pid": {rank.pid}}}')
+    lost = {"message": "rank 0 is silent", "code": 1, "time": 1.0, "lost": [0], "silent": True}
+    (tmp_path / "error-1.json").write_text(json.dumps(lost))
+    with Watch(tmp_path, timeout_seconds=60, max_restarts=0, give_up=lambda: None) as watch:
+        assert rank.wait(timeout=30) == -signal.SIGKILL
+    assert watch.stopped == {0}
+    os.kill(int(worker), signal.SIGKILL)
