@@ -30,6 +30,8 @@ from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank.loss import shuffle_rank_loss_with_metrics
 
 CoherenceForm = Literal["mean", "segments"]
+# Of strings, as torch 2.11 cannot trace an enumeration's class.
+_PARTS = {str(objective): objective.parts for objective in Objective}
 
 
 class DualVarianceResult(NamedTuple):
@@ -195,8 +197,8 @@ def dual_variance_loss(
     Raises:
         ValueError: An argument does not fit.
     """
-    check_choice("objective", objective, Objective)
-    parts = Objective(objective).parts
+    check_choice("objective", objective, _PARTS)
+    parts = _PARTS[objective]
     clip_temperature = as_temperature(clip_temperature, "clip_temperature")
     coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
     rank_temperature, rank_clip = as_rank_numbers(rank_temperature, rank_clip, prefix="rank_")

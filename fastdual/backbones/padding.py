@@ -19,6 +19,15 @@ from fastdual.backbones.layers import FactoredConv3d
 from fastdual.backbones.resnet18 import FactoredSequential
 from fastdual.errors import InputError
 
+# Widths of bf16 that tensor cores take.
+_GPU_MULTIPLE = 8
+
+
+def pad_for_gpu(backbone: nn.Module) -> None:
+    """Pad the middle channels of factored convolutions, if there are any, for tensor cores."""
+    if _factored(backbone):
+        pad_middle_channels(backbone, multiple=_GPU_MULTIPLE)
+
 
 def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:
     """Round the middle channels of all factored convolutions up to a multiple, in place.
@@ -30,11 +39,11 @@ def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:
     Raises:
         InputError: It has no factored convolution.
     """
-    found = [m for m in backbone.modules() if isinstance(m, FactoredConv3d | FactoredSequential)]
+    found = _factored(backbone)
     if not found:
         raise InputError(
             f"model.channel_multiple = {multiple}: this backbone has no factored convolutions, "
-            "whose middle channels it pads; leave it at 1"
+            "whose middle channels it pads; leave it away"
         )
     for module in found:
         spatial, norm, temporal = module.halves()
@@ -46,6 +55,10 @@ def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:
         _grow(spatial, ("weight",), axis=0, kept=kept, padded=padded)
         _grow(norm, ("weight", "bias", "running_mean", "running_var"), 0, kept=kept, padded=padded)
         _grow(temporal, ("weight",), axis=1, kept=kept, padded=padded)
+
+
+def _factored(backbone: nn.Module) -> list[FactoredConv3d | FactoredSequential]:
+    return [m for m in backbone.modules() if isinstance(m, FactoredConv3d | FactoredSequential)]
 
 
 def _grow(layer: nn.Module, names: tuple[str, ...], axis: int, *, kept: int, padded: int) -> None:

@@ -84,16 +84,15 @@ class ModelConfig:
     """sha256 of the file whose weights the run begins with (`--init`); "": the seed draws them."""
     clip_dim: int = 128
     segment_dim: int = 64
-    channel_multiple: int = 1
-    """R(2+1)D's middle channels are padded with zeros to a multiple of it (8 or 16 for a GPU); what
-    is computed, checkpoints and exports stay as they are."""
+    channel_multiple: int | None = None
+    """R(2+1)D's middle channels are padded with zeros to a multiple of it; what is computed,
+    checkpoints and exports stay as they are. none: 8 on a GPU, 1 on a CPU."""
     batch_norm_views: Literal["together", "original", "all"] = "together"
     """Views that batch norm sees together: those that the objective compares; the released code's
     groups, one forward each; or all four, compared or not, as before these were told apart."""
 
     def __post_init__(self) -> None:
-        multiple = self.channel_multiple
-        check(1 <= multiple <= 64, "model.channel_multiple", multiple, "must lie in 1..64")
+        check_at_least_1(self, "model", "channel_multiple", most=64)
         check_at_least_1(self, "model", "clip_dim", "segment_dim", most=65_536)
 
 
@@ -200,6 +199,9 @@ class RunConfig:
     compile: Literal["auto", "on", "max-autotune", "cuda-graphs", "off"] = "auto"
     """torch.compile; `auto`: `on` with CUDA only; `max-autotune`: tries kernels for minutes first;
     `cuda-graphs`: launches a pass as a whole."""
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
+    """With several processes, statistics over the clips of all of them; `local`: of each alone,
+    without the messages of every layer, and with another result."""
     recompute_activations: Literal["on", "off"] = "off"
     """`on`: keep only the inputs of a backbone's stages and compute the rest again in the backward:
     less memory, a second forward; without torch.compile."""
@@ -214,6 +216,8 @@ class RunConfig:
     """A process that has not joined, or not answered the others, for this long is given up."""
     verbose: bool = False
     """Show every metric, the speed and the wait for data, in long lines; the log has them all."""
+    numa_binding: Literal["auto", "off"] = "auto"
+    """`auto`: --gpus binds each process to the CPUs near its GPU, where torch and numactl can."""
     wandb_project: str | None = None
     """Project of Weights & Biases that gets the numbers too; needs wandb."""
 

@@ -10,6 +10,7 @@ RESUME_KEYS = frozenset(
         "data.num_workers",
         "data.prefetch",
         "loss.backend",
+        "model.channel_multiple",
         "run.device",
         "run.precision",
         "run.compile",
@@ -20,6 +21,7 @@ RESUME_KEYS = frozenset(
         "run.keep_every_epochs",
         "run.timeout_seconds",
         "run.verbose",
+        "run.numa_binding",
         "run.wandb_project",
     }
 )

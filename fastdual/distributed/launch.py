@@ -27,10 +27,10 @@ from fastdual.distributed.launched import (
 )
 from fastdual.distributed.meeting import wait_for_store
 from fastdual.distributed.plan import LaunchPlan, check_port
+from fastdual.distributed.share import numa_options, share_out
 from fastdual.distributed.signals import stop_signals
 from fastdual.distributed.watch import Watch
 from fastdual.errors import InputError
-from fastdual.loaders.batch.decoder import available_cpus
 
 _PREFIX = "fastdual-launch-"
 
@@ -101,6 +101,7 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "elastic")),
         local_addr="127.0.0.1" if plan.nodes == 1 else None,
         signals_to_handle=",".join(f"SIG{name}" for name in signals),
+        numa_options=numa_options(plan.processes) if plan.bind_to_numa_node else None,
     )
     _silence_elastic()
     if plan.endpoint is not None and plan.node_rank > 0:
@@ -111,8 +112,9 @@ def _run_elastic(arguments: Sequence[str], plan: LaunchPlan, folder: Path) -> No
 
 def _silence_elastic() -> None:
     """Keep elastic from logging every start and end: `launch` says what users need to know."""
+    talkers = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.numa")
     for name in list(logging.root.manager.loggerDict):  # each of its modules has set its own level
-        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+        if name.startswith(talkers):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -124,8 +126,7 @@ def _prepare_environment(folder: Path, plan: LaunchPlan) -> None:
     # A process that trains logs NCCL's errors, which `fastdual.__main__` keeps from all others.
     if os.environ.get("TORCH_CPP_LOG_LEVEL") == "FATAL":
         os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
-    # Each process would start as many threads as there are cores.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // plan.processes)))
+    share_out(plan.processes)
 
 
 @contextmanager

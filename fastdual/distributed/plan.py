@@ -21,6 +21,7 @@ class LaunchPlan:
         max_restarts: How often all processes are restarted after one died or failed. A user's
             mistake ends them at once: it would only happen again.
         timeout_seconds: How long the machines wait for each other.
+        bind_to_numa_node: Bind each process to the CPUs near its GPU, where that can be done.
 
     Raises:
         InputError: The values contradict each other.
@@ -32,6 +33,7 @@ class LaunchPlan:
     endpoint: str | None = None
     max_restarts: int = 0
     timeout_seconds: int = 600
+    bind_to_numa_node: bool = False
 
     def __post_init__(self) -> None:
         if self.processes < 1 or self.nodes < 1 or self.max_restarts < 0:

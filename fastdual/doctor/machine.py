@@ -196,7 +196,11 @@ def _check_cuda() -> Check:
     elif _driver_version() is None:
         reason = "there is no NVIDIA driver"
     else:
-        reason = f"torch wants CUDA {torch.version.cuda}, which the driver does not offer"
+        reason = (
+            f"torch wants CUDA {torch.version.cuda}, which driver {_driver_version()} does not "
+            "offer: update the driver (CUDA 13 needs 580 or newer), or install torch's build for "
+            'CUDA 12 and ".[gpu-cu12]" in fastdual\'s checkout'
+        )
     return Check("CUDA", "unavailable", reason)
 
 

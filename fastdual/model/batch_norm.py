@@ -113,7 +113,11 @@ class _SyncedNormalisation(torch.autograd.Function):
         ctx.save_for_backward(rows, weight, mean, scale, count)
         ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(mean, variance, count)
-        return output.to(rows.dtype), mean, variance, count
+        # No `to` that changes nothing: it gives the output a second name in a graph of
+        # torch.compile, and torch 2.11 then loses its gradient (pytorch#180642).
+        if output.dtype != rows.dtype:
+            output = output.to(rows.dtype)
+        return output, mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -64,7 +64,7 @@ def create_model(config: PretrainConfig) -> DualModel:
     backbone = create_backbone(
         config.model.backbone,
         clip_shape=config.clip.clip_shape,
-        channel_multiple=config.model.channel_multiple,
+        channel_multiple=config.model.channel_multiple or 1,
     )
     return DualModel(
         backbone,

@@ -75,7 +75,8 @@ def _write_aside(write: Callable[[], None], copied: torch.cuda.Event | None) -> 
     """Write from a CUDA stream of its own after that moment, so that training does not wait."""
     stream = None
     if copied is not None:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # By name: in a thread, the current device is the first one.
+        stream = torch.cuda.Stream(copied.device)  # type: ignore[no-untyped-call]
         stream.wait_event(copied)
     with torch.cuda.stream(stream):
         write()

@@ -109,7 +109,8 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
 def choose_device(name: str, world: World | None = None) -> torch.device:
     """Return the device of a name; `auto` is a CUDA device, or the CPU where there is none.
 
-    Each of several processes on a machine takes the CUDA device of its local rank.
+    Each of several processes on a machine takes the CUDA device of its local rank. It becomes the
+    process's current one, for whatever is given none: events, streams, collectives, libraries.
 
     Raises:
         InputError: The machine has no such device.
@@ -139,6 +140,7 @@ def choose_device(name: str, world: World | None = None) -> torch.device:
             f"run.device = {name!r}{wanted}: this machine has {count} CUDA devices; use --device "
             "cpu, or ask `fastdual doctor` what it sees"
         )
+    torch.cuda.set_device(number)
     return torch.device("cuda", number)
 
 

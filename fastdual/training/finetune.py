@@ -32,10 +32,14 @@ class Finetuning:
 
     kind: ClassVar[Mapping[str, str]] = {"task": "finetune"}
     memory_remedy: ClassVar[str] = "use a smaller --batch-size"
+    channel_multiple: ClassVar[None] = None
 
     @property
     def trains_backbone(self) -> bool:
         return not self.config.model.freeze
+
+    def clips_per_forward(self, num_videos: int) -> int:
+        return num_videos
 
     def check(self, index: VideoIndex, split: str | None, execution: Execution) -> None:
         check_labels(index, split, self.config.test.split)

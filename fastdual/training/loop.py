@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,12 @@ from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.reading import StepReport, estimate_steps
 from fastdual.training.metrics import MetricWindow
+from fastdual.training.optimisers import load_optimiser_state
 
 # Share of the newest reading in the running step time that the time left is computed from.
 _NEWEST_SHARE = 0.3
+# Steps after which every weight that takes part has moved or got a gradient.
+_STEPS_TO_MOVE = 5
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class StepOutput:
         loss: 0-d, with its graph.
         metrics: Detached, 0-d, by name.
         finish_backward: Completes the gradients after the backward of the loss.
+        gradient_norms: [weights] of those that got a gradient, after the backward.
     """
 
     loss: Tensor
     metrics: dict[str, Tensor]
     finish_backward: Callable[[], None] | None = None
+    gradient_norms: Tensor | None = None
 
     def backward(self) -> None:
         """Compute the gradient of every weight."""
@@ -97,11 +102,7 @@ class Training:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
-        optimiser = state["optimiser"]
-        # The state may come from a run on another kind of device.
-        own = {k: v for k, v in self.optimiser.param_groups[0].items() if k == "fused"}
-        groups = [{**group, **own} for group in optimiser["param_groups"]]
-        self.optimiser.load_state_dict({**optimiser, "param_groups": groups})
+        load_optimiser_state(self.optimiser, state["optimiser"])
         self.loader.load_state_dict(state["order"])
         torch.set_rng_state(state["rng"]["cpu"])
         device = next(self.model.parameters()).device
@@ -151,7 +152,8 @@ def train(
         Whether the run is complete.
 
     Raises:
-        FailureError: A loss or gradient was not finite; nothing after it is saved.
+        FailureError: A loss or gradient was not finite, or gradients were lost: exactly 0 for all
+            weights since the last reading, or for most since the start. Nothing after it is saved.
     """
     meter = _Meter(training)
     early_readings = estimate_steps(training.step, training.total_steps)
@@ -194,12 +196,13 @@ def take_step(training: Training, batch: ClipBatch) -> StepOutput:
     gradients = [w.grad for w in weights if w.grad is not None]
     if training.average is not None:
         training.average(gradients)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norms = torch.stack(torch._foreach_norm(gradients))
+    norm = torch.linalg.vector_norm(norms)
     if training.max_gradient_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(weights, training.max_gradient_norm, norm)
     optimiser.step()
     metrics = {"loss": output.loss.detach(), **output.metrics, "gradient_norm": norm}
-    return StepOutput(output.loss, metrics)
+    return StepOutput(output.loss, metrics, gradient_norms=norms)
 
 
 class _Meter:
@@ -210,10 +213,16 @@ class _Meter:
         self._window = MetricWindow(watched=("loss", "gradient_norm"))
         self._plans: deque[ClipPlan] = deque()
         self._num_clips = 0
+        self._num_steps = 0
+        self._largest_norms: Tensor | None = None  # [weights] since the start
         self._seconds_per_step = math.nan
         self._restart_clock()
 
     def add(self, batch: ClipBatch, output: StepOutput) -> None:
+        norms, largest = output.gradient_norms, self._largest_norms
+        assert norms is not None
+        self._largest_norms = norms if largest is None else torch.maximum(largest, norms)
+        self._num_steps += 1
         self._window.add(output.metrics)
         self._plans.append(batch.plan)
         self._num_clips += batch.clips.shape[0] * batch.clips.shape[1]
@@ -222,13 +231,13 @@ class _Meter:
         training, num_steps = self._training, len(self._window)
         summary = self._window.read()
         if summary.bad_step is not None:
-            step = training.step - num_steps + summary.bad_step
-            file = shlex.quote(str(keeper.save_plan(self._plans[summary.bad_step], step=step)))
-            raise FailureError(
-                f"step {step}: {summary.bad_metric} is not finite, so the run stops and keeps its "
-                f"last checkpoint; look where with `fastdual replay {file} DATA` (DATA as given "
-                "to this run); lower optimiser.learning_rate or set optimiser.max_gradient_norm"
+            self._stop(
+                keeper,
+                summary.bad_step - num_steps,
+                f"{summary.bad_metric} is not finite",
+                "lower optimiser.learning_rate or set optimiser.max_gradient_norm",
             )
+        self._check_gradients(keeper, summary.means["gradient_norm"])
         seconds = time.perf_counter() - self._started
         waited = training.loader.data_wait_seconds - self._waited_before
         self._note_step_time(seconds / num_steps)
@@ -246,6 +255,33 @@ class _Meter:
         self._num_clips = 0
         self._restart_clock()
         return report
+
+    def _check_gradients(self, keeper: Keeper, mean_norm: float) -> None:
+        """Stop where gradients are lost on their way; the heads may get theirs all the same."""
+        assert self._largest_norms is not None
+        num_weights = len(self._largest_norms)
+        num_lost, since = num_weights, "since the last reading"
+        if mean_norm > 0:
+            num_lost, since = int((self._largest_norms == 0).sum()), "since the start"
+            # A branch that starts at zero passes no gradient on before it has moved.
+            if self._num_steps < _STEPS_TO_MOVE or num_lost <= num_weights / 2:
+                return
+        self._stop(
+            keeper,
+            -1,
+            f"the gradient of {num_lost} of {num_weights} weights was exactly 0 {since}",
+            "there the network is not compiled: if it shows gradients, torch.compile loses them "
+            "here, so set run.compile=off or take another torch",
+        )
+
+    def _stop(self, keeper: Keeper, place: int, why: str, remedy: str) -> NoReturn:
+        """Raise a FailureError on a step, counted from the newest back (-1); keep its plan."""
+        step = self._training.step + place
+        file = shlex.quote(str(keeper.save_plan(self._plans[place], step=step)))
+        raise FailureError(
+            f"step {step}: {why}, so the run stops and keeps its last checkpoint; look where with "
+            f"`fastdual replay {file} DATA` (DATA as given to this run); {remedy}"
+        )
 
     def _note_step_time(self, seconds: float) -> None:
         before = seconds if math.isnan(self._seconds_per_step) else self._seconds_per_step

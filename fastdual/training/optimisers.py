@@ -1,6 +1,6 @@
-"""The optimiser of a config, and LARS, which torch does not have."""
+"""The optimiser of a config, its state, and LARS, which torch does not have."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -100,3 +100,22 @@ def create_optimiser(
     if kind is not LARS:
         options["fused"] = fused
     return kind(weights, **options)
+
+
+def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state that may come from a run on another kind of device.
+
+    What decides how a step is computed stays the optimiser's own: whether it is fused, and the
+    memory format, which is that of each weight: CUDA's fused steps demand equal strides. Channels
+    that pad a weight have states of 0 (fastdual.backbones.padding), which appear and go with them.
+    """
+    own = {k: v for k, v in optimiser.param_groups[0].items() if k == "fused"}
+    groups = [{**group, **own} for group in state["param_groups"]]
+    optimiser.load_state_dict({**state, "param_groups": groups})
+    for weight, values in optimiser.state.items():
+        for name, value in values.items():
+            if name != "step" and isinstance(value, Tensor):
+                sizes = zip(value.shape, weight.shape, strict=True)
+                common = tuple(slice(min(pair)) for pair in sizes)
+                values[name] = torch.zeros_like(weight, dtype=value.dtype)
+                values[name][common] = value[common]

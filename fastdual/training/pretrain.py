@@ -1,5 +1,6 @@
 """Pretraining: a dual model, the losses of the paper, and a watch for embeddings that collapse."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,7 +18,7 @@ from fastdual.training.announce import describe_pretraining
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.compiler import require_compiler
 from fastdual.training.execution import Execution
-from fastdual.training.step import PretrainStep, create_objective
+from fastdual.training.step import PretrainStep, create_objective, query_groups
 from fastdual.training.task import Start
 
 
@@ -39,6 +40,14 @@ class Pretraining:
         "run.recompute_activations=on with run.compile=off"
     )
     trains_backbone: ClassVar[bool] = True
+
+    @property
+    def channel_multiple(self) -> int | None:
+        return self.config.model.channel_multiple
+
+    def clips_per_forward(self, num_videos: int) -> int:
+        views = max(map(len, query_groups(self.config)))
+        return views * math.ceil(num_videos / self.config.optimiser.accumulate_chunks)
 
     def check(self, index: VideoIndex, split: str | None, execution: Execution) -> None:
         on_gpu = runs_triton(torch.empty(0, device=execution.device))

@@ -40,7 +40,8 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
         plan_file: RUN/plan-step-*.npz.
 
     Returns:
-        Lines for people: videos, input, first layer, losses and gradients that are not finite.
+        Lines for people: videos, input, first layer, losses and gradients that are not finite,
+        and how many gradients are 0.
 
     Raises:
         InputError: No such plan, or other videos than those of the run.
@@ -131,9 +132,11 @@ def _examine(training: Training, batch: ClipBatch) -> list[str]:
     lines.append(f"layers     {_list_bad(bad_layers, 'in their output')}")
     values = {"loss": output.loss.detach(), **output.metrics}
     lines.append("losses     " + ", ".join(f"{k} {float(v):.4g}" for k, v in values.items()))
-    named = training.model.named_parameters()
-    bad = [name for name, w in named if w.grad is not None and not _is_finite(w.grad)]
-    lines.append(f"gradients  {_list_bad(bad, 'in their gradient')}")
+    gradients = {n: w.grad for n, w in training.model.named_parameters() if w.grad is not None}
+    bad = [name for name, gradient in gradients.items() if not _is_finite(gradient)]
+    num_zero = sum(not gradient.any() for gradient in gradients.values())
+    zero = f"exactly 0 for {num_zero} of {len(gradients)} weights"
+    lines.append(f"gradients  {_list_bad(bad, 'in their gradient')}; {zero}")
     return lines
 
 

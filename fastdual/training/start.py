@@ -3,6 +3,7 @@
 Every kind of training starts here in the same way; a `Task` says what differs between them.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastdual.backbones.padding import pad_for_gpu
 from fastdual.config.recipe import to_toml
 from fastdual.config.sections import TrainingConfig
+from fastdual.distributed.share import limit_compilers, sharers_of
 from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, joined
 from fastdual.distributed.world import World
@@ -85,6 +88,7 @@ def run(
     config = task.config
     require_wandb(config.run.wandb_project)
     execution = choose_execution(config.run, world)
+    limit_compilers(world)
     split = choose_split(index, config.data.split)
     task.check(index, split, execution)
     num_videos = check_batch_size(index, split, config.data.batch_size)
@@ -105,7 +109,8 @@ def run(
         training = create_training(task, model, loader, execution, team)
         if execution.bf16:
             backbone = model.get_submodule("backbone")
-            require_bf16(backbone, config.clip.clip_shape, execution.device)
+            num_clips = task.clips_per_forward(math.ceil(config.data.batch_size / world.size))
+            require_bf16(backbone, (num_clips, *config.clip.clip_shape), execution.device)
         text = to_toml(config.to_dict(), sources)
         team.from_main(lambda: claim.enter_context(folder.claimed(text)))
         videos = index.sha256[index.split(split)]
@@ -178,7 +183,7 @@ def create_loader(
         decode=config.data.decode,
         dtype=torch.bfloat16 if execution.bf16 else torch.float32,
         num_workers=config.data.num_workers or None,
-        local_world_size=world.local_size,
+        local_world_size=sharers_of(world),
         prefetch=config.data.prefetch,
         quarantine_path=folder.quarantine_file,
     )
@@ -208,9 +213,11 @@ def create_training(
         team: All processes; None: this one alone.
     """
     config, several = task.config, team is not None and team.world.size > 1
-    if several and task.trains_backbone:
+    if several and task.trains_backbone and config.run.batch_norm == "synchronised":
         synchronise_batch_norm(model)
     if execution.is_cuda:
+        if task.channel_multiple is None:
+            pad_for_gpu(model.get_submodule("backbone"))
         _move_to_gpu(model, execution.device)
     objective, compute = task.create_step(model, execution)
     # After MoCo has copied the model: keys need no gradient.

@@ -46,6 +46,8 @@ class Task(Protocol):
         kind: What its checkpoints hold to be told from those of other kinds.
         memory_remedy: What to change when the memory runs out.
         trains_backbone: Whether the backbone gets gradients.
+        channel_multiple: What the backbone's middle channels are padded to; None: what suits the
+            device.
     """
 
     @property
@@ -59,6 +61,12 @@ class Task(Protocol):
 
     @property
     def trains_backbone(self) -> bool: ...
+
+    @property
+    def channel_multiple(self) -> int | None: ...
+
+    def clips_per_forward(self, num_videos: int) -> int:
+        """Return how many clips enter the network together, of so many videos of a process."""
 
     def check(self, index: VideoIndex, split: str | None, execution: Execution) -> None:
         """Raise an InputError unless videos and device suit the task."""

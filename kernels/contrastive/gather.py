@@ -112,7 +112,9 @@ class _GatherRows(torch.autograd.Function):
         ctx.shape = rows.shape
         gathered = rows.new_empty((dist.get_world_size() * rows.shape[0], *rows.shape[1:]))
         _all_gather(gathered, rows.contiguous())
-        return gathered
+        # A copy: what a collective has written in place has two names in a graph of torch.compile,
+        # and torch 2.11 then loses the gradient of what is returned (pytorch#180642).
+        return gathered.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

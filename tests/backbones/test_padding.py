@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from fastdual.backbones import create_backbone
 from fastdual.backbones.layers import FactoredConv3d
+from fastdual.backbones.padding import pad_for_gpu
 from fastdual.backbones.resnet18 import FactoredSequential
+from fastdual.config import resolve
 from fastdual.config.sections import OptimiserConfig
 from fastdual.errors import InputError
 from fastdual.model.dual import DualModel
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from fastdual.training.optimisers import create_optimiser
+from fastdual.training.pretrain import Pretraining
 from fastdual.weights.load import load_network
 from tests.runs import arguments, differences, invoke, write_index
 
@@ -107,6 +110,17 @@ def test_a_copy_is_padded_too() -> None:
 def test_networks_without_middle_channels_refuse() -> None:
     with pytest.raises(InputError, match="model.channel_multiple = 8: this backbone has no factor"):
         make("r3d", 8)
+
+
+def test_a_gpu_pads_what_can_be_padded_and_a_config_may_say_otherwise() -> None:
+    backbone, other = make("tiny", 1), make("r3d", 1)
+    for network in (backbone, other):
+        pad_for_gpu(network)
+    assert all(spatial.out_channels % 8 == 0 for spatial, _, _ in middle(backbone))
+    assert differences(dict(other.state_dict()), dict(make("r3d", 1).state_dict())) == []
+    for setting, multiple in (("none", None), ("1", 1), ("16", 16)):
+        config = resolve([], [f"model.channel_multiple={setting}"]).config
+        assert Pretraining(config).channel_multiple == multiple
 
 
 def test_a_run_with_padding_resumes_to_the_same_bits_and_saves_none_of_it(tmp_path: Path) -> None:

@@ -75,3 +75,18 @@ def test_a_run_that_continues_measures_what_is_missing(
     assert asked == [["ours", "paper"], ["ours", "ours, fp32"], []]
     rows = [row["contestant"] for row in read_rows(tmp_path / "train.json")]
     assert rows == ["ours", "paper", "ours, fp32"]
+
+
+def test_the_reference_is_computed_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, take_step = set(), contestants.take_step
+
+    def note(*arguments: object) -> StepOutput:
+        seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return take_step(*arguments)
+
+    before = torch.backends.cudnn.allow_tf32
+    contestant = contestants.Contestant("ours", CASE)
+    monkeypatch.setattr(contestants, "take_step", note)
+    contestants.reference_losses(contestant, 1)
+    assert seen == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before

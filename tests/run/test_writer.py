@@ -1,6 +1,7 @@
 """Writing beside the step: a copy of the state, one file at a time, failures told to the loop."""
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -53,3 +54,34 @@ def test_what_fails_beside_the_step_is_raised_once_to_the_loop() -> None:
     writer.start(fail)
     with pytest.raises(FailureError, match="disk full"):
         writer.start(lambda: None)
+
+
+def test_a_gpu_writes_from_a_stream_of_the_device_that_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread's current device is the first one, whatever the process trains on."""
+    made: list[object] = []
+
+    class Event:
+        device = torch.device("cuda:1")
+
+        def record(self) -> None:
+            made.append("recorded")
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            made.append(device)
+
+        def wait_event(self, event: Event) -> None:
+            made.append(event)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(made.append(stream)))
+    writer = CheckpointWriter()
+    writer.start(lambda: made.append("written"))
+    writer.wait()
+    recorded, device, event, stream, written = made
+    assert (recorded, device, written) == ("recorded", torch.device("cuda:1"), "written")
+    assert isinstance(event, Event) and isinstance(stream, Stream)

@@ -8,20 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from fastdual.backbones import create_backbone
+from fastdual.config import resolve
 from fastdual.errors import InputError
 from fastdual.training.bf16_check import check_bf16_convolutions, require_bf16
 from fastdual.training.execution import Execution
+from fastdual.training.pretrain import Pretraining
 from tests.evaluate.small import small_checkpoint, small_index_file
 from tests.runs import invoke
 
 CLIP = (4, 16, 16)
+CLIPS = (2, *CLIP)
 CPU = torch.device("cpu")
 
 
 def test_every_kind_of_convolution_is_tried_once_and_the_network_left_alone() -> None:
     backbone = create_backbone("r2plus1d", clip_shape=CLIP)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    report = check_bf16_convolutions(backbone, CLIP, CPU)
+    report = check_bf16_convolutions(backbone, CLIPS, CPU)
     # 20 of 4 stages and the stem, less those that repeat a shape.
     kinds = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv3d)]
     assert 0.7 * len(kinds) < report.checked <= len(kinds)
@@ -59,10 +62,42 @@ def test_wrong_convolutions_are_refused_by_name(
 ) -> None:
     backbone = create_backbone("tiny", clip_shape=CLIP)
     plant(monkeypatch, fault)
-    report = check_bf16_convolutions(backbone, CLIP, CPU)
+    report = check_bf16_convolutions(backbone, CLIPS, CPU)
     assert any(words in line for line in report.wrong), report.wrong
     with pytest.raises(InputError, match=r"conv1.spatial_conv \(2, 3, 4, 16, 16\).*precision=fp32"):
-        require_bf16(backbone, CLIP, CPU)
+        require_bf16(backbone, CLIPS, CPU)
+
+
+def test_convolutions_are_tried_with_as_many_clips_as_fp32_has_memory_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right, seen = nn.functional.conv3d, set()
+
+    def small(clips: Tensor, weight: Tensor, *options: Any) -> Tensor:
+        seen.add(len(clips))
+        if clips.dtype == torch.float32 and clips[0].numel() * len(clips) > 40_000:
+            raise torch.OutOfMemoryError("tried to allocate 4 GiB")
+        return right(clips.float(), weight.float(), *options).to(clips.dtype)
+
+    backbone = create_backbone("tiny", clip_shape=CLIP)
+    few = check_bf16_convolutions(backbone, CLIPS, CPU)
+    monkeypatch.setattr(nn.functional, "conv3d", small)
+    report = check_bf16_convolutions(backbone, (16, *CLIP), CPU)
+    assert (report.wrong, report.checked) == ((), few.checked)
+    assert seen == {1, 8, 16}  # 1: the forward that tells the shapes
+
+
+@pytest.mark.parametrize(
+    ("settings", "clips"),
+    [
+        ({}, 4 * 6),
+        ({"model.framework": "moco"}, 3 * 6),
+        ({"optimiser.accumulate_chunks": 4}, 4 * 2),
+    ],
+)
+def test_the_batch_that_is_tried_is_that_of_a_forward(settings: dict, clips: int) -> None:
+    config = resolve([], [f"{key}={value}" for key, value in settings.items()]).config
+    assert Pretraining(config).clips_per_forward(6) == clips
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
@@ -83,13 +118,13 @@ def test_no_kind_of_training_starts_in_a_wrong_bf16(
 
 def test_the_rounding_of_bf16_alone_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, lambda output: output)
-    report = check_bf16_convolutions(create_backbone("tiny", clip_shape=CLIP), CLIP, CPU)
+    report = check_bf16_convolutions(create_backbone("tiny", clip_shape=CLIP), CLIPS, CPU)
     assert report.wrong == ()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["r2plus1d", "r2plus1d-18", "s3d"])
 def test_bf16_of_this_gpu_is_right(name: str) -> None:
-    device, shape = torch.device("cuda"), (16, 112, 112)
+    device, shape = torch.device("cuda"), (64, 16, 112, 112)
     report = check_bf16_convolutions(create_backbone(name).to(device), shape, device)
     assert report.wrong == ()

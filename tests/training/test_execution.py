@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fastdual.config.sections import RunConfig
-from fastdual.training.execution import choose_execution
+from fastdual.distributed.world import World
+from fastdual.training.execution import choose_device, choose_execution
 
 
 @pytest.fixture(params=[0, 1])
@@ -12,6 +13,7 @@ def num_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """As many CUDA devices as torch then says there are."""
     count: int = request.param
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     return count
 
 
@@ -26,6 +28,21 @@ def test_a_cpu_is_a_cpu_beside_a_gpu(num_gpus: int) -> None:
     chosen = choose_execution(RunConfig(device="cpu"))
     assert (chosen.device.type, chosen.bf16, chosen.compile_mode) == ("cpu", False, None)
     assert "fp32, not compiled" in chosen.describe()
+
+
+@pytest.mark.parametrize(
+    ("name", "local_rank", "number"), [("auto", 0, 0), ("cuda:2", 0, 2), ("cuda", 3, 3)]
+)
+def test_the_device_that_is_chosen_becomes_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, local_rank: int, number: int
+) -> None:
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    world = World(rank=local_rank, size=4 if local_rank else 1, local_rank=local_rank)
+    assert choose_device(name, world) == torch.device("cuda", number)
+    assert choose_device("cpu", world) == torch.device("cpu")
+    assert current == [number]
 
 
 @pytest.mark.parametrize(

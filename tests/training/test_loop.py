@@ -120,6 +120,53 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_plan(
             assert np.array_equal(arrays[name], value), name
 
 
+def test_a_run_whose_gradients_are_0_stops_and_keeps_the_plan(
+    make_training: Any, tmp_path: Path
+) -> None:
+    training, keeper = make_training(schedule__epochs=5), ListKeeper(tmp_path)
+    compute = training.compute
+
+    def vanish(batch: ClipBatch) -> StepOutput:
+        output = compute(batch)
+        # Of steps 2 and 3, read together, one has a gradient.
+        return replace(output, loss=output.loss * (0.0 if training.step in (2, 4) else 1.0))
+
+    training.compute = vanish
+    every = (
+        r"gradient of (\d+) of \1 weights was exactly 0 since the last reading.* run.compile=off"
+    )
+    with pytest.raises(FailureError, match=rf"step 4: the {every}") as caught:
+        run(training, keeper, checkpoint_every_steps=100)
+    assert [report.step for report in keeper.reports] == [1, 2, 4]
+    assert str(tmp_path / "plan-step-00000004.npz") in str(caught.value)
+
+
+def test_gradients_that_reach_the_heads_alone_stop_a_run(
+    make_training: Any, tmp_path: Path
+) -> None:
+    """So did torch 2.11 with compiled batch norm: the norm over all weights is not 0."""
+    training, keeper = make_training(schedule__epochs=5), ListKeeper(tmp_path)
+    lost = list(training.model.get_submodule("backbone").parameters())
+    for weight in lost:
+        weight.register_hook(torch.zeros_like)
+    all_weights = len(list(training.model.parameters()))
+    words = f"the gradient of {len(lost)} of {all_weights} weights was exactly 0 since the start"
+    with pytest.raises(FailureError, match=f"step 4: {words}"):
+        run(training, keeper)
+    assert [report.step for report in keeper.reports] == [1, 2, 3, 4]
+    assert keeper.saved_steps == [3]
+
+
+def test_a_network_that_needs_a_step_to_pass_gradients_on_is_trained(
+    make_training: Any, tmp_path: Path
+) -> None:
+    """Residual branches often start at zero."""
+    training, keeper = make_training(schedule__epochs=5), ListKeeper(tmp_path)
+    for weight in training.model.get_submodule("backbone").parameters():
+        weight.register_hook(lambda grad: grad * (training.step > 0))
+    assert run(training, keeper)
+
+
 def test_who_hangs_is_missed_before_the_device_is_waited_for(
     make_training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,5 +211,7 @@ def test_an_epoch_is_estimated_after_20_steps_whatever_is_logged(
         pace = {"log_every_steps": log_every_steps, "checkpoint_every_steps": 24}
         assert run(training, keeper, **pace)
     # 2 steps an epoch, 24 in all.
-    said = ["estimate  4.0 s per epoch, 8.0 s to the end, by steps 5 to 20"]
+    said = [
+        "estimate  4.0 s per epoch, 8.0 s to the end, by steps 5 to 20; 8.0 clips/s, data wait 0%"
+    ]
     assert {step: lines for step, lines in told.items() if lines} == {20: said}

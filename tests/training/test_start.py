@@ -3,16 +3,23 @@
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fastdual.config import PretrainConfig, resolve
 from fastdual.config.recipe import read_recipe, to_toml
+from fastdual.distributed.team import Team
+from fastdual.distributed.world import World
 from fastdual.loaders.index import load_index
+from fastdual.model.batch_norm import SyncedBatchNorm3d
 from fastdual.model.dual import create_model
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, save_checkpoint
 from fastdual.run.folder import RunFolder
+from fastdual.training.execution import choose_execution
+from fastdual.training.pretrain import Pretraining
+from fastdual.training.start import create_training
 from tests.loaders.clips import encode
 from tests.runs import (
     QUICK,
@@ -37,9 +44,25 @@ def cache_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "kind"), [("synchronised", SyncedBatchNorm3d), ("local", torch.nn.BatchNorm3d)]
+)
+def test_batch_norm_of_several_processes_is_synchronised_unless_it_is_to_be_local(
+    setting: str, kind: type
+) -> None:
+    values = QUICK | {"run.batch_norm": setting}
+    config = resolve([], [f"{key}={value}" for key, value in values.items()]).config
+    team = Team(World(size=2), None, 60)
+    loader: Any = range(4)  # all that is asked is how many batches it has
+    execution = choose_execution(config.run)
+    training = create_training(Pretraining(config), create_model(config), loader, execution, team)
+    norms = [m for m in training.model.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    assert norms and all(type(norm) is kind for norm in norms)
+
+
 def test_memory_that_runs_out_is_told_and_leaves_no_run(index: Path, tmp_path: Path) -> None:
     # More than a process can address, so that it fails however freely the system promises memory.
-    queue = {"model__framework": "moco", "moco__queue_size": 10**12}
+    queue = {"model__framework": "moco", "moco__queue_size": 2**31 - 1, "model__clip_dim": 65_536}
     args = arguments(index, tmp_path / "run", **queue)
     assert_refused(args, "cpu: out of memory (tried to allocate", "smaller --batch-size", code=1)
     assert not (tmp_path / "run").exists()
@@ -82,7 +105,7 @@ def test_a_checkpoint_of_another_torch_is_gone_on_with_and_said(
     save_checkpoint(newest, {**state, "versions": {**state["versions"], "torch": "1.0"}})
     result = invoke(args)
     assert result.exit_code == 0
-    assert "was written under torch 1.0" in result.stderr
+    assert "was written under torch '1.0'" in result.stderr
 
 
 def test_a_full_disk_ends_the_run_and_leaves_whole_checkpoints_alone(

@@ -62,7 +62,7 @@ KERNELS = (
 )
 STEP = (
     _steps("step", ("ours", "paper", "eager"), 240),
-    _steps("step, channels", ("ours", "ours, padded to 8"), 150),
+    _steps("step, channels", ("ours", "ours, not padded"), 150),
     _steps("step, 32 clips", ("ours", "ours, CUDA graphs", "ours, not compiled"), 150, batch=8),
     _steps("step, precision and losses", ("ours", "ours, fp32", "ours, eager losses"), 150),
     _steps("step, not compiled", ("ours", "ours, not compiled", "ours, recomputed"), 120),

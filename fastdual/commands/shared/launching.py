@@ -14,6 +14,7 @@ from fastdual.commands.shared.progress import video_progress
 from fastdual.errors import FailureError, InputError
 
 if TYPE_CHECKING:
+    from fastdual.config.sections import RunConfig
     from fastdual.distributed.plan import LaunchPlan
     from fastdual.distributed.world import World
     from fastdual.training.resume import ConfigRequest
@@ -95,7 +96,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
     from fastdual.loaders.order import check_world
     from fastdual.training.execution import check_gpus
 
-    plan = _plan_of(ctx.params, config.run.timeout_seconds)
+    plan = _plan_of(ctx.params, config.run)
     check_gpus(config.run.device, plan.processes)
     world_size = plan.processes * plan.nodes
     check_world(rank=0, world_size=world_size, global_batch_size=config.data.batch_size)
@@ -106,7 +107,7 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
         raise click.exceptions.Exit(code)
 
 
-def _plan_of(given: Mapping[str, Any], timeout_seconds: int) -> "LaunchPlan":
+def _plan_of(given: Mapping[str, Any], run: "RunConfig") -> "LaunchPlan":
     """Return the launch that options ask for; a cluster's variables say what is not given."""
     from fastdual.distributed.plan import LaunchPlan
     from fastdual.distributed.world import read_machines, read_world
@@ -130,7 +131,8 @@ def _plan_of(given: Mapping[str, Any], timeout_seconds: int) -> "LaunchPlan":
         node_rank=options["node_rank"] or 0,
         endpoint=options["rdzv_endpoint"],
         max_restarts=options["max_restarts"] or 0,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=run.timeout_seconds,
+        bind_to_numa_node=run.device != "cpu" and run.numa_binding == "auto",
     )
 
 
