@@ -51,8 +51,8 @@ def root_cause(
 def why_stopped(ranks: Collection[int]) -> FailureError:
     who = f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, sorted(ranks)))}"
     return FailureError(
-        f"{who} had been stopped (by SIGSTOP or a debugger, or a worker had), and did not answer in "
-        "time; continue from the last checkpoint with --resume"
+        f"{who} had been stopped (by SIGSTOP or a debugger, or a worker had) and did not answer "
+        "in time; continue from the last checkpoint with --resume"
     )
 
 

@@ -79,10 +79,9 @@ class Watch:
         silent = {rank for error in lost if error.silent for rank in error.ranks}
         if lost or now - self._all_stopped_since > self._timeout:
             # A rank whose worker is stopped waits for it, and the others for the rank.
-            self.stopped |= stopped | {
-                rank for rank in silent & set(living) if _waits(living[rank])
-            }
-            for rank in stopped | (silent & set(living)):
+            given_up = silent & set(living)
+            self.stopped |= stopped | {rank for rank in given_up if _waits(living[rank])}
+            for rank in stopped | given_up:
                 _kill(living[rank])
         if now - self._all_ended_since > self._grace:
             self._give_up()
@@ -106,12 +105,12 @@ def _state(process: int) -> str:
 
 
 def _waits(process: int) -> bool:
-    """Whether a process that this one started is stopped."""
-    try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
-        return False
-    return any(_state(int(child)) in _STOPPED for child in children)
+    """Whether a process that this one started, in whichever thread, is stopped."""
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            if any(_state(int(child)) in _STOPPED for child in thread.read_text().split()):
+                return True
+    return False
 
 
 def _kill(process: int) -> None:
