@@ -47,29 +47,37 @@ def measure(case: Case, names: list[str], *, repeats: int, data: Path | None) ->
     """
     first: Contestant | None = None
     for name in names:
-        made = Contestant(name, case)
-        losses = [float(made.step()) for _ in range(STEPS_BEFORE)]
-        error = largest_error(losses, reference_losses(made, STEPS_BEFORE))
-        agrees = error <= TOLERANCE[made.dtype]
-        row = case.describe() | {
-            "contestant": name,
-            "status": "ok" if agrees else "disagrees",
-            "steps_before": STEPS_BEFORE,
-            "max_error": f"{error:.1e}",
-            "tolerance": TOLERANCE[made.dtype],
-        }
-        if agrees:
-            first = first or made
-            beside, samples = take_turns(first, made, repeats)
-            row |= describe_speed(made, samples)
-            row |= {"beside": first.name, "beside_ms": round(median_ms(beside), 3)}
-            if data is not None:
-                row |= real_rates(made, data)
+        row, made = case.describe() | {"contestant": name}, None
+        try:
+            made = Contestant(name, case)
+            row |= compare(made)
+            if row["status"] == "ok":
+                first = first or made
+                beside, samples = take_turns(first, made, repeats)
+                row |= describe_speed(made, samples)
+                row |= {"beside": first.name, "beside_ms": round(median_ms(beside), 3)}
+                if data is not None:
+                    row |= real_rates(made, data)
+        except torch.OutOfMemoryError:  # fp32 needs twice the memory; the others go on
+            row |= {"status": "out of memory", "max_error": "?"}
         yield row
         del made
         gc.collect()  # hooks and what they belong to refer to each other
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def compare(contestant: Contestant) -> Row:
+    """Return whether the losses of the first steps are those of the reference."""
+    losses = [float(contestant.step()) for _ in range(STEPS_BEFORE)]
+    error = largest_error(losses, reference_losses(contestant, STEPS_BEFORE))
+    tolerance = TOLERANCE[contestant.dtype]
+    return {
+        "status": "ok" if error <= tolerance else "disagrees",
+        "steps_before": STEPS_BEFORE,
+        "max_error": f"{error:.1e}",
+        "tolerance": tolerance,
+    }
 
 
 def take_turns(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,6 +54,19 @@ def test_a_contestant_that_computes_something_else_is_not_timed(
     assert row["status"] == "disagrees"
     assert "step_ms" not in row
     assert "disagrees (off by 1.0e-02)" in one_line(row)
+
+
+def test_a_contestant_that_does_not_fit_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(name: str, case: Case) -> object:
+        if name == "paper":
+            raise torch.OutOfMemoryError
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr(train, "Contestant", create)
+    monkeypatch.setattr(train, "compare", lambda made: {"status": "disagrees", "max_error": "1"})
+    rows = list(measure(CASE, ["paper", "ours"], repeats=1, data=None))
+    assert [row["status"] for row in rows] == ["out of memory", "disagrees"]
+    assert "out of memory" in one_line(rows[0])
 
 
 def test_a_run_that_continues_measures_what_is_missing(

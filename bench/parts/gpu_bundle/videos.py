@@ -12,10 +12,12 @@ from fastdual.loaders.index import build_index, open_index
 from fastdual.loaders.pack import PackOptions, Transcoding, pack
 
 # How videos are packed, and how many of them at most. Of the widths 172 and 176 the second is a
-# multiple of 16: then coded and shown size are one. DALI decodes MJPEG on a CPU, for a rehearsal.
+# multiple of 16: then coded and shown size are one. Frames are ordered by phase, or as shown. DALI
+# decodes MJPEG on a CPU, for a rehearsal.
 PACKS = {
-    "h264_128x176": (Transcoding(codec="h264", size=(128, 176), gop=8), 64),
-    "h264_128x172": (Transcoding(codec="h264", size=(128, 172), gop=8), 32),
+    "h264_128x176": (Transcoding(codec="h264", size=(128, 176)), 64),
+    "h264_128x172": (Transcoding(codec="h264", size=(128, 172)), 32),
+    "h264_shown_128x176": (Transcoding(codec="h264", size=(128, 176), stride=1, gop=8), 32),
     "raw": (None, 32),
     "mjpeg_128x176": (Transcoding(codec="mjpeg", size=(128, 176)), 4),
 }

@@ -95,7 +95,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of packs")
     parser.add_argument("--out", type=Path, required=True, help="results without extension")
-    parser.add_argument("--packs", nargs="+", default=["h264_128x176", "h264_128x172", "raw"])
+    packs = ["h264_128x176", "h264_128x172", "raw", "h264_shown_128x176"]
+    parser.add_argument("--packs", nargs="+", default=packs)
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--threads", type=int, nargs="+", default=[16, 8, 32])
     parser.add_argument("--batch-size", type=int, default=32)

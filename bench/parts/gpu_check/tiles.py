@@ -1,6 +1,6 @@
 """Times other tiles than the chosen ones, as a job of bench.gpu_check.
 
-    python -m bench.parts.gpu_check.tiles --out PATH [--rows 16384 1024] [--dims 128] [--limit 24]
+    python -m bench.parts.gpu_check.tiles --out PATH [--rows 16384 1024] [--dims 128] [--limit 12]
 
 The tiles were chosen by what the compiled kernels cost; only time can tell which is the fastest.
 From the chosen one the search goes to the fastest of its neighbours (half or twice a block, more
@@ -139,7 +139,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="results without extension")
     parser.add_argument("--rows", type=int, nargs="+", default=[16384, 1024, 128])
     parser.add_argument("--dims", type=int, nargs="+", default=[128])
-    parser.add_argument("--limit", type=int, default=24, help="tiles of a kernel and a size")
+    parser.add_argument("--limit", type=int, default=12, help="tiles of a kernel and a size")
     return parser.parse_args(words)
 
 
