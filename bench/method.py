@@ -1,157 +1,114 @@
-"""Does the method do what its paper says? The three objectives, trained and measured alike.
+"""Does the method do what its paper says? Fine-tuned after each objective, and from scratch.
 
-    python -m bench.method [--data NAME=PATH ...] [--seeds 3] [--steps 320] [--recipe tiny]
-    python -m bench.method ... --contestants clip --set loss.clip_temperature=0.07
+    python -m bench.method --data ../shared/data [--sets mlr511 ...] [--seeds 5] [--jobs 2]
+    python -m bench.method --data ../shared/data --search     # the settings of each contestant
+    python -m bench.method --summary                          # tables and figure of the log alone
 
-Trains `clip`, `clip+rank` and `clip+rank+coherence` on the split `train` of each data set, with the
-same budget and seeds, and measures them on `test`: retrieval, linear probe, variance within and
-between videos, rank accuracy. An untrained network and two baselines, which see only pixels, are
-measured too. NAME=PATH is a folder, a CSV, an index or a pack; `demo` alone is the demo set.
+Every contestant is pretrained without labels on the training groups of a fold, then fine-tuned with
+10, 30 and 100 % of the labels, and tested by ten clips on groups (signers, speakers) that it never
+saw. FOLDER holds NAME.csv (path,label,group) and the videos of each set. Baselines that see only
+pixels are measured too.
 
-The second command measures only some contestants. If only settings of their losses differ, they go
-into the table of the others, so that plain contrast may have a temperature of its own.
-
-Each row is written once it is measured, and existing rows are not measured again, so the command
-may be stopped and repeated. Writes OUT.json, OUT.csv, OUT.png, and OUT.txt with the conclusion.
+It may be stopped at any time and started again, on another machine as well: each cell (contestant,
+fold, seed) is a line of results/method.jsonl once it is measured, and a stopped cell goes on from
+its last checkpoint. Settings, grid and the order of the cells stand in bench/parts/method. A
+complete search, judged on training groups alone, decides the settings of the cells after it.
 """
 
 import argparse
-import hashlib
-import json
+import itertools
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-
-from bench.parts.method.run import (
-    BASELINES,
-    CONTESTANTS,
-    OBJECTIVES,
-    Budget,
-    chances,
-    evaluate,
-    make_network,
-)
-from bench.parts.method.summary import conclude, draw, one_line
-from bench.parts.method.tables import is_way
-from bench.parts.results import RESULTS, Row, describe_machine, read_rows, write_rows
-from fastdual.demo.videos import DemoSet, write_demo
-from fastdual.evaluate.hygiene import index_overlaps, settle_overlaps
+from bench.parts.method import contestants as c
+from bench.parts.method.cells import Cell, schedule, search
+from bench.parts.method.data import SETS, check_overlaps, data_sets, fold_of
+from bench.parts.method.jobs import run_all
+from bench.parts.method.journal import append, read
+from bench.parts.method.measure import measure
+from bench.parts.method.summary import conclude, draw
+from bench.parts.results import RESULTS
 from fastdual.loaders import files
-from fastdual.loaders.index import VideoIndex, open_index
-
-# Rows that agree in these columns are the same row.
-_KEY = ("data", "fingerprint", "contestant", "seed", "budget", "clips_per_video")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the missing rows, then write the picture and the conclusion."""
+    """Measure the cells that are missing, then write the figure and the conclusion."""
     options = _parse(arguments)
-    sets = [_open(text, options.work) for text in options.data or ["demo"]]
-    budget = Budget(recipe=options.recipe, steps=options.steps, settings=tuple(options.settings))
-    rows = read_rows(options.out.with_suffix(".json"))
-    for name, index in sets:
-        settle_overlaps([index_overlaps(index, "train", "test")], allowed=options.allow_overlap)
-        for contestant, seed in _schedule(options.contestants, options.seeds):
-            plan = _plan(name, index, contestant, seed, budget, options.clips_per_video)
-            if any(all(row[key] == plan[key] for key in _KEY) for row in rows):
-                continue
-            row = _measure(plan, index, budget, options)
-            rows.append(row)
-            write_rows(rows, options.out)
-            print(one_line(row), flush=True)
-    text = conclude(rows)
-    files.write(options.out.with_suffix(".txt"), text + "\n", "the conclusion")
-    draw(rows, options.out.with_suffix(".png"))
-    print(text)
+    log, work = options.out.with_suffix(".jsonl"), options.work
+    failed: list[Cell] = []
+    if options.data is not None:
+        cells = _cells(options)
+        if options.cell is not None:
+            cell = next((cell for cell in cells if cell.key == options.cell), None)
+            if cell is None:
+                raise SystemExit("a search has changed the settings: start the command again")
+            index = cell.data.open(work / "packs")
+            append(log, measure(cell, index, work, workers=options.workers))
+            return
+        for data in {cell.data.name: cell.data for cell in cells}.values():
+            index = data.open(work / "packs")  # packed and checked once, before the cells
+            check_overlaps(fold_of(index, data, 0, search=False))
+        command = [*_repeated(options), "--cell"]
+        failed = run_all(
+            cells, lambda cell: [*command, cell.key], log=log, work=work, jobs=options.jobs
+        )
+    _summarise(options.out, log)
+    if failed:
+        raise SystemExit(f"{len(failed)} cells failed, first {failed[0]}; see {work / 'logs'}")
 
 
-def _schedule(contestants: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """Return contestants and seeds, seed by seed, so that the command may be stopped anywhere."""
-    cheap = [(contestant, 0) for contestant in BASELINES if contestant in contestants]
-    others = [name for name in CONTESTANTS if name in contestants and name not in BASELINES]
-    return cheap + [(contestant, seed) for seed in range(seeds) for contestant in others]
+def _summarise(out: Path, log: Path) -> None:
+    rows = read(log)
+    if any(not row["search"] for row in rows):
+        text = conclude(rows)
+        files.write(out.with_suffix(".txt"), text + "\n", "the conclusion")
+        draw(rows, out.with_suffix(".png"))
+        print(text)
 
 
-def _plan(
-    name: str, index: VideoIndex, contestant: str, seed: int, budget: Budget, clips: int
-) -> Row:
-    """Return the first columns of a row: what is measured, and what identifies the row."""
-    train, test = (len(index.split(split)) for split in ("train", "test"))
-    config = budget.resolve(objective=OBJECTIVES[-1], seed=0, num_videos=train).config
-    kept = {key: value for key, value in config.to_dict().items() if not is_way(key)}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
-    return {
-        "data": name,
-        "contestant": contestant,
-        "seed": seed,
-        "train_videos": train,
-        "test_videos": test,
-        "clips_per_video": clips,
-        "recipe": budget.recipe,
-        "settings": " ".join(budget.settings),
-        "budget": digest,
-        "fingerprint": index.fingerprint,
-    }
+def _cells(options: argparse.Namespace) -> list[Cell]:
+    sets = data_sets(options.data, options.sets)
+    if options.search:
+        pairs = itertools.product(sets, options.contestants)
+        return [cell for data, name in pairs for cell in search(data, name)]
+    rows = read(options.out.with_suffix(".jsonl"))
+    return schedule(sets, options.seeds, rows, options.contestants)
 
 
-def _measure(plan: Row, index: VideoIndex, budget: Budget, options: argparse.Namespace) -> Row:
-    start = time.perf_counter()
-    contestant, seed = plan["contestant"], plan["seed"]
-    digest = hashlib.sha256(f"{plan['fingerprint']} {plan['budget']}".encode()).hexdigest()[:8]
-    run = options.work / "runs" / f"{plan['data']}-{contestant.replace('+', '-')}-{seed}-{digest}"
-    network, steps = make_network(contestant, seed, index, budget, run)
-    trained = time.perf_counter()
-    measures = evaluate(network, index, clips_per_video=plan["clips_per_video"])
-    guesses = chances(index, network.config)
-    return {
-        **plan,
-        "backbone": "" if contestant in BASELINES else network.config.model.backbone,
-        "steps": steps,
-        "batch_size": network.config.data.batch_size,
-        **measures,
-        **{f"chance_{name}": value for name, value in guesses.items()},
-        "train_seconds": round(trained - start, 1),
-        "evaluate_seconds": round(time.perf_counter() - trained, 1),
-        **describe_machine(torch.device(network.device)),
-    }
-
-
-def _open(text: str, work: Path) -> tuple[str, VideoIndex]:
-    name, _, path = text.partition("=")
-    if path:
-        return name, open_index(Path(path))
-    if name != "demo":
-        raise SystemExit(f"--data {text}: write NAME=PATH, or demo for the demo set")
-    folder = work / "demo"
-    if not (folder / "videos.csv").exists():
-        for _ in write_demo(folder, DemoSet()):
-            pass
-    return "demo", open_index(folder / "videos.csv")
+def _repeated(options: argparse.Namespace) -> list[str]:
+    """Return the command line of a process that measures one of the cells."""
+    words = ["-m", "bench.method", "--data", str(options.data), "--sets", *options.sets]
+    words += ["--contestants", *options.contestants, "--seeds", str(options.seeds)]
+    words += ["--out", str(options.out), "--work", str(options.work)]
+    words += ["--workers", str(options.workers)]
+    return [*words, "--search"] if options.search else words
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", action="append", metavar="NAME=PATH", help="default: demo")
-    parser.add_argument(
-        "--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, metavar="NAME"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=320, help="per training run")
-    parser.add_argument("--recipe", default="tiny")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--clips-per-video", type=int, default=10, help="for the features")
-    parser.add_argument("--allow-overlap", action="store_true")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path, metavar="FOLDER", help="where the sets lie")
+    what.add_argument("--summary", action="store_true", help="measure nothing")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], metavar="NAME")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=c.CONTESTANTS, default=[*c.CONTESTANTS], metavar="NAME"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="of every fold")
+    parser.add_argument("--search", action="store_true", help="judge the grid of settings instead")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one core each")
+    parser.add_argument("--workers", type=int, default=1, help="decoding processes of a cell")
     parser.add_argument("--out", type=Path, default=RESULTS / "method")
     parser.add_argument("--work", type=Path, default=Path("build/bench-method"))
+    parser.add_argument("--cell", metavar="KEY", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if min(options.seeds, options.steps, options.clips_per_video) < 1:
-        parser.error("--seeds, --steps and --clips-per-video must be at least 1")
+    if min(options.seeds, options.jobs, options.workers) < 1:
+        parser.error("--seeds, --jobs and --workers must be at least 1")
     return options
 
 

@@ -14,35 +14,28 @@ if not __package__:  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.parts.markdown import between_marks
-from bench.parts.method.summary import MEASURES, compare, describe, markdown
-from bench.parts.method.tables import FULL, PLAIN, tables
+from bench.parts.method import journal
+from bench.parts.method.summary import conclude
 from bench.parts.readme.speed import speed
-from bench.parts.results import RESULTS, Row, read_rows
+from bench.parts.results import RESULTS
 from fastdual.loaders import files
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-_SHOWN = ("r1", "probe_top1", "moved_rank_accuracy", "variance_ratio")
+_SHOWN = ("finetuned_100", "finetuned_30", "finetuned_10", "probe", "moved_rank")
 
 
-def method(rows: Sequence[Row]) -> str:
-    """Return the table of the longest training per data set, and sentences on the other ones."""
-    measures = [measure for measure in MEASURES if measure[0] in _SHOWN]
-    parts: list[str] = []
-    shown: set[str] = set()
-    for table in tables(rows):
-        verdicts = [compare(table, FULL, other, "r1") for other in table.labels_of(PLAIN)]
-        if table.data in shown:
-            parts += [f"{table.name}: {verdict}" for verdict in verdicts if verdict]
-        else:
-            parts += [f"{describe(table)}.", markdown(table, measures)]
-            parts.append("\n".join(verdict for verdict in verdicts if verdict))
-        shown.add(table.data)
-    return "\n\n".join(part for part in parts if part)
+def method(results: Path) -> str:
+    """Return what the log of bench.method says so far: figure, tables and sentences."""
+    rows = journal.read(results / "method.jsonl")
+    if not any("finetuned_100" in row["answers"] for row in rows):
+        return "No contestant of the comparison has been fine-tuned to the end yet."
+    said = conclude(rows, _SHOWN)
+    return f"![fine-tuned accuracy by share of the labels](../bench/results/method.png)\n\n{said}"
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "speed": speed,
-    "method": lambda results: method(read_rows(results / "method.json")),
+    "method": method,
 }
 
 

@@ -265,7 +265,7 @@ def _refuse_strangers(folder: Path) -> None:
     """Raise InputError unless the folder is missing, empty, or an earlier demo."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the demo videos")
-    ours = {*CLASSES, "videos.csv"}
+    ours = {*CLASSES, "videos.csv", "few.csv"}
     strangers = (
         sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.exists() else []
     )

@@ -12,14 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastdual._version import __version__
 from fastdual.errors import InputError, contents_of
-from fastdual.evaluate.results import find_results
-from fastdual.loaders.files import read_lines, write
+from fastdual.evaluate.results import find_results, is_baseline
+from fastdual.loaders.files import read_lines, sha256_of, write
 from fastdual.report import sections
 from fastdual.report.baselines import verdict
 from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.plots import data_uri, training_curves
 from fastdual.report.runs import RunCurves, read_curves
-from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
+from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 
 # Sections of the page: the name of the template, which is the id too, and the title.
 _CURVES = ("curves", "Curves")
@@ -31,6 +31,7 @@ _LEARNED = (
     ("variance", "Variance"),
     ("confusion", "Confusions"),
 )
+_FINETUNING = ("finetune", "linear")
 _LEFT_BEHIND = (("results", "Results"), ("quarantine", "Quarantine"))
 
 
@@ -174,9 +175,31 @@ def write_page(path: Path, page: str) -> None:
 
 
 def results_of(run: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the results that a run folder holds; there may be none."""
+    """Return the results that a run folder holds, and those of fine-tuning from it."""
     has_any = any((run / "results").glob("*.json"))
-    return find_results([run]) if has_any else []
+    return [*(find_results([run]) if has_any else []), *finetuned_beside(run)]
+
+
+def finetuned_beside(run: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the results of fine-tuning runs beside a run: from its weights, and from scratch.
+
+    Those from scratch belong to it where they are of the same kind and on the same videos.
+    """
+    found = []
+    for file in sorted(run.resolve().parent.glob("*/results/*.json")):
+        with contextlib.suppress(InputError):  # of another program
+            found += [one for one in find_results([file]) if one[1]["task"] in _FINETUNING]
+    if not found:
+        return []
+    own = {sha256_of(path) for path in list_checkpoints(run / "checkpoints")}
+    tuned = [one for one in found if one[1]["checkpoint"] in own]
+    kinds = {(result["task"], result["data_fingerprint"]) for _, result in tuned}
+    scratch = [
+        (name, result)
+        for name, result in found
+        if is_baseline(result) and (result["task"], result["data_fingerprint"]) in kinds
+    ]
+    return tuned + scratch
 
 
 def quarantined_in(run: Path) -> list[dict[str, Any]]:

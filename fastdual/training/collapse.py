@@ -29,6 +29,8 @@ class CollapseWatch:
         steps_per_epoch: Steps that do not count.
     """
 
+    metric, event = "spread", "collapse"
+
     def __init__(self, temperature: float, *, steps_per_epoch: int) -> None:
         self.threshold = _SHARE_OF_TEMPERATURE * temperature
         self._first_step = steps_per_epoch

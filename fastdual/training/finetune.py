@@ -51,8 +51,8 @@ class Finetuning:
     def create_step(self, model: nn.Module, execution: Execution) -> tuple[nn.Module, ClassifyStep]:
         return nn.Module(), ClassifyStep(model, execution)
 
-    def watch(self, steps_per_epoch: int) -> None:
-        return None
+    def watches(self, steps_per_epoch: int, total_steps: int) -> tuple[()]:
+        return ()
 
     def chances(self) -> dict[str, float]:
         return {"train_top1": 1 / self.num_classes}

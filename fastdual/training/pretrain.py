@@ -18,8 +18,9 @@ from fastdual.training.announce import describe_pretraining
 from fastdual.training.collapse import CollapseWatch
 from fastdual.training.compiler import require_compiler
 from fastdual.training.execution import Execution
+from fastdual.training.plateau import RankPlateauWatch
 from fastdual.training.step import PretrainStep, create_objective, query_groups
-from fastdual.training.task import Start
+from fastdual.training.task import Start, Watch
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,16 @@ class Pretraining:
         objective = create_objective(self.config, model).to(execution.device)
         return objective, PretrainStep(model, objective, self.config, execution)
 
-    def watch(self, steps_per_epoch: int) -> CollapseWatch | None:
-        loss = self.config.loss
+    def watches(self, steps_per_epoch: int, total_steps: int) -> list[Watch]:
+        loss, found = self.config.loss, list[Watch]()
         if Part.CLIP in loss.objective.parts:
-            return CollapseWatch(loss.clip_temperature, steps_per_epoch=steps_per_epoch)
-        if Part.COHERENCE in loss.objective.parts:
-            return CollapseWatch(loss.coherence_temperature, steps_per_epoch=steps_per_epoch)
-        return None  # ranking alone does not ask videos to differ
+            found = [CollapseWatch(loss.clip_temperature, steps_per_epoch=steps_per_epoch)]
+        elif Part.COHERENCE in loss.objective.parts:  # ranking alone asks no videos to differ
+            found = [CollapseWatch(loss.coherence_temperature, steps_per_epoch=steps_per_epoch)]
+        if Part.RANK in loss.objective.parts:
+            segments = self.config.clip.num_segments
+            found.append(RankPlateauWatch(segments, total_steps=total_steps))
+        return found
 
     def chances(self) -> dict[str, float]:
         """A row's other view is one of 2 B - 1 rows, or of a key and the queue."""

@@ -1,6 +1,7 @@
 """What the processes of a run do together beside the steps: stop at one step, keep the results."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,8 @@ from fastdual.run.folder import RunFolder
 from fastdual.run.log import RunLog
 from fastdual.run.progress import ProgressLine
 from fastdual.run.reading import StepReport
-from fastdual.training.collapse import CollapseWatch
 from fastdual.training.loop import Training
+from fastdual.training.task import Watch
 
 
 class AgreedStop:
@@ -40,7 +41,7 @@ class RunKeeper:
     constants: dict[str, Any]
     keep: Kept
     team: Team
-    collapse: CollapseWatch | None
+    watches: Sequence[Watch]
 
     def meet(self) -> None:
         self.team.meet()
@@ -58,12 +59,12 @@ class RunKeeper:
         if self.log is not None and self.line is not None:
             self.log.report(report)
             self.line.show(report)
-            if self.collapse is None:
-                return
-            warning = self.collapse.look(report.metrics["spread"], step=report.step)
-            if warning is not None:
-                self.log.event("collapse", step=report.step, spread=report.metrics["spread"])
-                warnings.warn(warning, stacklevel=2)
+            for watch in self.watches:
+                value = report.metrics[watch.metric]
+                warning = watch.look(value, step=report.step)
+                if warning is not None:
+                    self.log.event(watch.event, step=report.step, **{watch.metric: value})
+                    warnings.warn(warning, stacklevel=2)
 
     def save(self, training: Training) -> None:
         if self.log is not None:

@@ -244,7 +244,7 @@ def _run_loop(
     task: Task, training: Training, folder: RunFolder, constants: dict[str, Any], team: Team
 ) -> RunResult:
     """Train to the end, or until a signal asks for a stop; both leave a checkpoint."""
-    config, collapse = task.config.run, task.watch(len(training.loader))
+    config, watches = task.config.run, task.watches(len(training.loader), training.total_steps)
     first_step, total_steps = training.step, training.total_steps
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest(last=team.world.size > 1))
@@ -265,7 +265,7 @@ def _run_loop(
             log.event("start", step=first_step, total_steps=total_steps, chances=chances)
         keep_every = config.keep_every_epochs and config.keep_every_epochs * len(training.loader)
         keep = Kept(config.keep_checkpoints, every_steps=keep_every)
-        keeper = RunKeeper(folder, log, line, constants, keep, team, collapse)
+        keeper = RunKeeper(folder, log, line, constants, keep, team, watches)
         signals = AgreedStop(stop, team)
         with _failure_logged(log, training, folder):
             complete = train(

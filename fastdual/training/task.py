@@ -1,6 +1,6 @@
 """What tells one kind of training from another, for `fastdual.training.start`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,6 @@ from fastdual.config.sections import TrainingConfig
 from fastdual.distributed.world import World
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch
-from fastdual.training.collapse import CollapseWatch
 from fastdual.training.execution import Execution
 from fastdual.training.loop import StepOutput, Training
 
@@ -37,6 +36,24 @@ class Start:
     world: World
     restored: Path | None
     sources: Mapping[str, str]
+
+
+class Watch(Protocol):
+    """Looks at every reading of a metric.
+
+    Attributes:
+        metric: Its name.
+        event: What its warning is called in the log.
+    """
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def event(self) -> str: ...
+
+    def look(self, value: float, /, *, step: int) -> str | None:
+        """Return a warning, once, when the readings have become hopeless."""
 
 
 class Task(Protocol):
@@ -82,8 +99,8 @@ class Task(Protocol):
         The model is on its device already.
         """
 
-    def watch(self, steps_per_epoch: int) -> CollapseWatch | None:
-        """Return who looks at the embeddings' spread, if the task has such a metric."""
+    def watches(self, steps_per_epoch: int, total_steps: int) -> Sequence[Watch]:
+        """Return those who look at metrics of the task, and warn of what will not learn."""
 
     def chances(self) -> Mapping[str, float]:
         """Return what guessing gives of each accuracy that is logged, by the metric's name."""

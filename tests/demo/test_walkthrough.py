@@ -15,6 +15,7 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(demo_run, "SETTINGS", (*demo_run.SETTINGS, "--epochs", "2"))
+    monkeypatch.setattr(demo_run, "FINETUNING", (*demo_run.FINETUNING, "--epochs", "2"))
     words = ["demo", str(tmp_path / "demo"), "--train-scenes", "2", "--test-scenes", "1"]
     words += ["--frames", "16", "--train"]
     result = CliRunner().invoke(cli, words, catch_exceptions=False)
@@ -29,12 +30,12 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
     # Every command is shown as it can be typed, and the table comes last.
     typed = [line for line in result.output.splitlines() if line.startswith("$ fastdual")]
     assert [line.split()[2] for line in typed] == [
-        "index", "pretrain", "embed", "embed", "retrieve", "plot",
+        "index", "pretrain", "embed", "embed", "retrieve", "plot", "index", "finetune", "finetune",
     ]  # fmt: skip
     table = result.output[result.output.index("held-out videos, per cent") :]
     assert [row["measure"] for row in rows] == [
         "R@1, same class", "R@5, same class", "R@1, same video, other clip", "rank accuracy",
-        "rank accuracy, segments moved",
+        "rank accuracy, segments moved", "top-1, fine-tuned with 4 labels a class",
     ]  # fmt: skip
     for text in (*(row["measure"] for row in rows), "plots  ", "checkpoint  ", "results  "):
         assert text in table, text

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from fastdual.evaluate.embed import EmbedOptions
+from fastdual.evaluate.results import make_result, result_file, write_result
+from fastdual.loaders.files import sha256_of
 from fastdual.report.collect import Evidence, collect
 from fastdual.report.page import read_facts, render, write_page
 from fastdual.weights.load import load_network
@@ -93,6 +95,33 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad = {"path": "kick/<b>bad</b>.mp4", "reason": "moov atom not found"}
     (folder / "quarantine.jsonl").write_text(json.dumps(bad) + '\n{"path": "cut')
     return folder
+
+
+def test_fine_tuned_accuracy_stands_beside_that_from_scratch(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "pretrained")
+    own = sha256_of(small_checkpoint())
+    metric = {"value": 0.75, "low": 0.5, "high": 1.0, "confidence": 0.95, "resampled": "videos"}
+    for folder, weights, data, task, value in (
+        ("tuned", own, "d1", "finetune", 0.75),
+        ("scratch", "random weights, seed 0", "d1", "finetune", 0.25),
+        ("scratch-linear", "random weights, seed 0", "d1", "linear", 0.125),
+        ("of-others", "0" * 64, "d1", "finetune", 0.5),
+        ("other-data", "random weights, seed 0", "d2", "finetune", 0.625),
+    ):
+        split = {"train": "train", "test": "test", "num_train": 8, "num_test": 8}
+        split |= {"metrics": {"top1": {**metric, "value": value}}}
+        split |= {"left_out": {"test": []}, "overlaps": []}
+        result = make_result(
+            task=task, command="", weights_sha256=weights, data_fingerprint=data,
+            settings={"backbone": "tiny", "config": {}}, splits=[split],
+        )  # fmt: skip
+        (tmp_path / folder / "results").mkdir(parents=True)
+        write_result(result_file(tmp_path / folder, result), result)
+    (tmp_path / "tuned" / "results" / "of another program.json").write_text("[]")
+    results = read_facts(tmp_path / "pretrained").results
+    assert [name for name, _ in results] == ["finetune-test", "finetune-random-test"]
+    text = render(read_facts(tmp_path / "pretrained"), None)
+    assert "75.0" in text and "25.0" in text
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ SETTINGS = (
     "clip.resize_height=36",
     "clip.resize_width=48",
     "schedule.epochs=100",
+    "loss.clip_temperature=0.07",
+    "loss.coherence_temperature=0.07",
     # At the recipe's 1e-3 any rounding is 11 % of the loss after 200 steps, at this 1 %.
     "optimiser.learning_rate=2e-4",
     "run.device=cpu",
