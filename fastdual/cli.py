@@ -86,6 +86,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise
+        except KeyboardInterrupt:
+            click.echo("stopped by Ctrl-C", err=True)
+            raise click.exceptions.Exit(130) from None
         except click.UsageError as error:  # click's own takes four lines
             where = error.ctx.command_path if error.ctx is not None else "fastdual"
             raise UserMistake(f"{error.format_message()} ({where} --help)") from error

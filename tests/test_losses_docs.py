@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "losses.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def test_every_block_of_the_page_runs() -> None:
+def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     text = PAGE.read_text()
     scope: dict[str, object] = {}
     blocks = [*BLOCK.finditer(text)]
@@ -20,6 +20,10 @@ def test_every_block_of_the_page_runs() -> None:
         # Blank lines in front, so that a traceback names the line of the page.
         line = text[: block.start(1)].count("\n")
         exec(compile("\n" * line + block[1], str(PAGE), "exec"), scope)
+        # What is printed stands in comments below the call.
+        shown = capsys.readouterr().out.splitlines()
+        said = re.findall(r"^# (.*)$", block[1].rpartition("print(")[2], re.MULTILINE)
+        assert not said or shown == said
 
 
 @pytest.mark.parametrize("name", losses.__all__)

@@ -145,7 +145,10 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def to_toml(values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> str:
-    """Write flat values as TOML tables, each with its origin as a comment; None is left out."""
+    """Write flat values as TOML tables, each with its origin as a comment.
+
+    A key whose value is None is a comment too: TOML has no such value.
+    """
     lines: list[str] = []
     current = None
     for key, value in values.items():
@@ -153,9 +156,9 @@ def to_toml(values: Mapping[str, Any], sources: Mapping[str, str] | None = None)
         if section != current:
             lines += ([""] if lines else []) + [f"[{section}]"]
             current = section
-        if value is not None:
-            origin = f"  # {sources[key]}" if sources and key in sources else ""
-            lines.append(f"{name} = {_toml_value(value)}{origin}")
+        origin = f"  # {sources[key]}" if sources and key in sources else ""
+        text = f"# {name} = none" if value is None else f"{name} = {_toml_value(value)}"
+        lines.append(f"{text}{origin}")
     return "\n".join(lines) + "\n"
 
 
@@ -193,9 +196,29 @@ def _construct(config_type: type[C_co], values: Mapping[str, Any]) -> C_co:
     return config_type(**sections)
 
 
+# What other programs call our keys.
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "workers": "num_workers",
+    "warmup": "warmup_epochs",
+    "clip_grad": "max_gradient_norm",
+    "grad_clip": "max_gradient_norm",
+    "frames": "frames_per_clip",
+    "stride": "frame_stride",
+    "size": "crop_size",
+    "temperature": "clip_temperature",
+    "optimizer": "name",
+    "amp": "precision",
+    "arch": "backbone",
+}
+
+
 def _unknown_key(given: object, hints: Mapping[str, Any]) -> str:
     key, said = str(given)[:100], shown(given)
     last = key.rsplit(".", maxsplit=1)[-1]
+    last = _OTHER_NAMES.get(last.lower(), last)
     close = [k for k in hints if k.split(".")[1] == last] or difflib.get_close_matches(
         key, hints, n=2, cutoff=0.75
     )

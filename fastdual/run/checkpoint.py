@@ -53,10 +53,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint file")
     try:
         with open(path, "rb") as file:  # opened once: what was checked is what is read
+            kind = file.read(32).partition(b" ")[0]
+            if kind.startswith(b"fastdual-"):
+                raise _OtherFile(kind.decode("ascii", "replace").removeprefix("fastdual-"))
+            file.seek(0)
             verify_archive(file)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
         _check_sizes(state)
+    except _OtherFile as other:
+        raise InputError(
+            f"{path}: a file of fastdual's, but of kind {other}; name a run or a checkpoint here"
+        ) from None
     # On a foreign file torch raises whatever its parts do: pickle, zip, Unicode, index errors.
     except Exception as error:
         raise InputError(
@@ -71,6 +79,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}; use the version that wrote it"
         )
     return state
+
+
+class _OtherFile(Exception):
+    """An index, a pack or features in place of a checkpoint."""
 
 
 def _is(value: object, expected: object) -> bool:

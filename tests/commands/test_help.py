@@ -38,6 +38,15 @@ def test_numbers_that_cannot_be_meant_are_refused_by_every_option(name: str) -> 
             assert len(error) < 400
 
 
+def test_ctrl_c_ends_a_command_with_130_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastdual.run.summary.find_runs", interrupted)
+    result = invoke(["runs", "."])
+    assert result.exit_code == 130 and result.stderr == "stopped by Ctrl-C\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

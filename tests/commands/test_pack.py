@@ -117,7 +117,7 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 1, errors
+    assert process.returncode == 130, errors
     assert "stopped: what is done is kept, the same command continues from here" in errors
     assert "Traceback" not in errors
     done = journal.read_bytes().count(b"\n") - 1

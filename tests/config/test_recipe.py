@@ -149,3 +149,25 @@ def test_config_survives_its_toml_file(
     resolved = resolve([("recipe x", values)])
     text = to_toml(resolved.config.to_dict(), resolved.sources)
     assert resolve([("file", parse_toml(text, origin="file"))]).config == resolved.config
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("optimiser.lr", "optimiser.learning_rate"),
+        ("optimizer.LR", "optimiser.learning_rate"),
+        ("data.workers", "data.num_workers"),
+        ("clip.frames", "clip.frames_per_clip"),
+    ],
+)
+def test_a_name_of_other_programs_leads_to_ours(key: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean {meant}"):
+        with_settings(f"{key}=1")
+
+
+def test_a_config_shows_every_key_and_reads_back_the_same() -> None:
+    text = to_toml(DEFAULTS.to_dict(), dict.fromkeys(DEFAULTS.to_dict(), "default"))
+    assert "# num_workers = none  # default" in text
+    for key in DEFAULTS.to_dict():
+        assert f"{key.split('.')[1]} = " in text, key
+    assert resolve([("x", parse_toml(text, origin="x"))]).config == DEFAULTS

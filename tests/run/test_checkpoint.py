@@ -232,3 +232,10 @@ def test_weights_of_another_model_name_the_first_differences() -> None:
     assert "1.weight is [6, 4] there and [5, 4] here" in message
     assert "(4 entries differ)" in message
     assert equal(dict(model.state_dict()), before)
+
+
+@pytest.mark.parametrize("kind", ["index", "features"])
+def test_another_file_of_ours_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "x.h5").write_bytes(f"fastdual-{kind} 3\n".encode().ljust(512, b"\0"))
+    with pytest.raises(InputError, match=f"x.h5: a file of fastdual's, but of kind {kind}; name a"):
+        load_checkpoint(tmp_path / "x.h5")
