@@ -14,9 +14,8 @@ from fastdual.backbones import create_backbone
 from fastdual.losses import ClipLoss
 
 torch.manual_seed(0)
-loader = fastdual.ClipLoader(
-    sys.argv[1], frames_per_clip=8, frame_stride=2, crop_size=32, num_views=1, batch_size=8
-)
+clips = {"frames_per_clip": 8, "frame_stride": 2, "crop_size": 32, "jitter_probability": 0.0}
+loader = fastdual.ClipLoader(sys.argv[1], num_views=1, batch_size=12, **clips)
 names = loader.index.class_names
 words = sorted({word for name in names for word in name.split("-")})
 bags = torch.tensor([[float(word in name.split("-")) for word in words] for name in names])
@@ -25,7 +24,7 @@ of_video = torch.nn.Linear(backbone.feature_dim, 64)
 of_text = torch.nn.Linear(len(words), 64)  # in place of a text encoder
 logit_scale = torch.nn.Parameter(torch.tensor(2.0))
 parameters = [*backbone.parameters(), *of_video.parameters(), *of_text.parameters(), logit_scale]
-optimizer, criterion = torch.optim.AdamW(parameters, lr=1e-3), ClipLoss()
+optimizer, criterion = torch.optim.AdamW(parameters, lr=3e-3), ClipLoss()
 
 for epoch in range(6):
     total = 0.0

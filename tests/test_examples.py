@@ -36,6 +36,7 @@ def test_every_example_is_tried_listed_and_short() -> None:
     assert not long
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.needs("av", "h5py")
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_example_runs(name: str, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_the_example_runs(name: str, tmp_path: Path) -> None:
     environment["XDG_CACHE_HOME"] = str(small_index_file().parent / "cache")
     done = subprocess.run(
         [sys.executable, str(FOLDER / name), *(str(places[word]) for word in words)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(shown, done.stdout, flags=re.S), done.stdout
@@ -54,6 +55,7 @@ def test_the_example_runs(name: str, tmp_path: Path) -> None:
     assert not losses or losses[-1] < losses[0]
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.needs("av", "h5py")
 def test_the_notebook_goes_from_videos_to_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -66,7 +68,7 @@ def test_the_notebook_goes_from_videos_to_the_report(
     notebook = nbformat.read(FOLDER / "first_hour.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
     assert (tmp_path / "run" / "report.html").stat().st_size > 50_000
     printed = str(notebook.cells)
