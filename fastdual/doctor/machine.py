@@ -206,13 +206,16 @@ def _check_cuda() -> Check:
 
 def _check_nvdec_library(*, required: bool) -> Check:
     try:
-        ctypes.CDLL("libnvcuvid.so.1")
-    except OSError:
-        detail = "libnvcuvid.so.1 is not found"
-        if required:
-            detail += "; in a container, set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
-        return Check("NVDEC library", "unavailable", detail, required=required)
-    return Check("NVDEC library", "ok", "libnvcuvid.so.1 can be loaded", required=required)
+        from fastdual.loaders.batch.nvdec import Nvdec, why_no_nvdec
+    except ImportError as error:
+        return Check("NVDEC library", "unavailable", f"cannot be asked: {error}", required=required)
+    missing = why_no_nvdec()
+    if missing is not None:
+        return Check("NVDEC library", "unavailable", missing, required=required)
+    detail = "libnvcuvid.so.1 can be loaded"
+    if required:
+        detail = f"{Nvdec(torch.device('cuda', 0)).num_engines()} engines decode H.264"
+    return Check("NVDEC library", "ok", detail, required=required)
 
 
 def _used() -> dict[str, str]:

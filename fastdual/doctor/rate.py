@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastdual.demo.encode import encode_video
-from fastdual.doctor.check import Outcome
+from fastdual.doctor.check import Outcome, Status
 from fastdual.loaders.decode.video import decode_all, open_video
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
@@ -59,7 +59,6 @@ def _check_decoding(index: VideoIndex) -> Outcome:
 def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
     """Load the clips as pretraining does, for some seconds."""
     with ClipLoader(index, ClipSpec(), batch_size=_BATCH, device=device) as loader:
-        decoder = loader.decode_choice.decoder
         next(iter(loader))  # workers start, the graph is built
         started, videos = time.perf_counter(), 0
         while time.perf_counter() - started < _LOAD_SECONDS:
@@ -68,7 +67,9 @@ def _check_loading(index: VideoIndex, device: torch.device) -> Outcome:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         rate = videos / (time.perf_counter() - started)
-    return "ok", describe(rate, decoder)
+    chosen, by = loader.decode_choice.decoder, loader.decoded_by
+    status: Status = "ok" if by.decoders.keys() == {chosen} else "wrong"
+    return status, describe(rate, chosen if status == "ok" else f"({chosen} was chosen: {by})")
 
 
 def describe(videos_per_second: float, decoder: str) -> str:

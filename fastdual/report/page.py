@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fastdual._version import __version__
 from fastdual.errors import InputError, contents_of
 from fastdual.evaluate.results import find_results, is_baseline
+from fastdual.loaders.batch.decoded_by import DecodedBy
 from fastdual.loaders.files import read_lines, sha256_of, write
 from fastdual.report import sections
 from fastdual.report.baselines import verdict
@@ -20,6 +21,7 @@ from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.plots import data_uri, training_curves
 from fastdual.report.runs import RunCurves, read_curves
 from fastdual.run.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from fastdual.run.summary import LOG_NAME, read_events
 
 # Sections of the page: the name of the template, which is the id too, and the title.
 _CURVES = ("curves", "Curves")
@@ -73,11 +75,13 @@ def read_facts(run: Path) -> RunFacts:
     file = find_checkpoint(run)
     with contents_of(file, "report on another checkpoint"):
         facts = _facts_of(load_checkpoint(file), file.name)
-    has_log = run.is_dir() and (run / "log.jsonl").exists()
+    has_log = run.is_dir() and (run / LOG_NAME).exists()
     curves = None
     if has_log:
         with contextlib.suppress(InputError):  # a run that was stopped before its first reading
             curves = read_curves(run, run.resolve().name)
+        events = [e for e in read_events(run / LOG_NAME) if e["event"] == "decoded"]
+        facts |= {"decoded by": str(DecodedBy.of(events))} if events else {}
     return RunFacts(
         name=run.resolve().name,
         facts=facts,

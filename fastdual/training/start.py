@@ -21,6 +21,7 @@ from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, joined
 from fastdual.distributed.world import World
 from fastdual.errors import FailureError, InputError
+from fastdual.loaders.batch.graphs import leave_memory
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from fastdual.model.batch_norm import synchronise_batch_norm
@@ -89,6 +90,7 @@ def run(
     require_wandb(config.run.wandb_project)
     execution = choose_execution(config.run, world)
     limit_compilers(world)
+    leave_memory(execution.device)
     split = choose_split(index, config.data.split)
     task.check(index, split, execution)
     num_videos = check_batch_size(index, split, config.data.batch_size)
@@ -278,6 +280,7 @@ def _run_loop(
             )
         signal_number = None if complete else signals.number
         if log is not None:
+            log.event("decoded", step=training.step, **training.loader.decoded_by.to_dict())
             log.event("end", step=training.step, complete=complete, signal=signal_number)
     newest = team.from_main(lambda: find_checkpoint(folder.path))
     return RunResult(training.model, newest, training.step, total_steps, signal_number)

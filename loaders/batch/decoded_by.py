@@ -1,9 +1,9 @@
 """Who decoded what a loader has shown."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass
@@ -17,6 +17,20 @@ class DecodedBy:
 
     decoders: Counter[str] = field(default_factory=Counter)
     substituted: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the sum of what `to_dict` returned, read from a log."""
+        total = cls()
+        for record in records:
+            for name, counts in (
+                ("decoders", total.decoders),
+                ("substituted", total.substituted),
+            ):
+                known = record.get(name)
+                if isinstance(known, dict):
+                    counts.update({k: n for k, n in known.items() if type(n) is int})
+        return total
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
         """Count rows: (decoder, reason, "" for the decoder that was chosen)."""

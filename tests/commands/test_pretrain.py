@@ -89,6 +89,8 @@ def test_a_run_says_what_it_does_and_leaves_what_it_promises(index: Path, tmp_pa
     assert shown == pytest.approx([event["loss"] for event in events])
     assert [event["step"] for event in events] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "clip", "rank", "coherence", "rank_accuracy", "clip_top1"} <= set(events[0])
+    (told,) = read_log(run, "decoded")
+    assert (told["decoders"], told["substituted"]) == ({"pyav": 24}, {})
     network = load_network(run)
     model, config = network.model, network.config
     assert (config.run.seed, config.schedule.epochs) == (5, 3)

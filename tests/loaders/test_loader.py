@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fastdual.errors import InputError
-from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec, draw_plan
-from tests.loaders.clips import read_frames
+from tests.loaders.clips import encode, read_frames
 from tests.loaders.loading import EVALUATE, NUM_VIDEOS, SPEC, assert_same, load, order_of
 from tests.loaders.views.augment_reference import reference_views
 
@@ -202,13 +202,23 @@ def test_the_choice_of_decoder_is_told(index: VideoIndex):
 # ---- on a GPU
 
 
+@pytest.fixture(scope="module")
+def h264(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """8 videos with B-frames, of a size that NVDEC pads."""
+    folder = tmp_path_factory.mktemp("h264")
+    for number in range(8):
+        encode(folder / f"{number}.mp4", 20 + number, height=256, width=344, gop=12, b_frames=2)
+    return build_index(folder, tmp_path_factory.mktemp("index") / "x.h5", num_workers=1)
+
+
 @pytest.mark.gpu
 @pytest.mark.needs("av", "nvidia.dali")
 @pytest.mark.parametrize("decode", ["pyav", "nvdec"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_gpu_shows_what_the_cpu_shows(index: VideoIndex, decode, dtype):
-    ours = load(index, 6, device="cuda:0", decode=decode, dtype=dtype)
-    for one, other in zip(ours, load(index, 6), strict=True):
+def test_the_gpu_shows_what_the_cpu_shows(h264: VideoIndex, decode, dtype):
+    ours = load(h264, 6, device="cuda:0", decode=decode, dtype=dtype)
+    for one, other in zip(ours, load(h264, 6), strict=True):
+        assert one.decoders == (decode,) * 4
         assert one.clips.is_cuda and one.clips.dtype == dtype
         assert torch.equal(one.video_ids.cpu(), other.video_ids)
         assert torch.equal(one.permutation.cpu(), other.permutation)

@@ -91,6 +91,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"event": "train", "step": i, "epoch": i / 2, "loss": 8 / (i + 1), "clip_top1": i / 9}
         for i in range(9)
     ]
+    counts = {"decoders": {"nvdec": 30, "pyav": 2}, "substituted": {"NVDEC decodes no flv1": 2}}
+    readings += [{"event": "decoded", "step": 8, **counts}]
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in readings))
     bad = {"path": "kick/<b>bad</b>.mp4", "reason": "moov atom not found"}
     (folder / "quarantine.jsonl").write_text(json.dumps(bad) + '\n{"path": "cut')
@@ -164,6 +166,7 @@ def test_page_shows_every_part_with_its_numbers(page: str) -> None:
     assert "of the test videos right" in read.texts["confusion"]
     assert "moov atom not found" in read.texts["quarantine"]
     assert "<b>bad</b>" in read.texts["quarantine"] and "cut" not in read.texts["quarantine"]
+    assert "nvdec 30, pyav 2; in place of another: NVDEC decodes no flv1 (2)" in page
     strips = re.findall(r"^\.t(\d+)\{background-image:url\(data:image/jpeg;base64,", page, re.M)
     assert sorted(map(int, strips)) == list(range(24))
 

@@ -87,6 +87,8 @@ def ours(index: VideoIndex, job: Job, *, decode: Requested, device: str = "cpu")
     ) as loader:
         while True:
             for batch in loader:
+                # A rate of PyAV's is never shown as one of NVDEC's.
+                assert set(batch.decoders) == {loader.decode_choice.decoder}, loader.decoded_by
                 yield batch.clips
 
 

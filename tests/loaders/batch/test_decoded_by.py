@@ -15,6 +15,8 @@ def test_counts_are_told_with_reasons() -> None:
         "decoders": {"nvdec": 3, "pyav": 1},
         "substituted": {"NVDEC decodes no flv1": 1},
     }
+    again = DecodedBy.of([decoded.to_dict(), decoded.to_dict(), {"decoders": [1], "event": "x"}])
+    assert again.decoders == {"nvdec": 6, "pyav": 2}
 
 
 def test_a_loader_counts_what_it_has_shown(index: VideoIndex) -> None:

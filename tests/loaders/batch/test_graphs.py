@@ -1,8 +1,12 @@
 """Failures of DALI: the reason is found in its message, and memory is told apart."""
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
-from fastdual.loaders.batch.graphs import GraphFailure, explain
+import pytest
+import torch
+
+from fastdual.loaders.batch.graphs import GraphFailure, explain, leave_memory
 
 REAL = """Critical error in pipeline:
 Critical error in pipeline:
@@ -37,3 +41,18 @@ def test_what_happened_is_found_in_the_message(message: str, reason: str, is_mem
     failure = GraphFailure(RuntimeError(message))
     assert (str(failure), failure.is_memory) == (reason, is_memory)
     assert explain(message) == reason
+
+
+@pytest.mark.parametrize(("gib", "share"), [(16, 1 / 8), (80, 4 / 80), (140, 4 / 140)])
+def test_a_share_of_a_gpus_memory_stays_dalis(
+    gib: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    gpu = SimpleNamespace(total_memory=gib << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *given: told.append(given)
+    )
+    leave_memory(torch.device("cpu"))
+    leave_memory(torch.device("cuda", 1))
+    assert told == [(pytest.approx(1 - share), torch.device("cuda", 1))]
