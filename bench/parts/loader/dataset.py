@@ -60,7 +60,10 @@ def augment(pictures: Tensor, plan: ClipPlan, order: Ints, spec: ClipSpec) -> Te
 
 
 def jitter(pixels: Tensor, values: list[float]) -> Tensor:
-    """Return pixels [3, T, H, W] after colour jitter: one matrix product over all of them."""
+    """Return pixels [3, T, H, W] after colour jitter: one matrix product over all of them.
+
+    Contrast turns about their mean grey.
+    """
     brightness, contrast, saturation, hue = values
     if values == [1.0, 1.0, 1.0, 0.0]:
         return pixels
@@ -68,7 +71,8 @@ def jitter(pixels: Tensor, values: list[float]) -> Tensor:
     chroma = torch.eye(3)
     chroma[1:, 1:] = saturation * torch.tensor([[cosine, sine], [-sine, cosine]])
     matrix = (brightness * contrast) * (_TO_RGB @ chroma @ _TO_YIQ).to(pixels.device)
-    mixed = (matrix @ pixels.flatten(1)).add_(brightness * 128 * (1 - contrast))
+    grey = pixels.flatten(1).mean(1) @ _TO_YIQ[0].to(pixels.device)
+    mixed = (matrix @ pixels.flatten(1)).add_(brightness * grey * (1 - contrast))
     return mixed.clamp_(0, 255).view_as(pixels)
 
 
