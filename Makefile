@@ -16,7 +16,7 @@ TYPES := build/types
 .PHONY: help install demo test test-floor resolve lint docs bench gpu-check clean
 
 help:
-	@echo "make demo       install, write the demo videos, pretrain, evaluate, plot (at most 6 minutes on 2 cores)"
+	@echo "make demo       install, write the demo videos, pretrain, evaluate, report (at most 6 minutes on 2 cores)"
 	@echo "make test       install, run the whole test suite"
 	@echo "make test-floor  the suite's core with the lowest versions that pyproject.toml allows; 6 GB in $(FLOOR)"
 	@echo "make install    the environment alone, in $(VENV)"

@@ -60,6 +60,7 @@ def run_demo(folder: Path) -> None:
     _type("index", _keep_few_labels(folder / "videos"), "-o", few)
     _type("finetune", run, few, "--run", scratch, *FINETUNING, "--random-weights", "--resume")
     _type("finetune", run, few, "--run", tuned, *FINETUNING, "--resume")
+    _type("report", run, index)
     rows = [*_compare(run, index, before, after), _compare_finetuned(scratch, tuned)]
     click.echo("\n" + _table(rows))
     results = json.dumps([asdict(row) for row in rows], indent=2) + "\n"
@@ -68,6 +69,7 @@ def run_demo(folder: Path) -> None:
     click.echo(f"plots       {plots}")
     click.echo(f"checkpoint  {run / 'checkpoints'}")
     click.echo(f"results     {folder / 'results.json'}   ({minutes} min {seconds} s)")
+    click.echo(f"report      {run / 'report.html'}: open it in a browser; words: docs/glossary.md")
 
 
 def _keep_few_labels(videos: Path) -> Path:

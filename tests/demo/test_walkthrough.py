@@ -20,7 +20,7 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
     words += ["--frames", "16", "--train"]
     result = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    for name in ("run/checkpoints", "plots/training.png", "features.h5"):
+    for name in ("run/report.html", "run/checkpoints", "plots/training.png", "features.h5"):
         assert (tmp_path / "demo" / name).exists(), name
 
     rows = json.loads((tmp_path / "demo" / "results.json").read_text())
@@ -31,13 +31,20 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
     typed = [line for line in result.output.splitlines() if line.startswith("$ fastdual")]
     assert [line.split()[2] for line in typed] == [
         "index", "pretrain", "embed", "embed", "retrieve", "plot", "index", "finetune", "finetune",
+        "report",
     ]  # fmt: skip
     table = result.output[result.output.index("held-out videos, per cent") :]
     assert [row["measure"] for row in rows] == [
         "R@1, same class", "R@5, same class", "R@1, same video, other clip", "rank accuracy",
         "rank accuracy, segments moved", "top-1, fine-tuned with 4 labels a class",
     ]  # fmt: skip
-    for text in (*(row["measure"] for row in rows), "plots  ", "checkpoint  ", "results  "):
+    for text in (
+        *(row["measure"] for row in rows),
+        "plots  ",
+        "checkpoint  ",
+        "results  ",
+        "report  ",
+    ):
         assert text in table, text
 
     again = CliRunner().invoke(cli, words, catch_exceptions=False)
