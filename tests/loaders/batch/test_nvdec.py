@@ -16,7 +16,7 @@ H264 = Kind("h264", "High", "yuv420p", 256, 340)
 
 
 class Driver:
-    """Answers as a GPU that decodes 4:2:0 of 8 bits, from 48 x 16 to 4096 x 4096 pixels."""
+    """Answers as a GPU that decodes 4:2:0 of 8 bits, from 48 x 16 pixels to 36,864 blocks."""
 
     def __init__(self, status: int = 0) -> None:
         self.asked: list[tuple[int, int, int]] = []
@@ -28,7 +28,7 @@ class Driver:
         can.is_supported = can.chroma == 1 and can.depth_minus_8 == 0
         can.num_engines = 7
         can.min_width, can.min_height, can.max_width, can.max_height = 48, 16, 4096, 4096
-        can.max_macroblocks = 65_536
+        can.max_macroblocks = 36_864
         return self._status
 
 
@@ -56,7 +56,8 @@ def install(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Driver:
         (H264._replace(codec="flv1"), "decodes no flv1 of yuv420p"),
         (H264._replace(width=32, height=32), "refuses h264 of 32x32"),
         (H264._replace(width=5000), "refuses h264 of 5000x256"),
-        (H264._replace(height=4096, width=4096), None),
+        (H264._replace(height=2304, width=4096), None),
+        (H264._replace(height=2305, width=4096), "refuses h264 of 4096x2305"),
     ],
 )
 def test_each_kind_is_answered_with_a_reason(
