@@ -2,9 +2,9 @@
 
     python -m bench.losses [--dtype bfloat16] [--rows 64 1024] [--dims 128] [--out PATH]
 
-Loss and gradients of every contestant are compared with float64 before it is timed; one that
-disagrees is reported and not timed. Without a CUDA device sizes are small and one thread works:
-such figures show where time and memory go, and say nothing about a GPU.
+Loss and gradients of every contestant are compared with float64 before it is timed, in turns with
+ours; one that disagrees is reported and not timed. Without a CUDA device sizes are small and one
+thread works: such figures show where time and memory go, and say nothing about a GPU.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from bench.parts.losses.cases import CASES, Case, Inputs, Loss
 from bench.parts.losses.contestants import ContestantMissingError
 from bench.parts.losses.plot import draw, one_line
 from bench.parts.measure import (
+    Timing,
     count_launches,
     measured_matmul_tflops,
     peak_memory_mib,
@@ -75,9 +76,9 @@ def compiled(loss: Loss) -> Loss:
 
 def contestants_of(case: Case) -> Iterator[tuple[str, Callable[[], Loss]]]:
     """Yield each contestant's name and how to load it."""
+    yield "fastdual", lambda: case.ours
     yield "eager", lambda: case.eager
     yield "torch.compile", lambda: compiled(case.eager)
-    yield "fastdual", lambda: case.ours
     yield from case.others.items()
 
 
@@ -90,65 +91,75 @@ def largest_error(ours: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
 
 
 def admit(
-    case: Case, inputs: Inputs, dtype: torch.dtype
-) -> tuple[dict[str, Contestant], dict[str, Row]]:
-    """Return the contestants that run here and agree with float64, and facts about all of them."""
-    exact = case.truth if len(inputs[0]) <= MAX_ROWS_OF_REFERENCE else case.ours
-    truth = Contestant(exact, tuple(x.double() if x.is_floating_point() else x for x in inputs))
-    expected = truth.both()
-    contestants, facts = {}, {}
-    for name, load in contestants_of(case):
-        try:
-            contestant = Contestant(load(), inputs)
-            error = largest_error(contestant.both(), expected)
-        except ContestantMissingError as missing:
-            facts[name] = {"status": str(missing)}
-        except torch.OutOfMemoryError:
-            facts[name] = {"status": "out of memory"}
-        else:
-            agrees = error <= TOLERANCE[dtype]
-            facts[name] = {"status": "ok" if agrees else "disagrees", "max_error": f"{error:.2e}"}
-            if agrees:
-                contestants[name] = contestant
-    return contestants, facts
+    load: Callable[[], Loss], inputs: Inputs, expected: tuple[Tensor, ...], dtype: torch.dtype
+) -> tuple[Contestant | None, Row]:
+    """Return a contestant if it runs here and agrees with float64, and the facts about it."""
+    try:
+        contestant = Contestant(load(), inputs)
+        error = largest_error(contestant.both(), expected)
+    except ContestantMissingError as missing:
+        return None, {"status": str(missing)}
+    except torch.OutOfMemoryError:
+        return None, {"status": "out of memory"}
+    agrees = error <= TOLERANCE[dtype]
+    fact = {"status": "ok" if agrees else "disagrees", "max_error": f"{error:.2e}"}
+    return contestant if agrees else None, fact
 
 
 def measure(
     case: Case, num_rows: int, dim: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Row]:
-    """Yield the rows of one size: one per contestant and mode, or one that says why it is out."""
+    """Yield the rows of one size: one per contestant and mode, or one that says why it is out.
+
+    Each contestant takes turns with the first, so its rows are there as soon as it is done.
+    """
     torch.manual_seed(num_rows + dim)
     inputs = case.make_inputs(num_rows, dim, dtype, device)
-    contestants, facts = admit(case, inputs, dtype)
-    timings = time_interleaved(
-        {name: (c.forward, c.backward) for name, c in contestants.items()}, device=device
-    )
+    exact = case.truth if len(inputs[0]) <= MAX_ROWS_OF_REFERENCE else case.ours
+    wide = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    expected = Contestant(exact, wide).both()
+    size: Row = {"loss": case.name, "rows": num_rows, "dim": dim}
+    size["dtype"] = str(dtype).removeprefix("torch.")
     flops = case.forward_flops(num_rows, dim)  # backward takes twice as many
-    for name, fact in facts.items():
-        size = {"loss": case.name, "contestant": name, "rows": num_rows, "dim": dim}
-        size["dtype"] = str(dtype).removeprefix("torch.")
-        if name not in contestants:
-            yield {**size, "mode": "", **fact}
+    first: tuple[str, Contestant] | None = None
+    for name, load in contestants_of(case):
+        contestant, fact = admit(load, inputs, expected, dtype)
+        row = size | {"contestant": name}
+        if contestant is None:
+            yield row | {"mode": "", **fact}
             continue
-        contestant = contestants[name]
-        # In this order: backward consumes what forward leaves.
-        for times, (mode, timing) in enumerate(zip(MODES, timings[name], strict=True), start=1):
-            run = getattr(contestant, mode)
-            peak = peak_memory_mib(run, device)
-            if mode == "backward":
-                contestant.forward()
-            launches = count_launches(run, device)
-            yield {
-                **size,
-                "mode": mode,
-                **fact,
-                "median_ms": round(timing.median_ms, 4),
-                "p20_ms": round(timing.p20_ms, 4),
-                "p80_ms": round(timing.p80_ms, 4),
-                "peak_mib": round(peak, 3),
-                "launches": launches,
-                "tflops": round(times * flops / timing.median_ms / 1e9, 4),
-            }
+        first = first or (name, contestant)
+        pair = dict([first, (name, contestant)])
+        turns = time_interleaved(
+            {n: (c.forward, c.backward) for n, c in pair.items()}, device=device, budget_seconds=1.0
+        )
+        beside = {"beside": first[0]}
+        for mode, timing, other in zip(MODES, turns[name], turns[first[0]], strict=True):
+            beside["beside_ms"] = round(other.median_ms, 4)
+            measured = costs(contestant, mode, timing, flops, device)
+            yield row | {"mode": mode} | fact | measured | beside
+
+
+def costs(
+    contestant: Contestant, mode: str, timing: Timing, flops: float, device: torch.device
+) -> Row:
+    """Return time, memory, launches and rate of a mode; in the order of MODES.
+
+    Backward consumes what forward leaves, and `forward` was the call before it.
+    """
+    run = getattr(contestant, mode)
+    peak = peak_memory_mib(run, device)
+    if mode == "backward":
+        contestant.forward()
+    launches = count_launches(run, device)
+    return {
+        "median_ms": round(timing.median_ms, 4),
+        "p20_ms": round(timing.p20_ms, 4),
+        "p80_ms": round(timing.p80_ms, 4),
+        "peak_mib": round(peak, 3),
+        "launches": launches,
+        "tflops": round((MODES.index(mode) + 1) * flops / timing.median_ms / 1e9, 4),
+    }
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

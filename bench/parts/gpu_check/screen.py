@@ -55,7 +55,7 @@ def _kernels(out: Path, device: str) -> Iterator[str]:
         yield f"losses of {size} rows of 128, {rows[0]['dtype']}, forward and backward:"
         of_size = [row for row in rows if row["rows"] == size]
         for loss, group in groupby(of_size, key=lambda row: row["loss"]):
-            yield f"  {loss:20} {_loss({row['contestant']: row['median_ms'] for row in group})}"
+            yield f"  {loss:20} {_loss({row['contestant']: row for row in group})}"
     for row in read_rows(out / "tiles_cuda.json"):
         if row.get("fastest"):
             yield f"tile {row['kernel']} {row['dtype']} N={row['rows']} D={row['dim']}: " + (
@@ -65,13 +65,13 @@ def _kernels(out: Path, device: str) -> Iterator[str]:
             )
 
 
-def _loss(times: dict[str, float]) -> str:
-    if "fastdual" not in times:
+def _loss(rows: dict[str, Row]) -> str:
+    if "fastdual" not in rows:
         return "ours was not timed"
-    parts = [f"{times['fastdual']:.3f} ms"]
+    parts = [f"{rows['fastdual']['median_ms']:.3f} ms"]
     for name, aim in (("eager", TIMES_EAGER), ("torch.compile", TIMES_COMPILED)):
-        if name in times:
-            ratio = times[name] / times["fastdual"]
+        if name in rows:
+            ratio = rows[name]["median_ms"] / rows[name]["beside_ms"]
             parts.append(f"{ratio:.2f}x {name} (aim {aim:g}x: {_verdict(ratio, aim)})")
     return ", ".join(parts)
 
