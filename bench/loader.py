@@ -39,7 +39,7 @@ from bench.parts.loader.verdict import REFERENCE, verdict
 from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders import files
-from fastdual.loaders.batch.decoder import available_cpus
+from fastdual.loaders.pool.cpus import available_cpus
 from fastdual.loaders.views.augment import STD
 
 CONTROLS = ("one frame late", "one frame early")

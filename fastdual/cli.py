@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from fastdual._version import __version__
-from fastdual.errors import FailureError, InputError, shown
+from fastdual.console import say, show_log
+from fastdual.errors import FailureError, InputError, printable, shown
 
 # In the order in which a new user meets them.
 COMMANDS = {
@@ -82,12 +83,13 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn an error meant for the user into one line and its exit code."""
+        show_log()
         try:
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise
         except KeyboardInterrupt:
-            click.echo("stopped by Ctrl-C", err=True)
+            say("stopped by Ctrl-C", err=True)
             raise click.exceptions.Exit(130) from None
         except click.UsageError as error:  # click's own takes four lines
             where = error.ctx.command_path if error.ctx is not None else "fastdual"
@@ -96,7 +98,7 @@ class LazyGroup(click.Group):
             # A pipe closed by its reader (`| head`) is click's to handle.
             if isinstance(error, BrokenPipeError) or os.environ.get("FASTDUAL_TRACEBACK"):
                 raise
-            line = " ".join(str(error).split())
+            line = printable(" ".join(str(error).split()))
             if isinstance(error, InputError):
                 raise UserMistake(line) from error
             raise click.ClickException(line) from error

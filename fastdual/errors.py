@@ -1,4 +1,4 @@
-"""The two kinds of errors for users; the command line prints each as one line."""
+"""The kinds of errors for users; the command line prints each as one line."""
 
 import errno
 from collections.abc import Iterator
@@ -17,6 +17,20 @@ _WRONG_VALUES = (
 _SHOWN_LETTERS = 200
 
 
+def printable(text: str) -> str:
+    """Return text as one line that a terminal shows as it is.
+
+    File names may hold newlines, escape sequences, marks that turn the order of letters, and bytes
+    that are no text: they could fake lines of their own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 class InputError(ValueError):
     """The user's mistake: a path, value, option, recipe, index or checkpoint (exit code 2).
 
@@ -32,6 +46,28 @@ class InputError(ValueError):
 
 class FailureError(RuntimeError):
     """The work could not continue: a full disk, too many bad videos, no decoder (exit code 1)."""
+
+
+class PassingError(FailureError):
+    """What failed now may work later: the storage, memory or descriptors, not the file read."""
+
+
+# No disk, memory or descriptor left, a mount that is stale, away or busy, no permission.
+# fmt: off
+_PASSING = frozenset({
+    errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNRESET, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.ENFILE, errno.ENODEV, errno.ENOLCK, errno.ENOLINK, errno.ENOMEM, errno.ENOTCONN,
+    errno.ENXIO, errno.EPERM, errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE, errno.ETIMEDOUT,
+})
+# fmt: on
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Say whether an error of the system says nothing about the file that was read."""
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return isinstance(error, MemoryError | PassingError)
 
 
 def why_not_written(error: OSError) -> str:

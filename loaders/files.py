@@ -5,17 +5,24 @@ Every file that fastdual writes goes through `write`, every record that it appen
 of a process that was killed is at most one line that `read_lines` leaves out.
 """
 
+import errno
+import fcntl
+import functools
 import hashlib
 import json
+import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from fastdual.errors import FailureError, why_not_written
+from fastdual.errors import FailureError, InputError, why_not_written
 
 _CHUNK_BYTES = 1 << 20
+
+logger = logging.getLogger("fastdual.loaders")
 
 
 def write(path: Path, content: bytes | memoryview | str, what: str) -> None:
@@ -73,16 +80,72 @@ def replace(path: Path, content: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable.
+    """Make the renames in a folder durable, where its file system can: some cannot sync folders.
+
+    What was renamed is whole in any case, so this is no failure of the writing.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _warn_once(
+            f"{folder}: its file system does not sync folders ({error.strerror}); a crash of the "
+            "machine may undo what was written last"
+        )
+
+
+def lock(file: IO[Any], *, wait: bool) -> bool:
+    """Lock an open file for this process; it ends when the file is closed, or with the process.
+
+    Args:
+        file: On a file system without locks (some of clusters) the work goes on unguarded, with one
+            warning.
+        wait: Whether to wait while another process holds the lock.
+
+    Returns:
+        Whether no other process holds it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        _warn_once(
+            f"{Path(str(file.name)).parent}: its file system has no locks ({error.strerror}); see "
+            "to it that no other process writes there"
+        )
+    return True
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
+def regular(path: str, flags: int) -> int:
+    """Open a file of ours for `open`: a plain one, not what a link of somebody else leads to.
 
     Raises:
-        OSError: The system refuses.
+        InputError: It is a link, a pipe, a device or a folder; reading it might never end.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = -1
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        # Without blocking: opening a pipe would wait for its other end.
+        mode = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, mode, 0o666)
+        is_plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        is_plain = False
+    if not is_plain:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise InputError(f"{path} is a link, a pipe or a folder, not a file of ours: remove it")
+    return descriptor
 
 
 def append_line(path: Path, record: Mapping[str, Any], what: str) -> None:
@@ -97,7 +160,7 @@ def append_line(path: Path, record: Mapping[str, Any], what: str) -> None:
         FailureError: The line cannot be written; names the file and the system's reason.
     """
     try:
-        with open(path, "ab", buffering=0) as file:
+        with open(path, "ab", buffering=0, opener=regular) as file:
             file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise _failure(path, what, error) from error
@@ -108,10 +171,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     A line that is not a JSON object is left out: the last line of a process that was killed may be
     cut anywhere, and a crash of the machine leaves any bytes.
+
+    Raises:
+        InputError: It is a link, a pipe or a folder.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with open(path, "rb") as lines:
+    with open(path, "rb", opener=regular) as lines:
         for line in lines:
             record = parse_line(line)
             if record is not None:

@@ -12,6 +12,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Those that are lower than others on the same line are named in NARROW.
 ORDER = (
     "errors",
+    "console",
     "_version",
     "kernels",
     "loaders",
@@ -36,6 +37,7 @@ ORDER = (
 # Rooms that take less than their place in the order allows.
 NARROW = {
     "errors": set(),
+    "console": {"errors"},
     "_version": set(),
     "kernels": set(),
     "loaders": {"errors"},

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 from fastdual.demo.videos import CLASSES, DemoSet, write_demo
 
 DEFAULTS = DemoSet()
@@ -42,11 +43,11 @@ def command(
     with video_progress("writing") as progress:
         for done, total in write_demo(videos, demo):
             progress(done, total, 0)
-    click.echo(f"{videos}: {len(CLASSES)} classes, table in {videos / 'videos.csv'}")
+    say(f"{videos}: {len(CLASSES)} classes, table in {videos / 'videos.csv'}")
     if train:
         from fastdual.demo.walkthrough import run_demo
 
         run_demo(folder)
     else:
         table = shlex.quote(str(videos / "videos.csv"))
-        click.echo(f"next: fastdual pretrain {table} --run run --recipe tiny")
+        say(f"next: fastdual pretrain {table} --run run --recipe tiny")

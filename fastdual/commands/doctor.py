@@ -4,6 +4,7 @@ import json
 
 import click
 
+from fastdual.console import say_text
 from fastdual.errors import FailureError
 
 
@@ -18,7 +19,7 @@ def command(as_json: bool) -> None:
     from fastdual.doctor.machine import diagnose
 
     diagnosis = diagnose()
-    click.echo(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis.to_text())
+    say_text(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis.to_text())
     if diagnosis.failures:
         names = ", ".join(check.name for check in diagnosis.failures)
         raise FailureError(f"{len(diagnosis.failures)} checks failed: {names}")

@@ -9,6 +9,7 @@ from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.next_command import show_next
 from fastdual.commands.shared.options import clips_option, embedding_options, random_weights_option
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 
 _PATH = click.Path(path_type=Path)
 
@@ -58,9 +59,9 @@ def command(run: Path, data: Path, output: Path, split: str | None, **embedding:
         features = embed(network, index, splits=splits, options=options, progress=progress)
     save_features(features, output)
     count, width = features.features.shape
-    click.echo(f"{output}: {count} videos x {width} features ({_short(network)})")
+    say(f"{output}: {count} videos x {width} features ({_short(network)})")
     for video in features.left_out:
-        click.echo(f"left out: {video.path} ({video.reason})")
+        say(f"left out: {video.path} ({video.reason})")
     if output.suffix in (".h5", ".hdf5"):
         both = all(len(features.splits.get(name, ())) for name in ("train", "test"))
         show_next("knn" if both and len(features.class_names) > 1 else "plot", output)

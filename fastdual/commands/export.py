@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
@@ -79,13 +80,13 @@ def command(
     _write(encoder, form, target)
     clip = encoder.config.clip
     mean, std = (", ".join(f"{value:.3f}" for value in of) for of in (clip.mean, clip.std))
-    click.echo(
+    say(
         f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
         f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}, from frames of "
         f"{clip.resize_height}x{clip.resize_width}; mean {mean}, deviation {std}"
     )
     if push is not None:
-        click.echo(f"pushed: {_push(encoder, target, push, network)}")
+        say(f"pushed: {_push(encoder, target, push, network)}")
 
 
 def _push(encoder: Any, file: Path, repository: str, network: Path) -> str:
@@ -117,9 +118,9 @@ def _write_with_heads(
             f"-o {target}: a run has checkpoints already; for other code's network add --backbone"
         )
     state, taken = import_with_heads(network, backbone, settings=settings, prefix=prefix)
-    click.echo(taken.describe())
+    say_text(taken.describe())
     save_checkpoint(target, state)
-    click.echo(f"{target}: {backbone} with its heads; pretext, embed and pretrain --init take it")
+    say(f"{target}: {backbone} with its heads; pretext, embed and pretrain --init take it")
 
 
 def _read(
@@ -134,9 +135,9 @@ def _read(
             raise InputError("--set and --prefix are for checkpoints of other code: add --backbone")
         return load(network, backbone=backbone)
     encoder, report = import_backbone(network, backbone, settings=settings, prefix=prefix)
-    click.echo(report.describe())
+    say_text(report.describe())
     if not report.known_clips and not settings:
-        click.echo(
+        say(
             "warning: the checkpoint does not say on which clips it was trained; these are the "
             "paper's, with ImageNet's mean and deviation; give others with --set clip.KEY=VALUE",
             err=True,
@@ -150,7 +151,7 @@ def _write(encoder: Any, form: str, target: Path) -> None:
 
     if form == "onnx":
         difference = export_onnx(encoder, target)
-        click.echo(f"ONNX Runtime gives the same features to {difference:.1e} of the largest")
+        say(f"ONNX Runtime gives the same features to {difference:.1e} of the largest")
     elif form == "torchvision":
         export_torchvision(encoder, target)
     else:

@@ -9,17 +9,20 @@ from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.commands.shared.evaluation import RecordedCommand, typed_command
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.launching import (
+    accept_option,
     announcer,
     config_request,
     end_stopped,
     is_launching,
     launch_command,
     launch_options,
+    open_data,
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next
-from fastdual.commands.shared.options import overlap_options, split_pair
+from fastdual.commands.shared.options import allow_missing_option, overlap_options, split_pair
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
@@ -55,6 +58,8 @@ _KEYS = {
 @click.option("--seed", type=int, help="Decides the classifier, the order and every clip.")
 @click.option("--verbose", is_flag=True, help="Show every metric; the log has them anyway.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@allow_missing_option
+@accept_option
 @backbone_option
 @launch_options
 @click.pass_context
@@ -96,13 +101,19 @@ def _finetune(data: Path, network: Any, folder: Any, config: Any, options: dict[
     from fastdual.distributed.world import read_world
     from fastdual.evaluate.pairs import num_seen
     from fastdual.evaluate.ten_clips import finetune_and_test
-    from fastdual.loaders.index import open_index
 
     world = read_world()
-    index, say = open_index(data, root=options["root"]), announcer(world)
-    index, held = _with_splits(index, config.config, options)
-    if held is not None:
-        say(held.describe(folder.path / "results"))
+    announce = announcer(world)
+    held: list[Any] = []
+
+    def divide(index: Any) -> Any:
+        divided, how = _with_splits(index, config.config, options)
+        if how is not None:
+            held.append(how)
+            announce(how.describe(folder.path / "results"))
+        return divided
+
+    index = open_data(data, folder, options, announce, divide)
     with video_progress("testing") as progress:
         result = finetune_and_test(
             index,
@@ -110,7 +121,8 @@ def _finetune(data: Path, network: Any, folder: Any, config: Any, options: dict[
             folder,
             config,
             world=world,
-            announce=say,
+            announce=announce,
+            accept_data_changes=options["accept_data_changes"],
             allow_overlap=options["allow_overlap"],
             overlaps_file=options["overlaps_file"],
             progress=progress,
@@ -119,12 +131,12 @@ def _finetune(data: Path, network: Any, folder: Any, config: Any, options: dict[
     if stopped is not None:
         if world.is_main:
             steps = f"{result.training.step} of {result.training.total_steps}"
-            click.echo(f"stopped by a signal, at step {steps}")
+            say(f"stopped by a signal, at step {steps}")
         end_stopped(stopped)
     elif result.classification is not None:
-        if held is not None:
-            held.save(folder.path / "results")
-        more = {} if held is None else {"held_out": held.to_dict()}
+        for how in held:
+            how.save(folder.path / "results")
+        more = {"held_out": held[0].to_dict()} if held else {}
         more["pretrained_on"] = num_seen(network, index, config.config.test.split)
         _write_result(index, config.config, result, folder.path, more)
 
@@ -170,6 +182,6 @@ def _write_result(index: Any, config: Any, result: Any, run: Path, more: dict[st
     )
     output = result_file(run, report)
     write_result(output, report)
-    click.echo(summary(report))
-    click.echo(f"result: {output}")
+    say_text(summary(report))
+    say(f"result: {output}")
     show_next("table", run)

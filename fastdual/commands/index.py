@@ -9,6 +9,7 @@ from fastdual.commands.shared.next_command import show_pretraining
 from fastdual.commands.shared.pack_options import parse_bytes
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
+from fastdual.console import say_text
 from fastdual.errors import InputError
 from fastdual.loaders.index import build_index, load_index, summary
 from fastdual.loaders.index.build import TIMEOUT_SECONDS
@@ -84,7 +85,7 @@ def command(
     else:
         raise InputError("name the index to write with -o x.h5, or look at one with --show")
     if show or output is not None:
-        click.echo(summary(index))
+        say_text(summary(index))
     if verify:
         verify_videos(index, "index", workers=workers, timeout=timeout)
     if output is not None:

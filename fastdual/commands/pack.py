@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.next_command import show_pretraining
+from fastdual.commands.shared.options import allow_missing_option
 from fastdual.commands.shared.pack_options import encoding_options, parse_bytes, parse_job
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
+from fastdual.console import say, say_text
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex, load_index, open_index, summary
 
@@ -24,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--merge", is_flag=True, help="Put the packs of all jobs together.")
 @click.option("--verify", is_flag=True, help="Read and decode every packed video, and compare.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@allow_missing_option
 @click.option("--workers", type=click.IntRange(1, 4096), help="Processes [default: one per core].")
 @click.option("--timeout", type=click.FloatRange(1, 1e6), default=1800.0, help="Seconds per video.")
 def command(
@@ -32,6 +35,7 @@ def command(
     merge: bool,
     verify: bool,
     root: Path | None,
+    allow_missing: bool,
     workers: int | None,
     timeout: float,
     **packing: Any,
@@ -59,10 +63,10 @@ def command(
         index = merge_jobs(load_index(source), output)
     else:
         with keeping_what_is_done("indexing") as progress:
-            index = open_index(source, root=root, progress=progress)
+            index = open_index(source, root=root, progress=progress, allow_missing=allow_missing)
         if output is not None:
             index = _pack(index, output, workers, timeout, **given)
-    click.echo(summary(index))
+    say_text(summary(index))
     if verify:
         verify_videos(index, "pack", workers=workers, timeout=timeout)
     if output is not None and packing["job"] == (1, 1):
@@ -83,7 +87,7 @@ def _pack(
 
     transcoding = Transcoding(**encoding) if encoding else None
     if warning := hardware_warning(index, transcoding):
-        click.echo(f"note: {warning}", err=True)
+        say(f"note: {warning}", err=True)
     options = PackOptions(
         transcoding=transcoding,
         shard_bytes=shard_size,

@@ -9,6 +9,7 @@ from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import clips_option, embedding_options
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 
 _PATH = click.Path(path_type=Path)
 
@@ -57,9 +58,9 @@ def command(
     runs = [run for path in paths if path not in files for run in runs_under(path)]
     folder = output or (paths[0].parent if paths[0] in files else paths[0]) / "plots"
     if runs:
-        click.echo(draw_training_curves(runs, folder))
+        say(str(draw_training_curves(runs, folder)))
     for file, name in zip(files, distinct_names(files), strict=True):
-        click.echo(draw_feature_map(FeatureSet.load(file), folder, name=name))
+        say(str(draw_feature_map(FeatureSet.load(file), folder, name=name)))
     if data is None:
         return
     chosen = Embedding(**embedding)
@@ -73,4 +74,5 @@ def command(
         network = chosen.network(run)
         with video_progress("embedding") as progress:
             drawn = draw_network(network, index, folder, progress=progress, **how)
-        click.echo("\n".join(map(str, drawn)))
+        for picture in drawn:
+            say(str(picture))

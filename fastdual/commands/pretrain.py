@@ -7,16 +7,20 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.launching import (
+    accept_option,
     announcer,
     config_request,
     end_stopped,
     is_launching,
     launch_command,
     launch_options,
+    open_data,
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next, typed
+from fastdual.commands.shared.options import allow_missing_option
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say, say_text
 
 _PATH = click.Path(path_type=Path)
 _KEYS = {
@@ -58,6 +62,8 @@ _KEYS = {
 )
 @click.option("--verbose", is_flag=True, help="Show every metric; the log has them anyway.")
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@allow_missing_option
+@accept_option
 @launch_options
 @click.pass_context
 def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -> None:
@@ -84,7 +90,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         begun["--init"] = ("model.init", sha256)
     if options["show_config"]:
         config = resolve_pretrain(folder, replace(_request(options, begun), resume=True))
-        click.echo(to_toml(config.config.to_dict(), config.sources), nl=False)
+        say_text(to_toml(config.config.to_dict(), config.sources).rstrip("\n"))
         return
     with training_process():
         if options["recipe"] is None and not folder.holds_run and not begun:
@@ -95,7 +101,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:
             initial = None if options["init"] is None else read_initial(file, config.config)
-            _train(data, folder, config, root=options["root"], initial=initial)
+            _train(data, folder, config, options, initial)
 
 
 def _request(options: dict[str, Any], begun: dict[str, Any]) -> Any:
@@ -119,9 +125,7 @@ def _choose_recipe(data: Path, options: dict[str, Any]) -> None:
     if options["batch_size"] is None:
         options["batch_size"] = choice.batch_size
     if read_world().is_main and not is_launching(options):  # the processes say it themselves
-        click.echo(
-            f"recipe    {choice.recipe}: {choice.reason}; --recipe NAME takes another", err=True
-        )
+        say(f"recipe    {choice.recipe}: {choice.reason}; --recipe NAME takes another", err=True)
 
 
 def _check_backbone(config: Any) -> None:
@@ -133,31 +137,31 @@ def _check_backbone(config: Any) -> None:
         check_named(config.config.model.backbone, origin=origin)
 
 
-def _train(data: Path, folder: Any, config: Any, *, root: Path | None, initial: Any) -> None:
+def _train(data: Path, folder: Any, config: Any, options: dict[str, Any], initial: Any) -> None:
     """Train in this process, alone or as one of the world that it was started in."""
     from fastdual.distributed.world import read_world
-    from fastdual.loaders.index import open_index
     from fastdual.training.pretrain import Pretraining
     from fastdual.training.start import run
 
     world = read_world()
-    with video_progress("indexing") as progress:
-        index = open_index(data, root=root, progress=progress)
-    task, say = Pretraining(config.config), announcer(world)
+    task, announce = Pretraining(config.config), announcer(world)
     if initial is not None:
         task = replace(task, initial=initial.weights)
-        say(f"init      {initial.describe()}")
-    result = run(task, index, folder, config.sources, world=world, announce=say)
+        announce(f"init      {initial.describe()}")
+    index = open_data(data, folder, options, announce)
+    accepted = options["accept_data_changes"]
+    how: dict[str, Any] = {"world": world, "announce": announce, "accept_data_changes": accepted}
+    result = run(task, index, folder, config.sources, **how)
     stopped = result.signal_number
     backbone = config.config.model.backbone
-    needed = {"root": root, "backbone": backbone if ":" in backbone else None}
+    needed = {"root": options["root"], "backbone": backbone if ":" in backbone else None}
     if world.is_main:
-        click.echo(f"checkpoint  {result.checkpoint}")
+        say(f"checkpoint  {result.checkpoint}")
         if stopped is None:
             show_next("report", folder.path, data, **needed)
         else:
-            click.echo(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
+            say(f"stopped     by a signal, at step {result.step} of {result.total_steps}")
             again = ("pretrain", data, "--run", folder.path, "--resume")
-            click.echo(f"continue with  {typed(*again, **needed)}")
+            say(f"continue with  {typed(*again, **needed)}")
     if stopped is not None:
         end_stopped(stopped)

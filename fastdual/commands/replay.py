@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
+from fastdual.commands.shared.options import allow_missing_option
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 
 _PATH = click.Path(path_type=Path)
 
@@ -14,8 +16,9 @@ _PATH = click.Path(path_type=Path)
 @click.argument("plan", type=_PATH)
 @click.argument("data", type=_PATH)
 @click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now.")
+@allow_missing_option
 @backbone_option
-def command(plan: Path, data: Path, root: Path | None) -> None:
+def command(plan: Path, data: Path, root: Path | None, allow_missing: bool) -> None:
     """Take the step of PLAN again, a file RUN/plan-step-*.npz, on the DATA of that run.
 
     Starts from the checkpoint before it, changes nothing in the run folder, and tells which clips,
@@ -30,6 +33,6 @@ def command(plan: Path, data: Path, root: Path | None) -> None:
     if data.suffix == ".npz":  # as earlier versions had it, and their messages
         plan, data = data, plan
     with video_progress("indexing") as progress:
-        index = open_index(data, root=root, progress=progress)
+        index = open_index(data, root=root, progress=progress, allow_missing=allow_missing)
     for line in replay(index, plan):
-        click.echo(line)
+        say(line)

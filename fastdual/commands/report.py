@@ -14,6 +14,7 @@ from fastdual.commands.shared.options import (
     split_pair,
 )
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say, say_text
 
 _PATH = click.Path(path_type=Path)
 
@@ -61,8 +62,8 @@ def command(
     write_page(page, render(facts, evidence))
     without = "" if data is not None else " (name DATA too to see what it learned)"
     if evidence is not None:
-        click.echo(verdict_of(evidence)[1])
-    click.echo(f"{page}: {max(1, page.stat().st_size >> 10):,} KiB{without}")
+        say_text(verdict_of(evidence)[1])
+    say(f"{page}: {max(1, page.stat().st_size >> 10):,} KiB{without}")
 
 
 def _collect(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from fastdual.console import say_text
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -25,6 +27,6 @@ def command(folder: Path, as_json: bool) -> None:
 
     runs = find_runs(folder)
     if as_json:
-        click.echo(json.dumps([run.to_dict() for run in runs], indent=2))
+        say_text(json.dumps([run.to_dict() for run in runs], indent=2))
     else:
-        click.echo(describe_runs(runs))
+        say_text(describe_runs(runs))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from fastdual.console import say, say_text
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -34,13 +36,13 @@ def command(paths: tuple[Path, ...], output: Path | None, with_mean: bool) -> No
     have = [path for path in folders if not path.is_dir() or has_results(path)]
     for path in folders if have else ():
         if path not in have:
-            click.echo(f"note: {path} has no result yet and is left out", err=True)
+            say(f"note: {path} has no result yet and is left out", err=True)
     found = find_results(have or folders)
     if with_mean:
         check_one_method(found)
     table = markdown_table(found, with_mean=with_mean)
     if output is None:
-        click.echo(table)
+        say_text(table)
     else:
         write(output, f"{table}\n", "the table")
-        click.echo(f"{output}: {len(table.splitlines()) - 2} rows")
+        say(f"{output}: {len(table.splitlines()) - 2} rows")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from fastdual.console import say, say_text
 from fastdual.loaders.files import write
 
 # The demo's videos are simpler than films of people: they are learned in the minutes that there are
@@ -62,14 +63,14 @@ def run_demo(folder: Path) -> None:
     _type("finetune", run, few, "--run", tuned, *FINETUNING, "--resume")
     _type("report", run, index)
     rows = [*_compare(run, index, before, after), _compare_finetuned(scratch, tuned)]
-    click.echo("\n" + _table(rows))
+    say_text("\n" + _table(rows))
     results = json.dumps([asdict(row) for row in rows], indent=2) + "\n"
     write(folder / "results.json", results, "the results")
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
-    click.echo(f"plots       {plots}")
-    click.echo(f"checkpoint  {run / 'checkpoints'}")
-    click.echo(f"results     {folder / 'results.json'}   ({minutes} min {seconds} s)")
-    click.echo(f"report      {run / 'report.html'}: open it in a browser; words: docs/glossary.md")
+    say(f"plots       {plots}")
+    say(f"checkpoint  {run / 'checkpoints'}")
+    say(f"results     {folder / 'results.json'}   ({minutes} min {seconds} s)")
+    say(f"report      {run / 'report.html'}: open it in a browser; words: docs/glossary.md")
 
 
 def _keep_few_labels(videos: Path) -> Path:
@@ -106,7 +107,8 @@ def _type(*words: str | Path) -> None:
     """Show a command line, and run it as the program that is running this one."""
     cli = click.get_current_context().find_root().command
     arguments = [str(word) for word in words]
-    click.echo("\n$ " + shlex.join(["fastdual", *arguments]))
+    say()
+    say("$ " + shlex.join(["fastdual", *arguments]))
     cli.main(arguments, prog_name="fastdual", standalone_mode=False)
 
 

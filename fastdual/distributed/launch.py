@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fastdual.console import say
 from fastdual.distributed.causes import root_cause, why_apart, why_stopped
 from fastdual.distributed.launched import (
     FOLDER,
@@ -160,13 +161,12 @@ def _end_at_once(plan: LaunchPlan, folder: Path, stopped: Collection[int]) -> No
     if error is not None:
         code = 2 if isinstance(error, InputError) else 1
         line = " ".join(str(error).split())
-        print(f"Error: {line}", file=sys.stderr, flush=True)
+        say(f"Error: {line}", err=True)
     elif plan.nodes > 1:
-        print(
+        say(
             f"warning: the machine that keeps the meeting point {plan.endpoint} does not answer; "
             "the processes of this one have ended by themselves",
-            file=sys.stderr,
-            flush=True,
+            err=True,
         )
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(code)

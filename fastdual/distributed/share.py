@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdual.distributed.world import World
-from fastdual.loaders.batch.decoder import available_cpus
+from fastdual.loaders.pool.cpus import available_cpus
 
 # Set for launched processes: bound to some CPUs, they cannot see how many there are for all.
 _CPUS = "FASTDUAL_CPUS_PER_PROCESS"

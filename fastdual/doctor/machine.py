@@ -22,6 +22,7 @@ from fastdual._version import __version__
 from fastdual.config.sections import RunConfig
 from fastdual.doctor.check import Check, Status, run_check
 from fastdual.doctor.losses import check_contrastive, check_conv3d, check_shuffle_rank
+from fastdual.loaders.pool.cpus import available_cpus
 from fastdual.training.compiler import find_compiler
 from fastdual.training.execution import choose_execution
 
@@ -132,7 +133,7 @@ def _cudnn_version() -> str:
 
 def _machine() -> dict[str, str]:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cpus()
     machine = {"CPU": f"{cores} cores, {memory_gib:.0f} GiB of memory, {platform.machine()}"}
     machine["driver"] = _driver_version() or "no NVIDIA driver"
     for number in range(torch.cuda.device_count()):

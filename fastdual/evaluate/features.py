@@ -72,6 +72,7 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         count = len(self.paths)
+        self._check_types()
         if self.features.ndim != 2 or len(self.features) != count or self.labels.shape != (count,):
             raise InputError(
                 f"features {list(self.features.shape)} and labels {list(self.labels.shape)} "
@@ -90,6 +91,17 @@ class FeatureSet:
                 f"features of {len(bad)} of {count} videos are not finite, first "
                 f"{self.paths[bad[0]]}: the network has diverged; take an earlier checkpoint"
             )
+
+    def _check_types(self) -> None:
+        arrays: dict[str, tuple[NDArray[Any], str]]
+        arrays = {"features": (self.features, "f4"), "labels": (self.labels, "i4")}
+        arrays |= {f"split {name!r}": (rows, "i8") for name, rows in self.splits.items()}
+        for name, (array, dtype) in arrays.items():
+            if array.dtype != np.dtype(dtype) or array.ndim != 1 + (name == "features"):
+                raise InputError(f"{name}: must be numbers of type {np.dtype(dtype).name}")
+        texts = (self.weights_sha256, self.data_fingerprint)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.settings, dict):
+            raise InputError("what is said of the features' origin is no text")
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastdual.config import PretrainConfig
+from fastdual.errors import printable
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.embed import left_out
 from fastdual.evaluate.features import plain_left_out
@@ -132,7 +133,7 @@ def pretext_table(metrics: HeldOutMetrics, split: str) -> str:
         found = getattr(metrics, name)
         shown = "-" if found is None else f"{100 * found:.1f}"
         lines.append(f"{title:<32}{100 * chance:>9.1f}{shown:>9}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _rank_accuracy(segments: Tensor, permutation: Tensor) -> Tensor:

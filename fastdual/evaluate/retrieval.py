@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.errors import printable
 from fastdual.evaluate.classify import interval
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.pairs import RETRIEVAL_NAMES, Pair, check_pair
@@ -97,7 +98,7 @@ def retrieval_table(report: dict[str, Any]) -> str:
     ]
     if beyond:
         lines.append(f"{', '.join(beyond)}: more than the {report['num_gallery']} gallery videos")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _chance(gallery: FeatureSet, result: RetrievalResult) -> float:

@@ -55,6 +55,7 @@ def finetune_and_test(
     *,
     world: World,
     announce: Callable[[str], None],
+    accept_data_changes: bool = False,
     allow_overlap: bool = False,
     overlaps_file: Path | None = None,
     progress: Progress | None = None,
@@ -68,6 +69,7 @@ def finetune_and_test(
         resolved: The config, with the origin of each value.
         world: Which process of how many this is.
         announce: Called with each line of what is going to be done.
+        accept_data_changes: Go on from a checkpoint of other data, in a new order.
         allow_overlap: Measure although training and test videos overlap.
         overlaps_file: Every overlap is written here.
         progress: Called with the progress of the test.
@@ -92,6 +94,7 @@ def finetune_and_test(
             world=world,
             announce=announce,
             precondition=settle,
+            accept_data_changes=accept_data_changes,
         )
     if training.signal_number is not None or not world.is_main:
         return FinetuneResult(training, None, (), overlaps)

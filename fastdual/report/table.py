@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastdual.errors import printable
 from fastdual.evaluate.average import mean_and_deviation
 from fastdual.evaluate.results import is_baseline, setting_labels
 from fastdual.evaluate.retrieval import PAPER_KS
@@ -41,7 +42,7 @@ def summary(result: Mapping[str, Any]) -> str:
     if "commonest_class" in first:
         guess = 100 * first["commonest_class"]
         lines.append(f"always guessing the commonest class gives {guess:.1f} %")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -68,7 +69,7 @@ def remarks(task: str, splits: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"warning: {len(missing)} videos left out of {split['test']}, first "
                 f"{missing[0]['path']} ({missing[0]['reason']})"
             )
-    return lines
+    return [printable(line) for line in lines]
 
 
 def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:

@@ -1,9 +1,11 @@
 """A run's folder: its config, its checkpoints, and the right of one process to write there.
 
-RUN/config.toml, log.jsonl, tensorboard/, checkpoints/step-00000123.pt, quarantine.jsonl.
+RUN/config.toml, log.jsonl, tensorboard/, checkpoints/step-00000123.pt, quarantine.jsonl, index.h5
+(the videos) and left-out.csv (those that could not be used from the start).
 """
 
-import fcntl
+import csv
+import dataclasses
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.files import replace, write
+from fastdual.loaders.files import lock, replace, write
+from fastdual.loaders.index import VideoIndex, load_index, save_index
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import (
     Kept,
@@ -46,6 +49,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.config_file = path / CONFIG_NAME
         self.quarantine_file = path / "quarantine.jsonl"
+        self.index_file = path / "index.h5"
         self.writer = CheckpointWriter()
 
     @property
@@ -67,26 +71,49 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             # The lock ends with the process, however that ends; the file itself means nothing.
-            lock = open(self.path / ".lock", "a")  # noqa: SIM115
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = open(self.path / ".lock", "a")  # noqa: SIM115
+            if not lock(held, wait=False):
+                held.close()
+                raise InputError(
+                    f"--run {self.path}: another process is training in this folder; wait for it, "
+                    "or choose another folder"
+                )
             for folder in (self.path, self.checkpoints):
                 for cut in folder.glob(".*.partial"):  # of a process that was killed
                     cut.unlink(missing_ok=True)
             if not self.config_file.exists():
                 replace(self.config_file, config_toml.encode())
-        except BlockingIOError:
-            raise InputError(
-                f"--run {self.path}: another process is training in this folder; wait for it, or "
-                "choose another folder"
-            ) from None
         except OSError as error:
             why = why_not_written(error)
             join = ", or" if ";" in why else ";"
             raise FailureError(
                 f"--run {self.path}: cannot be written: {why}{join} choose another folder"
             ) from error
-        with lock:
+        with held:
             yield
+
+    def stored_index(self) -> VideoIndex | None:
+        """Return the videos that the run goes through; None for a run of an older version.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        return load_index(self.index_file) if self.index_file.exists() else None
+
+    def keep_index(self, index: VideoIndex) -> None:
+        """Write down the videos that the run goes through, and those that it cannot use.
+
+        Raises:
+            FailureError: The folder cannot be written.
+        """
+        before = self.stored_index()
+        if before is not None and before.fingerprint == index.fingerprint:
+            return
+        # Of a pack, too, only what is known of the videos.
+        save_index(dataclasses.replace(index, packed=None), self.index_file)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *index.quarantine])
+        write(self.path / "left-out.csv", text.getvalue(), "the list of videos left out")
 
     def save(
         self, state: Mapping[str, Any], *, keep: Kept, written: Callable[[Path], None]

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from fastdual.console import say
 from fastdual.run.reading import LOGGED_ONLY, SHARES, StepReport, estimate_steps
 
 # A file that stderr is redirected to cannot show a moving bar: it gets a line this often at most.
@@ -56,7 +57,7 @@ class ProgressLine:
         if estimate is not None and self._live is not None:
             self._live.console.print(estimate, highlight=False)
         elif estimate is not None:
-            print(estimate, file=sys.stderr, flush=True)
+            say(estimate, err=True)
         describe = describe_all if self._verbose else describe_short
         place, metrics = describe(report, self._chances)
         if self._live is not None:
@@ -68,7 +69,7 @@ class ProgressLine:
         if is_last or time.monotonic() - self._last_plain >= _PLAIN_INTERVAL_SECONDS:
             self._last_plain = time.monotonic()
             step = f"step {report.step}/{report.total_steps}"
-            print(f"{step} {place} | {metrics}", file=sys.stderr, flush=True)
+            say(f"{step} {place} | {metrics}", err=True)
 
     def __enter__(self) -> "ProgressLine":
         if self._live is not None:

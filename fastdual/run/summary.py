@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdual.config.recipe import read_toml
-from fastdual.errors import InputError
+from fastdual.errors import InputError, printable
 from fastdual.loaders.files import parse_line, read_lines
 from fastdual.run.folder import CONFIG_NAME
 from fastdual.run.reading import SHARES
@@ -155,7 +155,8 @@ def describe_runs(runs: Sequence[RunSummary]) -> str:
     for run in runs:
         total = "?" if run.total_steps is None else run.total_steps
         place = [run.run, run.kind, run.state, f"{run.step}/{total}", _ago(run.idle_seconds)]
-        rows.append([*place, *(_cell(name, run.metrics.get(name)) for name in columns), run.result])
+        place += [*(_cell(name, run.metrics.get(name)) for name in columns), run.result]
+        rows.append([printable(cell) for cell in place])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from typing import Any
 from fastdual.config import FinetuneConfig
 from fastdual.config.sections import PretrainConfig, TrainingConfig
 from fastdual.distributed.world import World
+from fastdual.loaders.index import describe_left_out
 from fastdual.training.execution import Execution
 from fastdual.training.task import Start
 
@@ -20,6 +21,7 @@ def describe_pretraining(config: PretrainConfig, start: Start) -> list[str]:
     from_file = f"continues from {start.restored}" if start.restored else "starts"
     return [
         f"data      {videos}{chosen}; {_batches(config, start)}",
+        *_left_out(start),
         _decoder(start),
         f"{_clips(config, start)}, {config.clip.num_segments} segments",
         f"model     {config.model.backbone}, {num_weights:,} weights; {config.model.framework}, "
@@ -38,12 +40,18 @@ def describe_finetuning(config: FinetuneConfig, start: Start) -> list[str]:
     return [
         f"data      {len(start.index.class_names)} classes; {_batches(config, start)}; tested on "
         f"{config.test.split!r} by {config.clip.clips_per_video} clips per video",
+        *_left_out(start),
         _decoder(start),
         _clips(config, start),
         f"model     {config.model.backbone} from {config.model.weights[:24]}; trained: {trained}",
         f"compute   {start.execution.describe()}",
         f"run       {'continues' if start.restored else 'starts'} at {_place(config, start)}",
     ]
+
+
+def _left_out(start: Start) -> list[str]:
+    text = describe_left_out(start.index)
+    return [] if text is None else [f"left out  {text}; all are in left-out.csv of the run"]
 
 
 def _batches(config: TrainingConfig, start: Start) -> str:

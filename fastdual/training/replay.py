@@ -1,6 +1,7 @@
 """Repeating a step that was not finite, to find where it stops being so."""
 
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from fastdual.loaders.loader import ClipBatch
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import list_checkpoints, load_checkpoint, load_weights, step_of
 from fastdual.run.folder import RunFolder
+from fastdual.training.data_change import settle_data
 from fastdual.training.execution import choose_execution
 from fastdual.training.loop import Training, take_step
 from fastdual.training.pretrain import Pretraining
@@ -28,6 +30,7 @@ from fastdual.training.start import choose_split, create_loader, create_model, c
 
 _PLAN_NAME = re.compile(r"plan-step-(\d+)(?:-rank-(\d+))?\.npz")
 _SHOWN = 3
+_MAX_PLAN_BYTES = 1 << 28
 
 
 def replay(index: VideoIndex, plan_file: Path) -> list[str]:
@@ -51,6 +54,7 @@ def replay(index: VideoIndex, plan_file: Path) -> list[str]:
     folder = RunFolder(plan_file.absolute().parent)
     if not folder.config_file.is_file():
         raise InputError(f"{plan_file}: lies in no run folder; replay it where the run left it")
+    index, _ = settle_data(folder, index, accept_changes=False)
     config = resolve_pretrain(folder, ConfigRequest(resume=True)).config
     check_named(config.model.backbone, origin=str(folder.config_file))
     # Layers can be watched only where they are not compiled into one.
@@ -78,12 +82,24 @@ def _read_plan(path: Path) -> tuple[int, int, ClipPlan]:
     if name is None or not path.is_file():
         raise InputError(f"{path}: no plan of a run; name a file RUN/plan-step-*.npz")
     try:
+        _refuse_packed(path)
         with np.load(path, allow_pickle=False) as arrays:
             plan = ClipPlan.from_arrays(dict(arrays))
     except Exception as error:  # a foreign file fails as zip, numpy or our own names do
         reason = first_line(error)
         raise InputError(f"{path}: damaged, or no plan of a run ({reason})") from None
     return int(name[1]), int(name[2] or 0), plan
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a file that unpacks to more than it holds: a run writes its plans uncompressed."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    size = path.stat().st_size
+    if size > _MAX_PLAN_BYTES or sum(entry.file_size for entry in entries) > size:
+        raise ValueError(f"it would unpack to more than its {size:,} bytes, or is too large")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed arrays")
 
 
 def _load_before(training: Training, folder: RunFolder, step: int, index: VideoIndex) -> str:

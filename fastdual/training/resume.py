@@ -24,6 +24,7 @@ from fastdual.loaders.files import write
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.checkpoint import load_weights
 from fastdual.run.folder import RunFolder
+from fastdual.training.data_change import rebase
 from fastdual.training.loop import Training
 
 PRETRAIN_RECIPE, FINETUNE_RECIPE = "paper-simclr", "paper-finetune-k400"
@@ -158,7 +159,11 @@ def _check_kept(before: TrainingConfig, asked: Resolved[C], folder: RunFolder) -
 
 
 def restore(
-    training: Training, folder: RunFolder, constants: dict[str, Any], team: Team
+    training: Training,
+    folder: RunFolder,
+    constants: dict[str, Any],
+    team: Team,
+    accept_data_changes: bool = False,
 ) -> Path | None:
     """Load the newest whole checkpoint of the folder and return its file; None: there is none.
 
@@ -167,6 +172,7 @@ def restore(
         folder: Of the run.
         constants: What this run's own checkpoints hold beside the state.
         team: All processes, which start from the same file.
+        accept_data_changes: Go on from a checkpoint of other data, in a new order.
 
     Raises:
         InputError: It was made from other data, with other settings, or of another model.
@@ -177,6 +183,8 @@ def restore(
         return None
     path, state = found
     with contents_of(path, "remove it, and --resume continues from the one before"):
+        if accept_data_changes and state.get("data", constants["data"]) != constants["data"]:
+            state = rebase(state, training.loader, constants["data"])
         _check_origin(state, path, constants)
         load_weights(training.model, state["model"], origin=path)
         try:
@@ -254,7 +262,8 @@ def _check_origin(state: dict[str, Any], path: Path, own: dict[str, Any]) -> Non
     if state["data"] != own["data"]:
         raise InputError(
             f"{path}: was trained on other data ({state['data']['num_videos']} videos, split "
-            f"{state['data']['split']}); name the same DATA, or start another run folder"
+            f"{state['data']['split']}); name the same DATA, or go on with these, in a new order: "
+            "--accept-data-changes"
         )
     # The run's config.toml, which options were compared with, may have been lost or edited.
     for key, value in own["config"].items():

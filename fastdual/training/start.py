@@ -70,6 +70,7 @@ def run(
     world: World,
     announce: Callable[[str], None],
     precondition: Callable[[], None] = lambda: None,
+    accept_data_changes: bool = False,
 ) -> RunResult:
     """Train on an index, from the newest checkpoint of the folder if it holds one.
 
@@ -81,6 +82,7 @@ def run(
         world: Which process of how many this is.
         announce: Called with each line of what is going to be done.
         precondition: Called on rank 0 before the folder is written; its error ends all processes.
+        accept_data_changes: Go on from a checkpoint of other data, in a new order.
 
     Raises:
         InputError: Before anything is written, if the parts do not fit each other.
@@ -117,7 +119,8 @@ def run(
         team.from_main(lambda: claim.enter_context(folder.claimed(text)))
         videos = index.sha256[index.split(split)]
         team.from_main(lambda: note_videos(folder.path, videos))
-        restored = restore(training, folder, constants, team)
+        restored = restore(training, folder, constants, team, accept_data_changes)
+        team.from_main(lambda: folder.keep_index(index))
         length = team.from_main(lambda: follow_length(training, folder, config.schedule.epochs))
         start = Start(index, split, training, execution, world, restored, sources)
         for line in (*task.describe(start), *([] if length is None else [length])):

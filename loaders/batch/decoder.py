@@ -8,7 +8,6 @@ PyAV decodes what the other cannot (`batch.routing`), and says why.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -87,8 +86,3 @@ def graph_threads(decoder: Decoder, num_cpus: int) -> int:
         return 1
     half = max(1, num_cpus // 2)
     return max(half, _NVDEC_SESSIONS) if decoder == "nvdec" else half
-
-
-def available_cpus(num_processes: int = 1) -> int:
-    """Return the number of CPUs for each of the processes that share those of this one."""
-    return max(1, len(os.sched_getaffinity(0)) // num_processes)

@@ -16,6 +16,11 @@ _WHAT = "the quarantine list"
 logger = logging.getLogger("fastdual.loaders")
 
 
+def most_tolerated(num_videos: int) -> int:
+    """Return how many of so many videos may fail before it is no longer the videos' fault."""
+    return max(ALWAYS_TOLERATED, int(FAILURE_LIMIT * num_videos))
+
+
 class Quarantine:
     """The videos that failed in this run.
 
@@ -31,7 +36,7 @@ class Quarantine:
 
     def __init__(self, index: VideoIndex, num_videos: int, path: Path | None) -> None:
         self._index, self._path = index, path
-        self._limit = max(ALWAYS_TOLERATED, int(FAILURE_LIMIT * num_videos))
+        self._limit = most_tolerated(num_videos)
         self._num_videos = num_videos
         self._failed: set[str] = set()
 
@@ -56,7 +61,8 @@ class Quarantine:
         if len(self._failed) > self._limit:
             raise FailureError(
                 f"{len(self._failed)} of {self._num_videos} videos failed, more than "
-                f"{self._limit} are not tolerated (last: {name}: {reason}); build the index again"
+                f"{self._limit} are not tolerated (last: {name}: {reason}): bring the files back "
+                "as they were indexed and start again"
                 + (f", see {self._path}" if self._path else "")
             )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdual.errors import FailureError
 from fastdual.loaders.decode.encoded import Encoded
 from fastdual.loaders.decode.keyframes import Keyframes
 from fastdual.loaders.index.table import VideoIndex
@@ -79,6 +80,8 @@ class FrameReader:
         self._pool = ProcessPool(
             _RUN_TASK, num_workers=num_workers, timeout_seconds=timeout_seconds, send_ahead=True
         )
+        self._good: set[int] = set()  # videos that were read in this run
+        self._videos: dict[int, int] = {}
 
     def submit(self, video: int, frames: Ints, out: Target) -> int:
         """Queue the decoding of one video's wanted frames into `out`; return a ticket.
@@ -88,7 +91,7 @@ class FrameReader:
             frames: [F] wanted frame numbers, strictly increasing.
             out: [F, h, w, 3] uint8, of the resized size.
         """
-        return self._pool.submit(self._task(video, frames, None), out=out)
+        return self._submit(video, self._task(video, frames, None), out)
 
     def submit_views(self, plan: ClipPlan, frames: Ints, order: Ints, out: Target) -> int:
         """Queue the making of one video's views in `out`; return a ticket.
@@ -99,7 +102,12 @@ class FrameReader:
             out: [V, T, H, W, 3] float32.
         """
         task = self._task(int(plan.videos[0]), frames, AugmentTask(self._spec, plan, order))
-        return self._pool.submit(task, out=out)
+        return self._submit(int(plan.videos[0]), task, out)
+
+    def _submit(self, video: int, task: ReadTask, out: Target) -> int:
+        ticket = self._pool.submit(task, out=out, patient=video in self._good)
+        self._videos[ticket] = video
+        return ticket
 
     def _task(self, video: int, frames: Ints, views: AugmentTask | None) -> ReadTask:
         keyframes = self._index.keyframes(video)
@@ -121,9 +129,21 @@ class FrameReader:
         )
 
     def wait(self, ticket: int) -> TaskFailure | None:
-        """Wait until a target is filled and forget the ticket; return the failure, if any."""
+        """Wait until a target is filled and forget the ticket; return the failure, if any.
+
+        Raises:
+            FailureError: The storage or the machine has stalled for too long.
+        """
         failure: TaskFailure | None = self._pool.result(ticket)
         self._pool.release(ticket)
+        video = self._videos.pop(ticket)
+        if failure is None:
+            self._good.add(video)
+        elif failure.kind == "stalled":
+            raise FailureError(
+                f"the storage or the machine does not answer ({self._index.path(video)} "
+                f"{failure.reason}): start again when it does"
+            )
         return failure
 
     def close(self) -> None:

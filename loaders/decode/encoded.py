@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import FailureError
+from fastdual.errors import FailureError, PassingError, is_passing
 from fastdual.loaders.remote import fetch
 
 _REMEMBERED_FILES = 1 << 16  # per process; a film is not read whole for each of its clips
@@ -58,7 +58,7 @@ class IndexedFile:
         return contents
 
 
-_ALTERED = "the file was changed after it was indexed: run fastdual index again"
+_ALTERED = "the file was changed after it was indexed"
 
 
 @functools.lru_cache(_REMEMBERED_FILES)
@@ -100,6 +100,7 @@ class PackedBytes:
         """Return the encoded bytes, compared with their checksum; processes may read together.
 
         Raises:
+            PassingError: They cannot be read now.
             FailureError: They cannot be read, or are not what was packed.
         """
         try:
@@ -107,7 +108,8 @@ class PackedBytes:
                 file.seek(self.offset)
                 contents = file.read(self.length)
         except OSError as error:
-            raise FailureError(f"the pack {self.file} cannot be read: {error.strerror}") from error
+            kind = PassingError if is_passing(error) else FailureError
+            raise kind(f"the pack {self.file} cannot be read: {error.strerror}") from error
         if len(contents) < self.length:
             raise FailureError(f"the pack {self.file} is truncated: this video is not all there")
         if hashlib.sha256(contents).digest() != self.sha256:

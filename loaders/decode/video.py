@@ -6,6 +6,7 @@ not decode cleanly is refused (`VideoError`), so that a damaged picture is never
 one. Call this in a worker process (`loaders.pool`): libav may crash or hang on a damaged file.
 """
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdual.errors import FailureError
+from fastdual.errors import FailureError, PassingError, is_passing
 from fastdual.loaders.decode.encoded import IndexedFile, PackedBytes
 from fastdual.loaders.remote import fetch
 
@@ -57,7 +58,44 @@ def open_video(source: Source, *, smooth: bool = True) -> Iterator[OpenVideo]:
     Raises:
         VideoError: It is not a video, has no video stream, or claims an absurd frame size; or the
             file or the pack was altered since it was indexed.
+        PassingError: In place of any VideoError, also of the block, where the bytes themselves
+            cannot be read now: that is no property of the file.
     """
+    try:
+        with _opened(source, smooth) as video:
+            yield video
+    except VideoError as error:
+        reason = _why_unreadable(source, error.__cause__)
+        if reason is None:
+            raise
+        raise PassingError(f"cannot be read now: {reason}") from error
+
+
+def _why_unreadable(source: Source, cause: BaseException | None) -> str | None:
+    """Return the system's reason if it cannot read a file's bytes, or is short of something.
+
+    What libav says does not tell: it reports damage as an error of reading, and the other way
+    round. So the file is read without it.
+    """
+    if isinstance(cause, PassingError):
+        return str(cause)
+    if getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return str(getattr(cause, "strerror", cause))
+    try:
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+            bytearray(3 * _MAX_PIXELS)  # a header may ask for more than there is
+        path = source.path if isinstance(source, IndexedFile) else source
+        if isinstance(path, Path):
+            with open(path, "rb") as file:
+                while file.read(1 << 20):
+                    pass
+    except (OSError, MemoryError) as error:
+        return (getattr(error, "strerror", None) or "no memory") if is_passing(error) else None
+    return None
+
+
+@contextmanager
+def _opened(source: Source, smooth: bool) -> Iterator[OpenVideo]:
     import av
 
     av.logging.set_level(None)  # what libav has to say about a file comes as an exception

@@ -2,6 +2,7 @@
 
 from fastdual.loaders.index.build import build_index, index_files
 from fastdual.loaders.index.file import check_files, load_index, save_index
+from fastdual.loaders.index.missing import describe_left_out
 from fastdual.loaders.index.open import open_index, summary, verify_index
 from fastdual.loaders.index.table import VideoIndex
 
@@ -9,6 +10,7 @@ __all__ = [
     "VideoIndex",
     "build_index",
     "check_files",
+    "describe_left_out",
     "index_files",
     "load_index",
     "open_index",

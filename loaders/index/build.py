@@ -20,6 +20,7 @@ from fastdual.loaders.index.sources import Kind, list_videos
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool.cpus import available_cpus
 from fastdual.loaders.remote import stat
 
 EXAMINE_TASK = "fastdual.loaders.index.probe:examine_file"
@@ -28,7 +29,6 @@ Progress = Callable[[int, int, int], None]
 """Called with (videos done, videos in all, videos that failed)."""
 
 _MISSING = "the file is missing"
-_TEMPORARY = ("took longer than", "crashed its worker")  # worth another try next time
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,15 @@ def _examine_all(
             wanted.append((entry.path, *stamp))
     if not wanted:
         return
-    workers = min(num_workers or os.cpu_count() or 1, len(wanted))
+    workers = min(num_workers or available_cpus(), len(wanted))
     with ProcessPool(EXAMINE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = [listing.root / path for path, _, _ in wanted]
         results = pool.imap(tasks, window=4 * workers)
         for (path, size, modified), (_, result) in zip(wanted, results, strict=True):
-            if isinstance(result, TaskFailure):
+            if isinstance(result, TaskFailure) and result.may_pass:
+                # No file has this stamp: the next build asks again.
+                yield path, _Unusable(0, 0, result.reason), False
+            elif isinstance(result, TaskFailure):
                 yield path, _Unusable(size, modified, result.reason), True
             else:
                 yield path, replace(result, file_bytes=size, modified_ns=modified), True
@@ -237,8 +240,7 @@ def _known_from_index(output: Path, root: Path) -> dict[str, _Finding]:
     known: dict[str, _Finding] = {path: index.video(v) for v, path in enumerate(index.paths)}
     stamps = index.quarantine_stamps.tolist()
     for (path, reason), (size, modified) in zip(index.quarantine, stamps, strict=True):
-        if not reason.startswith(_TEMPORARY):
-            known[path] = _Unusable(size, modified, reason)
+        known[path] = _Unusable(size, modified, reason)
     return known
 
 

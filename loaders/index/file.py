@@ -8,14 +8,13 @@ import numpy as np
 
 from fastdual.errors import InputError
 from fastdual.loaders.index.fields import read_fields, write_fields
-from fastdual.loaders.index.hdf5 import Container, Tables
+from fastdual.loaders.index.hdf5 import UNREADABLE, Container, Tables
+from fastdual.loaders.index.missing import look_for_files
 from fastdual.loaders.index.pack_file import check_shards, is_pack, read_pack
 from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.table import VideoIndex
-from fastdual.loaders.remote import stat
 
 _INDEX = Container(b"fastdual-index ", 2, "an index", "fastdual index", "build it again")
-_CHECKED_FILES = 20_000  # files looked for when an index is opened; of more, an even sample
 
 is_index = _INDEX.claims
 
@@ -36,7 +35,7 @@ def load_index(path: Path, *, root: Path | None = None) -> VideoIndex:
     fields = read_pack(path, root) if is_pack(path) else _read(path, root)
     try:
         return VideoIndex(**fields)
-    except InputError as error:
+    except UNREADABLE as error:  # an InputError, or what an odd array raises where it is checked
         raise InputError(f"{path} contradicts itself ({error}); make it again") from error
 
 
@@ -49,8 +48,12 @@ def _read(path: Path, root: Path | None) -> dict[str, Any]:
 
 
 def _stated_root(file: Any, folder: Path) -> Path:
-    root = Path(os.path.normpath(folder / os.fsdecode(bytes(file.attrs["root_relative"]))))
-    return root if root.is_dir() else Path(os.fsdecode(bytes(file.attrs["root"])))
+    texts = [bytes(file.attrs[name]) for name in ("root_relative", "root")]
+    if any(b"\0" in text for text in texts):
+        raise ValueError("its folder holds a zero byte")
+    relative, absolute = map(os.fsdecode, texts)
+    root = Path(os.path.normpath(folder / relative))
+    return root if root.is_dir() else Path(absolute)
 
 
 def save_index(index: VideoIndex, path: Path) -> None:
@@ -85,21 +88,11 @@ def check_files(index: VideoIndex) -> None:
     if index.packed is not None:
         check_shards(index.packed)
         return
-    videos = range(0, len(index), -(-len(index) // _CHECKED_FILES))
-    missing, changed = [], []
-    for video in videos:
-        try:
-            if stat(index.path(video))[0] != index.file_bytes[video]:
-                changed.append(index.paths[video])
-        except OSError:
-            missing.append(index.paths[video])
-    if missing:
+    wrong = look_for_files(index)
+    if wrong:
+        first = min(wrong)
         raise InputError(
-            f"{len(missing)} of {len(videos)} videos of the index are not under {index.root} "
-            f"(first: {missing[0]}): if they were moved, name the new folder with --root"
-        )
-    if changed:
-        raise InputError(
-            f"{len(changed)} of {len(videos)} videos changed since they were indexed (first: "
-            f"{index.root / changed[0]}): run fastdual index again"
+            f"{len(wrong)} of {len(index)} videos of the index cannot be used (first: "
+            f"{index.path(first)}: {wrong[first]}): if they were moved, name the new folder with "
+            "--root; if they were changed, index them again"
         )

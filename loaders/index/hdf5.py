@@ -27,7 +27,16 @@ from fastdual.errors import InputError
 from fastdual.loaders.files import write
 
 USER_BLOCK = 512
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What reading an HDF5 file raises where its contents are not what was written."""
 
 T = TypeVar("T")
@@ -68,8 +77,7 @@ class Tables:
         if dataset.nbytes != dataset.id.get_storage_size() or dataset.nbytes > self._left:
             raise ValueError(f"{name} claims {dataset.nbytes:,} bytes, which are not there")
         self._left -= dataset.nbytes
-        values: NDArray[Any] = dataset[()]
-        return values
+        return np.asarray(dataset[()])
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return what `write_texts` stored; raises as `array` does."""

@@ -1,6 +1,5 @@
 """The index of a set of videos: opened, whatever the user named; verified; described."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, printable, shown
+from fastdual.loaders.files import lock, regular
 from fastdual.loaders.index.build import (
     EXAMINE_TASK,
     TIMEOUT_SECONDS,
@@ -21,14 +21,18 @@ from fastdual.loaders.index.build import (
 )
 from fastdual.loaders.index.file import check_files, is_index, load_index
 from fastdual.loaders.index.listing import refuse_shared_groups
+from fastdual.loaders.index.missing import refuse_many_missing, without_missing
 from fastdual.loaders.index.pack_file import is_pack
 from fastdual.loaders.index.paths import cache_folder, is_video
 from fastdual.loaders.index.sources import list_videos, local_folder
 from fastdual.loaders.index.table import VideoIndex
-from fastdual.loaders.index.video import Video
+from fastdual.loaders.index.video import COLUMNS, KEYFRAMES, Video
 from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool.cpus import available_cpus
 
 _SHOWN_REASONS = 20
+# What an index knows of a video from elsewhere; its checksum is compared when it is opened.
+_NOT_IN_BYTES = {"path", "label", "group", "file_bytes", "modified_ns", "sha256"}
 
 
 def open_index(
@@ -38,6 +42,7 @@ def open_index(
     num_workers: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
+    allow_missing: bool = True,
 ) -> VideoIndex:
     """Return the index of DATA: an index file or a pack, or a folder, list or video, read now.
 
@@ -50,9 +55,11 @@ def open_index(
         root: Folder of the videos, if they were moved away from where the index says; for a pack,
             the folder of its shards.
         num_workers, timeout_seconds, progress: See `build_index`.
+        allow_missing: Whether more than a tenth of the videos may be unusable. Those that are lie
+            in the `quarantine` of the result, files of an index that are gone too.
 
     Raises:
-        InputError: DATA is missing or unusable, or the files of the index are gone.
+        InputError: DATA is missing or unusable, or too many videos are.
     """
     data = local_folder(Path(data))
     if not data.exists():
@@ -61,8 +68,25 @@ def open_index(
         return index_files([data], num_workers=num_workers, timeout_seconds=timeout_seconds)
     if _is_made_by_us(data):
         index = load_index(data, root=root)
-        check_files(index)
-        return index
+        if index.packed is not None:
+            check_files(index)
+        else:
+            index = without_missing(index, data)
+    else:
+        index = _indexed_now(data, root, num_workers, timeout_seconds, progress)
+    if not allow_missing:
+        refuse_many_missing(index, data)
+    return index
+
+
+def _indexed_now(
+    data: Path,
+    root: Path | None,
+    num_workers: int | None,
+    timeout_seconds: float,
+    progress: Progress | None,
+) -> VideoIndex:
+    """Bring the cached index of a folder or a list up to date."""
     listing = list_videos(data, root=root)
     refuse_shared_groups(listing)
     place = f"{os.path.realpath(data)}\0{os.path.realpath(listing.root)}"
@@ -79,8 +103,9 @@ def _is_made_by_us(data: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    # A link there would lead to a file of the user's.
+    with open(path, "a", opener=regular) as file:
+        lock(file, wait=True)
         yield
 
 
@@ -100,7 +125,7 @@ def verify_index(
     Returns:
         (path, what is wrong) of each video that is not as the index says; empty if all are.
     """
-    workers = min(num_workers or os.cpu_count() or 1, len(index))
+    workers = min(num_workers or available_cpus(), len(index))
     wrong: list[tuple[str, str]] = []
     with ProcessPool(EXAMINE_TASK, num_workers=workers, timeout_seconds=timeout_seconds) as pool:
         tasks = (index.source(video) for video in range(len(index)))
@@ -124,6 +149,29 @@ def _difference(index: VideoIndex, video: int, found: Video) -> str:
     table = index.keyframes(video)
     if table is not None and not np.array_equal(table.frames, found.keyframes.frames):
         return "has other keyframes than the index says"
+    return "" if _is_encoded_anew(index) else _other_fact(index, video, found)
+
+
+def _is_encoded_anew(index: VideoIndex) -> bool:
+    """Say whether the index of a pack tells of its videos what their originals were."""
+    return index.packed is not None and bool(json.loads(index.packed.settings)["transcoding"])
+
+
+def _other_fact(index: VideoIndex, video: int, found: Video) -> str:
+    """Return which of all other facts differs; an older index does not have all of them."""
+    table = index.keyframes(video)
+    for part in () if table is None else KEYFRAMES.values():
+        if not np.array_equal(getattr(table, part), getattr(found.keyframes, part)):
+            return f"has keyframes with other {part} than the index says"
+    has_later = index.num_packets[video] > 0
+    for column in COLUMNS:
+        if column.attribute in _NOT_IN_BYTES or (column.later and not has_later):
+            continue
+        known = column.value(getattr(index, column.name), video)
+        now = getattr(found, column.attribute)
+        if now != known:
+            what = column.attribute.replace("_", " ")
+            return f"has {what} {shown(now)}, the index says {shown(known)}"
     return ""
 
 
@@ -149,8 +197,7 @@ def summary(index: VideoIndex) -> str:
     ]
     if len(index.quarantine) > _SHOWN_REASONS:
         lines.append(f"  ... and {len(index.quarantine) - _SHOWN_REASONS:,} more")
-    # A file name that is not UTF-8 must not stop the summary.
-    return "\n".join(lines).encode("utf-8", "replace").decode()
+    return "\n".join(map(printable, lines))
 
 
 def _packing(index: VideoIndex) -> list[str]:

@@ -145,9 +145,19 @@ def _checked_settings(text: str) -> str:
     settings = json.loads(text)
     stride = settings.get("frame_stride", 1) if isinstance(settings, dict) else None
     sound = isinstance(stride, int) and 1 <= stride <= MAX_STRIDE
-    if not sound or not isinstance(settings["transcoding"], dict | None):
+    if not sound or not _is_transcoding(settings["transcoding"]):
         raise ValueError("its settings are wrong")
     return text
+
+
+def _is_transcoding(how: Any) -> bool:
+    """Say whether a value is what `Transcoding.settings` returns, or None."""
+    if not isinstance(how, dict):
+        return how is None
+    size = how.get("size")
+    is_size = isinstance(size, list) and [type(side) for side in size] == [int, int]
+    plain = (isinstance(value, str | int | None) for key, value in how.items() if key != "size")
+    return (size is None or is_size) and all(plain)
 
 
 def check_shards(packed: Packed) -> None:

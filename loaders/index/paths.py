@@ -1,7 +1,9 @@
 """Paths: which files are videos, which paths of a list may be followed, what may be written."""
 
+import contextlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -34,8 +36,26 @@ def cache_folder(kind: str) -> Path:
             return folder
     except OSError:
         pass  # a home that is read-only or does not exist, as on some clusters
-    folder = Path(tempfile.gettempdir()) / f"fastdual-{os.getuid()}" / kind
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = _own_folder(Path(tempfile.gettempdir()) / f"fastdual-{os.getuid()}") / kind
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _own_folder(folder: Path) -> Path:
+    """Return a folder that nobody else can have prepared, in a place where all may write.
+
+    Raises:
+        InputError: It is there and belongs to another user, is open to others, or is a link.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = os.lstat(folder)
+    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    if not mine or status.st_mode & 0o077:
+        raise InputError(
+            f"{folder} is not a folder of this user alone, so nothing in it can be trusted: remove "
+            "it, or name a folder for the cache in XDG_CACHE_HOME"
+        )
     return folder
 
 

@@ -73,6 +73,7 @@ def examine_file(source: Source) -> Video:
 
     Raises:
         VideoError: It is not usable; the message says why.
+        PassingError: It cannot be read now.
     """
     with open_video(source, smooth=False) as video:
         decoded = _decode(video)

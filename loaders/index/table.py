@@ -212,8 +212,9 @@ def _check(index: VideoIndex) -> None:
 
     for column in COLUMNS:
         values = getattr(index, column.name)
-        fits = len(values) == count
-        if column.dtype:
+        if not column.dtype:
+            fits = len(values) == count
+        else:
             fits = values.shape == column.shape(count) and values.dtype == column.dtype
         require(fits, f"{column.name} has the wrong shape")
     require(count > 0, "it holds no video")
@@ -233,7 +234,8 @@ def _check(index: VideoIndex) -> None:
         inside = len(videos) == 0 or (videos[0] >= 0 and videos[-1] < count)
         require(inside and np.all(np.diff(videos) > 0), f"the split {name!r} is not sorted")
     stamps = index.quarantine_stamps
-    require(stamps.shape == (len(index.quarantine), 2), "quarantine_stamps are wrong")
+    fits = stamps.shape == (len(index.quarantine), 2) and stamps.dtype == "i8"
+    require(fits, "quarantine_stamps are wrong")
     if index.packed is not None:
         require(index.packed.fits(index.file_bytes), "the places of the packed videos are wrong")
     paths = "\0".join(index.paths)

@@ -5,7 +5,6 @@ together, without copying them, when nothing is missing and nothing twice.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.batch.kinds import kinds_of, why_not_kind
-from fastdual.loaders.batch.quarantine import ALWAYS_TOLERATED, FAILURE_LIMIT
+from fastdual.loaders.batch.quarantine import most_tolerated
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.build import Progress
 from fastdual.loaders.index.file import load_index
@@ -26,6 +25,7 @@ from fastdual.loaders.pack.contents import assemble
 from fastdual.loaders.pack.spool import Spool
 from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.pool import ProcessPool, TaskFailure
+from fastdual.loaders.pool.cpus import available_cpus
 
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
 
@@ -152,7 +152,7 @@ def _fill(
     known = {record.path for record, _ in spool.videos}
     wanted = [video for video in videos if index.paths[video] not in known]
     failed: dict[int, str] = {}
-    limit = max(ALWAYS_TOLERATED, int(FAILURE_LIMIT * len(videos)))
+    limit = most_tolerated(len(videos))
     done = len(videos) - len(wanted)
     for video, result in _encode_all(index, wanted, options):
         done += 1
@@ -176,7 +176,7 @@ def _encode_all(
 ) -> Iterator[tuple[int, Any]]:
     if not videos:
         return
-    workers = min(options.num_workers or os.cpu_count() or 1, len(videos))
+    workers = min(options.num_workers or available_cpus(), len(videos))
     with ProcessPool(
         "fastdual.loaders.pack.transcode:pack_task",
         num_workers=workers,

@@ -10,7 +10,6 @@ A pack that was stopped continues after the last video that is whole. A video th
 journal, so that it gets another try.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any, Self
 from fastdual.errors import FailureError, InputError
 from fastdual.loaders.decode.encoded import PackedBytes
 from fastdual.loaders.decode.keyframes import Keyframes
-from fastdual.loaders.files import parse_line
+from fastdual.loaders.files import lock, parse_line, regular
 from fastdual.loaders.index.video import COLUMNS, Video
 
 _FACTS = ("codec", "rotation", *(column.attribute for column in COLUMNS if column.later))
@@ -111,12 +110,10 @@ class Spool:
         """Open the journal for this process alone; again, if its owner removed it meanwhile."""
         while True:
             with ExitStack() as stack:
-                journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
-                try:
-                    fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    message = f"{self.output} is being packed by another process"
-                    raise InputError(message) from error
+                opened = open(self._journal_path, "a+b", buffering=0, opener=regular)  # noqa: SIM115
+                journal = stack.enter_context(opened)
+                if not lock(journal, wait=False):
+                    raise InputError(f"{self.output} is being packed by another process")
                 if _is_file_at(journal, self._journal_path):
                     stack.pop_all()  # it stays open
                     return journal
@@ -179,8 +176,7 @@ class Spool:
     def _open_data(self, shard: int) -> None:
         if self._data >= 0:
             os.close(self._data)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._data = os.open(self.spool_file(shard), flags, 0o644)
+        self._data = regular(str(self.spool_file(shard)), os.O_RDWR | os.O_CREAT)
 
     # ---- continuing with what was stopped
 

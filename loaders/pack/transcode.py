@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, PassingError, is_passing
 from fastdual.loaders.decode.encoded import Encoded
 from fastdual.loaders.decode.frame_order import MAX_STRIDE, FrameOrder, reorder
 from fastdual.loaders.index.video import Video
@@ -138,7 +138,8 @@ def pack_task(
         try:
             contents = source.read()
         except OSError as error:
-            raise VideoError(f"cannot be read: {error.strerror}") from error
+            kind = PassingError if is_passing(error) else VideoError
+            raise kind(f"cannot be read: {error.strerror}") from error
         if video.pixel_format:
             return contents, None
     made = examine_file(contents)

@@ -27,12 +27,14 @@ class Worker:
     Attributes:
         deadline: When the first job, or the start, has taken too long, on the monotonic clock.
         ready: Whether the worker has started.
+        cpu_before: Seconds of CPU that it had used when the first job began.
     """
 
     process: subprocess.Popen[bytes]
     channel: Channel
     deadline: float
     ready: bool = False
+    cpu_before: float = 0.0
     jobs: deque[Job] = field(default_factory=deque)
     shown: Shown = field(default_factory=Shown)
 
@@ -55,6 +57,19 @@ class Worker:
         """Note that the first job runs from now on, and may take so long."""
         self.jobs[0].tries += 1
         self.deadline = time.monotonic() + seconds
+        self.cpu_before = self._cpu_seconds()
+
+    def cpu_of_job(self) -> float:
+        """Return the seconds of CPU that the first job has used so far."""
+        return self._cpu_seconds() - self.cpu_before
+
+    def _cpu_seconds(self) -> float:
+        try:
+            with open(f"/proc/{self.process.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> str:
         """Kill the process if it lives, and return how it ended."""

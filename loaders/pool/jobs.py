@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,20 +16,41 @@ from fastdual.loaders.pool.memory import Target
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A task without a result: it raised, its worker died (twice), or it took too long."""
+    """A task without a result.
+
+    Attributes:
+        reason: For people.
+        kind: It raised; its worker died (twice); it took too long; what it read could not be read
+            at that time; or nothing could, for so long that waiting has ended.
+    """
 
     reason: str
-    kind: Literal["error", "crash", "timeout"]
+    kind: Literal["error", "crash", "timeout", "passing", "stalled"]
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the task may succeed at another time, for all that is known."""
+        return self.kind != "error"
 
 
 @dataclass(eq=False)
 class Job:
-    """One task: pickled, with the array that it fills, and what became of it."""
+    """One task: pickled, with the array that it fills, and what became of it.
+
+    Attributes:
+        patient: What fails in passing is never held against it.
+        tries: How often it was begun.
+        failures: How often it failed in passing while other tasks succeeded.
+        waits_since: When it began to wait for a machine or storage that stalls.
+    """
 
     ticket: int
     task: bytes
     out: Target | None
+    patient: bool = False
     tries: int = 0
+    failures: int = 0
+    waits_since: float | None = None
     done: bool = False
     abandoned: bool = False
     result: Any = None
@@ -47,20 +69,23 @@ class Jobs:
         self._condition = threading.Condition()
         self._by_ticket: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
+        self._later: list[tuple[float, Job]] = []
         self._tickets = itertools.count()
 
     def __len__(self) -> int:
-        """Number of jobs in the queue."""
-        return len(self._queue)
+        """Number of jobs that may be taken now."""
+        with self._condition:
+            self._recall()
+            return len(self._queue)
 
     # ---- for callers
 
-    def add(self, task: bytes, out: Target | None) -> int:
+    def add(self, task: bytes, out: Target | None, patient: bool = False) -> int:
         """Queue a task and return its ticket; raises ValueError once the pool is closed."""
         with self._condition:
             if self.closing:
                 raise ValueError("the pool is closed")
-            job = Job(next(self._tickets), task, out)
+            job = Job(next(self._tickets), task, out, patient)
             self._by_ticket[job.ticket] = job
             self._queue.append(job)
         return job.ticket
@@ -92,6 +117,7 @@ class Jobs:
     def take(self, most_bytes: int | None = None) -> Job | None:
         """Return the next job that is still wanted; None if its task is longer than that."""
         with self._condition:
+            self._recall()
             while self._queue and self._queue[0].abandoned:
                 self._queue.popleft()
             if not self._queue or most_bytes is not None and len(self._queue[0].task) > most_bytes:
@@ -102,6 +128,22 @@ class Jobs:
         """Put jobs, in their order, in front of the queue."""
         with self._condition:
             self._queue.extendleft(reversed(list(jobs)))
+
+    def put_back_later(self, job: Job, when: float) -> None:
+        """Put a job in front of the queue when the monotonic clock says so."""
+        with self._condition:
+            self._later.append((when, job))
+
+    def next_recall(self) -> float | None:
+        """Return when the next job comes back; None if none does."""
+        with self._condition:
+            return min((when for when, _ in self._later), default=None)
+
+    def _recall(self) -> None:
+        now = time.monotonic()
+        due = [job for when, job in self._later if when <= now]
+        self._later = [(when, job) for when, job in self._later if when > now]
+        self._queue.extendleft(reversed(due))
 
     def finish(self, job: Job, result: Any) -> None:
         """Record a result and wake those who wait for it."""

@@ -9,7 +9,13 @@ while the caller does something else. The life of a worker:
       | dies, or is not ready in time    +-- dies: its task is run again on another worker; the
       v                                  |   second time (if killed from outside: the tenth) the
     counted: after too many failed       |   task fails as a "crash"
-    starts in a row the pool is broken   +-- takes too long: its task fails as a "timeout"
+    starts in a row the pool is broken   +-- computes too long: its task fails as a "timeout"
+                                         +-- waits too long, or what it reads cannot be read now:
+                                             tried again after a pause
+
+What cannot be read, and a task that waits without computing, says nothing about the task. It fails
+only after some tries while other tasks succeed. Where several are in that trouble at once, or one
+that is known to be good, the machine or the storage stalls: the pool says so and waits.
 
 A worker that died or took too long is killed and forgotten; while there are tasks for it, another
 one is started. Tasks that were sent ahead to it go back to the front of the queue.
@@ -26,17 +32,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import wait
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fastdual.loaders.pool.channel import ChannelClosed
 from fastdual.loaders.pool.handle import START_SECONDS, Worker, start_worker
 from fastdual.loaders.pool.jobs import Job, Jobs, TaskFailure
 from fastdual.loaders.pool.memory import Target
+from fastdual.loaders.pool.stall import Stall
 
 _MAX_FAILED_STARTS = 3
 _MAX_KILLED_STARTS = 30  # on a busy machine a worker takes seconds to start, and may be killed then
 _MAX_TRIES = 2  # a crash is tried once more, on a fresh worker
 _MAX_TRIES_KILLED = 10  # a signal from outside is not the task's fault
+_MAX_FAILURES = 4  # of a task that cannot read, or waits, while others succeed
+_PAUSES = (1.0, 4.0, 10.0, 30.0)  # seconds before each further try
+_LONGEST_STALL_SECONDS = 1800.0
+_BUSY_SHARE = 0.25  # of its time that a task must have computed for "too long" to be its own fault
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM")
 _MOST_BYTES_AHEAD = 1 << 14  # of a task that waits in a socket: it must fit, or sending blocks
 
@@ -79,6 +90,7 @@ class ProcessPool:
         self._jobs = Jobs()
         self._workers: list[Worker] = []
         self._failed_starts = 0
+        self._stall = Stall()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="fastdual-pool", daemon=True)
@@ -86,17 +98,19 @@ class ProcessPool:
 
     # ---- the caller's side
 
-    def submit(self, task: Any, *, out: Target | None = None) -> int:
+    def submit(self, task: Any, *, out: Target | None = None, patient: bool = False) -> int:
         """Queue a task and return its ticket; tasks are handed out in that order. Never blocks.
 
         Args:
             task: Anything that can be pickled.
             out: The array that the function is to fill; leave it alone until the result is there.
+            patient: The task is known to be good: where it waits, something else is the cause.
 
         Raises:
             ValueError: The pool is closed.
         """
-        ticket = self._jobs.add(pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL), out)
+        pickled = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
+        ticket = self._jobs.add(pickled, out, patient)
         self._wake()
         return ticket
 
@@ -184,7 +198,9 @@ class ProcessPool:
     def _collect(self) -> None:
         """Wait for a message, a death, a deadline or a wake-up, and deal with it."""
         busy = [worker for worker in self._workers if worker.jobs or not worker.ready]
-        deadline = min((worker.deadline for worker in busy), default=None)
+        deadlines = [worker.deadline for worker in busy]
+        recall = self._jobs.next_recall()
+        deadline = min(deadlines if recall is None else [*deadlines, recall], default=None)
         pause = None if deadline is None else max(0.0, deadline - time.monotonic())
         sources: list[Any] = [self._wake_out, *(worker.channel for worker in self._workers)]
         ready: list[Any] = wait(sources, pause)
@@ -210,15 +226,39 @@ class ProcessPool:
             job = worker.jobs.popleft()
             if worker.jobs:
                 worker.begin(self._timeout_seconds)
-            self._jobs.finish(job, TaskFailure(value, "error") if kind == "error" else value)
+            if kind == "passing":
+                self._try_again(job, value, "passing")
+            elif kind == "error":
+                self._jobs.finish(job, TaskFailure(value, "error"))
+            else:
+                self._stall.end()
+                self._jobs.finish(job, value)
 
     def _time_out(self, worker: Worker) -> None:
+        computed = worker.cpu_of_job() >= _BUSY_SHARE * self._timeout_seconds
         running, _ = self._discard(worker)
+        reason = f"took longer than {self._timeout_seconds:g} s"
         if running is None:
             self._count_failed_start(f"did not start within {START_SECONDS:g} s")
-        else:
-            reason = f"took longer than {self._timeout_seconds:g} s"
+        elif computed:
             self._jobs.finish(running, TaskFailure(reason, "timeout"))
+        else:
+            self._try_again(running, reason, "timeout")
+
+    def _try_again(self, job: Job, reason: str, kind: Literal["passing", "timeout"]) -> None:
+        """Put back a task that could not read, or waited, unless it has had its tries."""
+        now = time.monotonic()
+        if self._stall.note(job, reason):
+            job.waits_since = job.waits_since or now
+        else:
+            job.failures, job.waits_since = job.failures + 1, None
+        if job.failures >= _MAX_FAILURES:
+            self._jobs.finish(job, TaskFailure(reason, kind))
+        elif job.waits_since is not None and now - job.waits_since > _LONGEST_STALL_SECONDS:
+            waited = f"{reason}, again and again for {_LONGEST_STALL_SECONDS / 60:g} minutes"
+            self._jobs.finish(job, TaskFailure(waited, "stalled"))
+        else:
+            self._jobs.put_back_later(job, now + _PAUSES[min(job.tries, len(_PAUSES)) - 1])
 
     def _bury(self, worker: Worker) -> None:
         """Deal with a worker that died: run its task again, unless it has had its tries."""

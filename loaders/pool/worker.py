@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import FailureError, InputError, is_passing
 from fastdual.loaders.pool.channel import Channel, ChannelClosed
 from fastdual.loaders.pool.memory import Attached
 from fastdual.loaders.pool.parent import end_with_parent
@@ -68,7 +68,7 @@ def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -
         except ChannelClosed:
             raise
         except Exception as error:  # of the task, or a result that cannot be pickled
-            channel.send(("error", _describe(error)))
+            channel.send(("passing" if is_passing(error) else "error", _describe(error)))
 
 
 def _describe(error: Exception) -> str:

@@ -95,6 +95,7 @@ def test_the_flags_are_these() -> None:
     assert names == [
         "allow_shared_groups",
         "annotations",
+        "cache_size",
         "columns",
         "kind",
         "output",

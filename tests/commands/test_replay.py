@@ -92,3 +92,12 @@ def test_what_is_no_plan_of_a_run_is_refused(index: Path, tmp_path: Path) -> Non
         result = invoke(["replay", str(index), str(file)])
         assert result.exit_code == 2
         assert words in result.stderr
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    index = write_index(tmp_path / "data", count=1)
+    plan = tmp_path / "plan-step-00000003.npz"
+    np.savez_compressed(plan, frames=np.zeros(1 << 22, np.int64))
+    done = invoke(["replay", str(index), str(plan)])
+    assert done.exit_code == 2, done.output
+    assert "damaged, or no plan of a run" in done.stderr

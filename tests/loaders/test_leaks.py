@@ -15,11 +15,11 @@ import pytest
 
 from bench.parts.processes import process_tree
 from fastdual.loaders.batch.assemble import MOST_SHARED_BATCHES
-from fastdual.loaders.batch.decoder import available_cpus
 from fastdual.loaders.batch.rows import Assembled, Chunk, Row
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipPlan, ClipSpec
+from fastdual.loaders.pool.cpus import available_cpus
 from fastdual.loaders.pool.handle import Worker
 from fastdual.loaders.pool.jobs import Job
 from tests.loaders.clips import encode

@@ -22,10 +22,11 @@ from bench.parts.gpu_check.run import is_installed
 from bench.parts.results import Row, Table, describe_machine
 from fastdual.backbones import create_backbone
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.batch.decoder import Requested, available_cpus
+from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
+from fastdual.loaders.pool.cpus import available_cpus
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastdual.console import say
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
@@ -17,6 +19,7 @@ class Embedding:
     decode: Any
     workers: int | None
     root: Path | None
+    allow_missing: bool = False
     clips_per_video: int = 10
     stride: int | None = None
     batch_size: int = 8
@@ -32,9 +35,12 @@ class Embedding:
 
     def videos(self, data: Path) -> Any:
         """Open the index of a folder, list or index file."""
-        from fastdual.loaders.index import open_index
+        from fastdual.loaders.index import describe_left_out, open_index
 
-        return open_index(data, root=self.root)
+        index = open_index(data, root=self.root, allow_missing=self.allow_missing)
+        if left_out := describe_left_out(index):
+            say(f"note: {left_out}", err=True)
+        return index
 
     def options(self) -> Any:
         """Return the EmbedOptions."""

@@ -23,6 +23,7 @@ from fastdual.commands.shared.options import (
     split_pair,
 )
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
 _PATH = click.Path(path_type=Path)
@@ -225,9 +226,9 @@ def show_and_keep(
     """
     from fastdual.evaluate.results import result_file, write_result
 
-    click.echo(json.dumps(result, indent=1) if as_json else text)
+    say_text(json.dumps(result, indent=1) if as_json else text)
     kept = output or result_file(path, result)
     write_result(kept, result)
-    click.echo(f"result: {kept}", err=True)
+    say(f"result: {kept}", err=True)
     if path.is_dir():
         show_next("table", path)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from fastdual.console import say
+
 _OPTIONS = (
     click.option(
         "--test-share",
@@ -69,4 +71,4 @@ def announce(held: Any, kept_in: Path) -> None:
     if held is not None:
         folder = results_folder(kept_in)
         held.save(folder)
-        click.echo(held.describe(folder), err=True)
+        say(held.describe(folder), err=True)

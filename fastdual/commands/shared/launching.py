@@ -11,6 +11,7 @@ import click
 
 from fastdual.commands.shared.backbone_option import named_on_command_line
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 from fastdual.errors import FailureError, InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from fastdual.distributed.plan import LaunchPlan
     from fastdual.distributed.world import World
     from fastdual.training.resume import ConfigRequest
+
+accept_option = click.option(
+    "--accept-data-changes",
+    is_flag=True,
+    help="With --resume: take videos that changed, came or went since, in a new order.",
+)
 
 # Where the run computes, not what: the launcher reads them, its processes do not get them.
 LAUNCH_OPTIONS = ("gpus", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
@@ -70,7 +77,7 @@ def training_process() -> Iterator[None]:
     if launched:
         follow_launcher()
     with warnings.catch_warnings(), lasting_output():
-        warnings.showwarning = lambda text, *_: click.echo(f"warning: {text}", err=True)
+        warnings.showwarning = lambda text, *_: say(f"warning: {text}", err=True)
         try:
             yield
         except (InputError, FailureError) as error:
@@ -101,7 +108,9 @@ def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | 
     world_size = plan.processes * plan.nodes
     check_world(rank=0, world_size=world_size, global_batch_size=config.data.batch_size)
     with video_progress("indexing") as progress:
-        open_index(data, root=root, progress=progress)
+        # What a run that goes on makes of missing videos, its processes say.
+        allowed = ctx.params["allow_missing"] or ctx.params["resume"]
+        open_index(data, root=root, progress=progress, allow_missing=allowed)
     code = launch(arguments_of(ctx), plan)
     if code:
         raise click.exceptions.Exit(code)
@@ -156,6 +165,38 @@ def arguments_of(ctx: click.Context) -> list[str]:
     return [*words, "--", *positional]
 
 
+def open_data(
+    data: Path,
+    folder: Any,
+    options: Mapping[str, Any],
+    say: Callable[[str], None],
+    prepare: Callable[[Any], Any] = lambda index: index,
+) -> Any:
+    """Return the index that a run trains on: of DATA, or that which it began with.
+
+    Args:
+        data: Index, pack, folder, list or video.
+        folder: Of the run.
+        options: With `root`, `allow_missing`, `resume` and `accept_data_changes`.
+        say: Called with a line for people where the data changed.
+        prepare: Makes of the index of DATA what the run is given.
+    """
+    from fastdual.distributed.launched import is_launched, is_restart
+    from fastdual.loaders.index import open_index
+    from fastdual.training.data_change import settle_data
+
+    goes_on = folder.holds_run and (options["resume"] or (is_launched() and is_restart()))
+    allowed = options["allow_missing"] or goes_on
+    with video_progress("indexing") as progress:
+        index = open_index(data, root=options["root"], progress=progress, allow_missing=allowed)
+    index = prepare(index)
+    if goes_on:
+        index, told = settle_data(folder, index, accept_changes=options["accept_data_changes"])
+        if told is not None:
+            say(told)
+    return index
+
+
 def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "ConfigRequest":
     """Return what the options of a command say of its run's config.
 
@@ -180,7 +221,7 @@ def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "Conf
 
 def announcer(world: "World") -> Callable[[str], None]:
     """Return what tells people what is going to be done: on stderr, by one process of all."""
-    return partial(click.echo, err=True) if world.is_main else lambda _: None
+    return partial(say, err=True) if world.is_main else lambda _: None
 
 
 def end_stopped(signal_number: int) -> None:

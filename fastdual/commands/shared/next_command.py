@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-import click
+from fastdual.console import say
 
 
 def typed(*words: str | Path, **options: str | Path | None) -> str:
@@ -16,7 +16,7 @@ def typed(*words: str | Path, **options: str | Path | None) -> str:
 
 def show_next(*words: str | Path, **options: str | Path | None) -> None:
     """Show the next command on stderr: stdout holds results."""
-    click.echo(f"next        {typed(*words, **options)}", err=True)
+    say(f"next        {typed(*words, **options)}", err=True)
 
 
 def show_pretraining(data: Path, root: Path | None = None) -> None:

@@ -24,6 +24,11 @@ def clips_option(default: int) -> Callable[..., Any]:
     )
 
 
+allow_missing_option = click.option(
+    "--allow-missing",
+    is_flag=True,
+    help="Go on although more than a tenth of the videos cannot be used.",
+)
 _EMBEDDING_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
     click.option(
@@ -31,6 +36,7 @@ _EMBEDDING_OPTIONS = (
     ),
     click.option("--workers", type=click.IntRange(1, 4096), help="Decoding processes."),
     click.option("--root", type=_PATH, help="Folder that the videos of an index lie under now."),
+    allow_missing_option,
     backbone_option,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
+from fastdual.console import say
 
 
 @contextmanager
@@ -43,5 +43,5 @@ def keeping_what_is_done(verb: str) -> Iterator[Callable[[int, int, int], None]]
         with video_progress(verb) as progress:
             yield progress
     except KeyboardInterrupt:
-        click.echo("stopped: what is done is kept, the same command continues from here", err=True)
+        say("stopped: what is done is kept, the same command continues from here", err=True)
         raise

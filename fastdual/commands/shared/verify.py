@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from fastdual.commands.shared.progress import video_progress
+from fastdual.console import say
 from fastdual.errors import FailureError
 from fastdual.loaders.index import VideoIndex, check_files, verify_index
 
@@ -25,7 +24,7 @@ def verify_videos(index: VideoIndex, what: str, *, workers: int | None, timeout:
     with video_progress("verifying") as progress:
         wrong = verify_index(index, num_workers=workers, timeout_seconds=timeout, progress=progress)
     for path, reason in wrong:
-        click.echo(f"{path}: {reason}")
+        say(f"{path}: {reason}")
     if wrong:
         raise FailureError(f"{len(wrong)} of {len(index)} videos are not as the {what} says")
-    click.echo(f"verified    {len(index):,} videos decode to what the {what} says")
+    say(f"verified    {len(index):,} videos decode to what the {what} says")

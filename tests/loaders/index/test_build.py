@@ -225,3 +225,17 @@ def test_a_file_that_crashes_the_decoder_is_quarantined_and_tried_again(
     assert dict(index.quarantine)["run/crash.mp4"] == "crashed its worker process (SIGSEGV)"
     again = build_index(videos, tmp_path / "x.h5", num_workers=1)
     assert len(again) == 7 and "run/crash.mp4" in again.paths
+
+
+def test_an_error_of_reading_is_no_property_of_the_file(videos: Path, tmp_path: Path) -> None:
+    # The system answers "input/output error" to whoever reads this file.
+    (videos / "run" / "flaky.mp4").symlink_to("/proc/self/mem")
+    index = build_index(videos, tmp_path / "x.h5", num_workers=2)
+    reasons = dict(index.quarantine)
+    assert reasons["run/flaky.mp4"] == "cannot be read now: Input/output error"
+    stamps = dict(zip(reasons, index.quarantine_stamps.tolist(), strict=True))
+    assert stamps["run/flaky.mp4"] == [0, 0]  # that of no file: it is asked again
+    (videos / "run" / "flaky.mp4").unlink()
+    shutil.copy(videos / "run" / "0.mp4", videos / "run" / "flaky.mp4")
+    again = build_index(videos, tmp_path / "x.h5", num_workers=1)
+    assert "run/flaky.mp4" in again.paths

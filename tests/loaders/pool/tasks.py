@@ -23,6 +23,12 @@ def run(task: tuple[str, Any], out: NDArray[Any] | None = None) -> Any:
     if verb == "sleep":
         time.sleep(value)
         return os.getpid()
+    if verb == "spin":
+        end = time.monotonic() + value
+        while time.monotonic() < end:
+            pass
+    if verb == "trouble":
+        return _in_trouble(*value)
     if verb == "raise":
         raise ValueError(value)
     if verb == "signal":
@@ -42,6 +48,17 @@ def run(task: tuple[str, Any], out: NDArray[Any] | None = None) -> Any:
         os.write(1, b"noise from a decoder")
         return value
     raise AssertionError(verb)
+
+
+def _in_trouble(folder: str, name: str, times: int, error: int | None) -> str:
+    """Fail so many times, by an error of the system or by waiting, then succeed."""
+    tries = Path(folder) / name
+    tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+    if len(tries.read_text()) <= times:
+        if error is not None:
+            raise OSError(error, os.strerror(error))
+        time.sleep(600)
+    return name
 
 
 def _leave_gaps(mib: int) -> float:

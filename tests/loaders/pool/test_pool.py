@@ -116,7 +116,7 @@ def test_a_worker_that_is_dead_when_it_is_sent_a_task_is_noticed(
 
 def test_a_crash_or_a_hang_is_not_the_fault_of_the_tasks_behind_it() -> None:
     with ProcessPool(RUN, num_workers=1, timeout_seconds=2, send_ahead=True) as pool:
-        fatal = [("signal", signal.SIGSEGV), ("sleep", 600)]
+        fatal = [("signal", signal.SIGSEGV), ("spin", 600)]
         tickets = [pool.submit(task) for task in (*fatal, ("square", 3), *fatal, ("square", 4))]
         results = [pool.result(ticket) for ticket in tickets]
     crash = TaskFailure("crashed its worker process (SIGSEGV)", "crash")
@@ -139,7 +139,7 @@ def test_a_hang_ends_at_the_time_limit(send_ahead: bool) -> None:
     with ProcessPool(RUN, num_workers=1, timeout_seconds=0.5, send_ahead=send_ahead) as quick:
         quick.result(quick.submit(("square", 1)))
         pids = worker_pids()
-        tickets = [quick.submit(("sleep", 600)), quick.submit(("square", 7))]
+        tickets = [quick.submit(("spin", 600)), quick.submit(("square", 7))]
         started = time.monotonic()
         assert quick.result(tickets[0]) == TaskFailure("took longer than 0.5 s", "timeout")
         assert time.monotonic() - started < 10
