@@ -5,7 +5,6 @@ dataclasses of plain values.
 """
 
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
@@ -16,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from fastdual.config.unknown import unknown_key
 from fastdual.errors import InputError, first_line, shown
 
 C_co = TypeVar("C_co", covariant=True)
@@ -72,7 +72,7 @@ def build(
         for origin, layer in (*layers, ("--set", texts)):
             for key, value in layer.items():
                 if key not in hints:
-                    raise InputError(f"{_unknown_key(key, hints)} (from {origin})")
+                    raise InputError(f"{unknown_key(key, hints)} (from {origin})")
                 sources[key] = origin
                 parsed = _parse_text(value, hints[key]) if layer is texts else value
                 values[key] = _convert(parsed, hints[key], key=key)
@@ -194,41 +194,6 @@ def _construct(config_type: type[C_co], values: Mapping[str, Any]) -> C_co:
             keys = tuple(key if "." in key else f"{section}.{key}" for key in error.keys)
             raise InputError(str(error), keys) from None
     return config_type(**sections)
-
-
-# What other programs call our keys.
-_OTHER_NAMES = {
-    "lr": "learning_rate",
-    "wd": "weight_decay",
-    "bs": "batch_size",
-    "workers": "num_workers",
-    "warmup": "warmup_epochs",
-    "clip_grad": "max_gradient_norm",
-    "grad_clip": "max_gradient_norm",
-    "frames": "frames_per_clip",
-    "stride": "frame_stride",
-    "size": "crop_size",
-    "temperature": "clip_temperature",
-    "optimizer": "name",
-    "amp": "precision",
-    "arch": "backbone",
-}
-
-
-def _unknown_key(given: object, hints: Mapping[str, Any]) -> str:
-    key, said = str(given)[:100], shown(given)
-    last = key.rsplit(".", maxsplit=1)[-1]
-    last = _OTHER_NAMES.get(last.lower(), last)
-    close = [k for k in hints if k.split(".")[1] == last] or difflib.get_close_matches(
-        key, hints, n=2, cutoff=0.75
-    )
-    if close:
-        return f"unknown key {said}; did you mean {' or '.join(close)}?"
-    sections = list(dict.fromkeys(k.split(".")[0] for k in hints))
-    return (
-        f"unknown key {said}; keys are written section.key, "
-        f"with section one of {', '.join(sections)}"
-    )
 
 
 def _convert(value: Any, hint: Any, *, key: str) -> Any:

@@ -151,20 +151,6 @@ def test_config_survives_its_toml_file(
     assert resolve([("file", parse_toml(text, origin="file"))]).config == resolved.config
 
 
-@pytest.mark.parametrize(
-    ("key", "meant"),
-    [
-        ("optimiser.lr", "optimiser.learning_rate"),
-        ("optimizer.LR", "optimiser.learning_rate"),
-        ("data.workers", "data.num_workers"),
-        ("clip.frames", "clip.frames_per_clip"),
-    ],
-)
-def test_a_name_of_other_programs_leads_to_ours(key: str, meant: str) -> None:
-    with pytest.raises(InputError, match=f"did you mean {meant}"):
-        with_settings(f"{key}=1")
-
-
 def test_a_config_shows_every_key_and_reads_back_the_same() -> None:
     text = to_toml(DEFAULTS.to_dict(), dict.fromkeys(DEFAULTS.to_dict(), "default"))
     assert "# num_workers = none  # default" in text
