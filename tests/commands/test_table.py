@@ -11,7 +11,9 @@ def result_file(path: Path) -> Path:
     split = {
         "train": "train",
         "test": "test",
+        "num_train": 20,
         "num_test": 8,
+        "left_out": {"test": []},
         "metrics": {"top1": metric},
         "overlaps": [],
     }
