@@ -2,14 +2,19 @@
 
     python -m bench.kernels [--fresh] [--jobs N] [--out FOLDER]
 
-Writes bench/results/kernels_aot.csv: registers, spills, shared memory and thread blocks per
-multiprocessor of every kernel in every tile. The tiles were chosen by this table. A row of the
-committed table stays if the kernel's source, its launch and Triton are the same; --fresh compiles
-all of them.
+Writes bench/results/kernels_aot.csv: of every kernel in every tile, what its machine code needs
+(registers, spills, shared memory, thread blocks per multiprocessor) and what its inner loop does
+per warp and tile of negatives: instructions, MUFU, barriers, accesses to shared memory, kind of
+matrix instruction, and how many warps do the same product. `estimated_peak` follows from a model of
+what a multiprocessor issues: the share of the tensor cores' peak if products and the rest take
+turns, and if they overlap. It is an estimate, no measurement. The tiles were chosen by this table.
+A row of the committed table stays if the kernel's source, its launch and Triton are the same;
+--fresh compiles all of them.
 """
 
 import argparse
 import csv
+import functools
 import os
 import sys
 from collections.abc import Iterable
@@ -22,26 +27,47 @@ if not __package__:  # run as a file
 import triton
 
 from bench.parts.kernels.cases import table_cases
-from bench.parts.kernels.compile import Launch, compile_launch
+from bench.parts.kernels.compile import Launch, Usage, compile_launch
 from bench.parts.results import RESULTS, Row, to_csv
 from fastdual.loaders import files
 
 ARCHITECTURES = (80, 90, 100)
 TABLE = RESULTS / "kernels_aot.csv"
-COSTS = ("registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor")
+COSTS = (
+    "registers", "spilled_bytes", "shared_bytes", "blocks_per_multiprocessor",
+    "instructions", "instructions_per_logit", "mufu", "barriers", "shared_accesses", "matrix",
+    "replication", "estimated_peak",
+)  # fmt: skip
 
 Key = tuple[str, str]  # a launch's digest, and the architecture
 
 
-def compile_case(number: int) -> list[Row]:
-    """Return the rows of the case of that number, one per architecture. Runs in a worker."""
-    case, launch = list(table_cases())[number]
-    rows = []
-    for architecture in ARCHITECTURES:
-        usage = compile_launch(launch, architecture)
-        costs = {name: getattr(usage, name) for name in COSTS} | {"triton": triton.__version__}
-        rows.append(describe(case, launch, architecture, costs))
-    return rows
+@functools.cache
+def all_cases() -> list[tuple[str, Launch, int]]:
+    """Return the name, the launch and the architecture of every row of the table."""
+    return [
+        (case, launch, architecture)
+        for architecture in ARCHITECTURES
+        for case, launch in table_cases(architecture)
+    ]
+
+
+def compile_case(number: int) -> Row:
+    """Return the row of that number. Runs in a worker."""
+    case, launch, architecture = all_cases()[number]
+    return describe(case, launch, architecture, costs_of(compile_launch(launch, architecture)))
+
+
+def costs_of(usage: Usage) -> Row:
+    """Return the columns of COSTS, and the version of Triton that they are true of."""
+    low, high = usage.peak_shares
+    loop = usage.loop
+    values = (
+        usage.registers, usage.spilled_bytes, usage.shared_bytes, usage.blocks_per_multiprocessor,
+        loop.instructions, round(usage.instructions_per_logit, 1), loop.mufu, loop.barriers,
+        loop.shared, loop.matrix, usage.replication, f"{low:.0%} to {high:.0%}" if high else "",
+    )  # fmt: skip
+    return dict(zip(COSTS, values, strict=True)) | {"triton": triton.__version__}
 
 
 def describe(case: str, launch: Launch, architecture: int, costs: Row) -> Row:
@@ -52,7 +78,6 @@ def describe(case: str, launch: Launch, architecture: int, costs: Row) -> Row:
         "blocks": launch.blocks,
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,
-        "max_registers": launch.max_registers or "",
         "architecture": f"sm_{architecture}",
         **costs,
         "digest": launch.digest,
@@ -64,31 +89,25 @@ def known_costs(table: Iterable[Row], triton_version: str) -> dict[Key, Row]:
     return {
         (row["digest"], row["architecture"]): {name: row[name] for name in (*COSTS, "triton")}
         for row in table
-        if row["triton"] == triton_version and "digest" in row
+        if row["triton"] == triton_version and {"digest", *COSTS} <= set(row)
     }
 
 
 def table_rows(known: dict[Key, Row], jobs: int) -> list[Row]:
     """Return the rows of all cases in order; what is not known is compiled by so many jobs."""
-    cases = list(table_cases())
-    missing = [
-        number
-        for number, (_, launch) in enumerate(cases)
-        if any((launch.digest, f"sm_{name}") not in known for name in ARCHITECTURES)
-    ]
-    compiled: dict[int, list[Row]] = {}
+    cases = all_cases()
+    rows = {
+        number: describe(case, launch, architecture, known[launch.digest, f"sm_{architecture}"])
+        for number, (case, launch, architecture) in enumerate(cases)
+        if (launch.digest, f"sm_{architecture}") in known
+    }
+    missing = [number for number in range(len(cases)) if number not in rows]
     with ProcessPoolExecutor(jobs) as pool:
-        for number, found in zip(missing, pool.map(compile_case, missing), strict=True):
-            compiled[number] = found
-            print(f"{len(compiled)}/{len(missing)} {found[0]['kernel']}", file=sys.stderr)
-    rows = []
-    for number, (case, launch) in enumerate(cases):
-        rows += compiled.get(number) or [
-            describe(case, launch, architecture, known[launch.digest, f"sm_{architecture}"])
-            for architecture in ARCHITECTURES
-        ]
-    print(f"{len(missing)} of {len(cases)} launches compiled, the others kept")
-    return rows
+        for count, row in enumerate(pool.map(compile_case, missing), start=1):
+            rows[missing[count - 1]] = row
+            print(f"{count}/{len(missing)} {row['kernel']} {row['case']}", file=sys.stderr)
+    print(f"{len(missing)} of {len(cases)} compiled, the others kept")
+    return [rows[number] for number in range(len(cases))]
 
 
 def main() -> None:

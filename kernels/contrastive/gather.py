@@ -16,6 +16,7 @@ of one process that holds the whole batch. Two ways give the same numbers:
     round 2 works on   b   c   a
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import check_choice
 from fastdual.kernels.contrastive import op
 from fastdual.kernels.contrastive.problem import Merged, Problem, Saved
-from fastdual.kernels.contrastive.streaming_backward import temperature_gradient
+from fastdual.kernels.contrastive.streaming import temperature_gradient
 from fastdual.kernels.dispatch import Gather
 from fastdual.kernels.results import ContrastiveResult
 
@@ -171,10 +172,20 @@ class _Shift:
         return self._arriving
 
 
+def _rounds(block: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the blocks of all processes, one's own first; the next travels meanwhile."""
+    for _ in range(dist.get_world_size() - 1):
+        shift = _Shift(block)
+        yield block
+        block = shift.wait()
+    yield block
+
+
 class _RingLoss(torch.autograd.Function):
     """Loss, count and hits of Merged; tensors that may want a gradient are arguments of their own.
 
-    The reduction is "sum" or "none".
+    The reduction is "sum" or "none". With metrics the blocks travel once more, because the best
+    positive of a row is known only after all of them.
     """
 
     @staticmethod
@@ -182,56 +193,55 @@ class _RingLoss(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, temperature: Tensor | None, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
         problem = problem._replace(query=query, temperature=temperature)
-        block = [key.contiguous(), _pack_labels(problem)]
-        own_block, parts = block, []
-        last = dist.get_world_size() - 1
-        for step in range(last + 1):
-            shift = _Shift(block) if step < last else None
-            parts.append(op.compute_partials(_with_columns(problem, *block)))
-            block = shift.wait() if shift else block
+        own_block = [key.contiguous(), _pack_labels(problem)]
+        parts = [
+            op.compute_partials(_with_columns(problem, *block)) for block in _rounds(own_block)
+        ]
+        prepared = [part.prepared for part in parts]
         fields = torch.cat([part.fields for part in parts])
-        merged = op.merge_partials(fields, problem.settings)
-        ctx.save_for_backward(
-            query, temperature, merged.num_valid, merged.statistics, merged.slope,
-            parts[0].query_scale, *own_block,
-            *([parts[0].key_scale] if problem.settings.normalize else []),
-        )  # fmt: skip
+        counts = fields.new_empty((0, 0), dtype=torch.int32)
+        if problem.settings.metrics:
+            rounds = zip(_rounds(own_block), prepared, strict=True)
+            counts = torch.cat(
+                [
+                    op.count_beaten(_with_columns(problem, *block), of, fields)
+                    for block, of in rounds
+                ]
+            )
+        merged = op.merge_partials(problem, fields, counts)
+        ctx.save_for_backward(query, temperature, *own_block, *merged[1:2], *merged[3:])
         # Autograd holds the tensors it knows; the problem holds ids, groups and settings alone.
         ctx.problem = problem._replace(query=query.new_empty(0), key=None, temperature=None)
+        ctx.prepared = prepared
         ctx.mark_non_differentiable(merged.num_valid, merged.hits)
         return merged.loss, merged.num_valid, merged.hits
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        query, temperature, num_valid, statistics, slope, query_scale, *block = ctx.saved_tensors
-        key_dtype = block[0].dtype
+        query, temperature, *own_block, num_valid, statistics, slope = ctx.saved_tensors
         problem = ctx.problem._replace(query=query, temperature=temperature)
         needs = ctx.needs_input_grad[:3]
         grad_temperature = None
         if needs[2]:  # the slope is of all blocks already
             grad_temperature = temperature_gradient(problem, slope, upstream).to(temperature.dtype)
-        total = query.new_empty(0)
+        total: Tensor | None = None
         travelling: _Shift | None = None
-        last = dist.get_world_size() - 1
-        for step in range(last + 1):
-            shift = _Shift(block) if step < last else None
-            key, labels, *key_scale = block
-            saved = Saved(num_valid, statistics, slope, query_scale, *(key_scale or [query_scale]))
-            grad_query, grad_key = op.compute_gradients(
-                _with_columns(problem, key, labels), saved, upstream, (*needs[:2], False),
+        for block, prepared in zip(_rounds(own_block), ctx.prepared, strict=True):
+            saved = Saved(num_valid, statistics, slope, prepared)
+            grad_query, grad_key, _ = op.compute_gradients(
+                _with_columns(problem, *block), saved, upstream, (*needs[:2], False),
                 dtype=problem.dtype,
-            )[:2]  # fmt: skip
-            total = total + grad_query if step else grad_query
+            )  # fmt: skip
+            total = grad_query if total is None else total + grad_query
             if needs[1]:
                 # What the block has gathered on its way so far arrives behind it.
                 if travelling is not None:
                     grad_key = grad_key + travelling.wait()[0]
                 travelling = _Shift([grad_key])
-            block = shift.wait() if shift else block
         return (
-            total.to(query.dtype) if needs[0] else None,
-            travelling.wait()[0].to(key_dtype) if travelling else None,
+            total.to(query.dtype) if needs[0] and total is not None else None,
+            travelling.wait()[0].to(own_block[0].dtype) if travelling else None,
             grad_temperature,
             None,
         )

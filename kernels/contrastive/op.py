@@ -3,7 +3,7 @@
 The logits, masks and probabilities of shape [N, M] are not materialised. The forward streams over
 the candidates and keeps a few numbers per row (streaming.statistics_of), and the backward computes
 the logits again: memory is O((N + M) D). The ops run Triton kernels where they can (triton_*.py),
-and the same steps as torch operations elsewhere (streaming*.py).
+and the same steps as torch operations elsewhere (streaming.py).
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from fastdual.kernels.backend import device_of, refuse_transforms, runs_triton
-from fastdual.kernels.contrastive import streaming, streaming_backward
 from fastdual.kernels.contrastive.problem import (
     Gradients,
     Merged,
     Needs,
     Partials,
+    Prepared,
     Problem,
     Saved,
     Settings,
+    flags_shape,
 )
 
 
@@ -35,29 +36,51 @@ def run(problem: Problem) -> Merged:
     return Merged(*_contrastive_fwd(*problem[:-1], problem.settings.encode())[:5])
 
 
+def _steps(x: Tensor) -> Any:
+    """Return the module whose functions work on tensors like `x`."""
+    if runs_triton(x):
+        from fastdual.kernels.contrastive import triton_steps as steps
+    else:
+        from fastdual.kernels.contrastive import streaming as steps  # type: ignore[no-redef]
+    return steps
+
+
 def compute_partials(problem: Problem) -> Partials:
     """Return what each row gathers from the candidates of the problem."""
-    if runs_triton(problem.query):
-        from fastdual.kernels.contrastive import triton_forward
-
-        with device_of(problem.query):
-            return triton_forward.compute_partials(problem)
-    return streaming.compute_partials(problem)
+    with device_of(problem.query):
+        partials: Partials = _steps(problem.query).compute_partials(problem)
+    return partials
 
 
-def merge_partials(fields: Tensor, settings: Settings) -> Merged:
+def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
+    """Return how many negatives of the problem are above the best positive of each row.
+
+    Args:
+        problem: Rows, and some of their candidates.
+        prepared: Of the partials of the same problem.
+        fields: [P, F, N] of all parts of the candidates.
+
+    Returns:
+        [P, N] int32, to be added up; [0, 0] where metrics are not wanted.
+    """
+    if not problem.settings.metrics:
+        return fields.new_empty((0, 0), dtype=torch.int32)
+    with device_of(problem.query):
+        counts: Tensor = _steps(problem.query).count_beaten(problem, prepared, fields)
+    return counts
+
+
+def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
     """Return the loss and what the backward needs.
 
     Args:
+        problem: The rows, and how they are reduced.
         fields: [P, F, N] of all parts of the candidates.
-        settings: Those of the problem.
+        counts: [P, N], see count_beaten.
     """
-    if runs_triton(fields):
-        from fastdual.kernels.contrastive import triton_merge
-
-        with device_of(fields):
-            return triton_merge.merge_partials(fields, settings)
-    return streaming.merge_partials(fields, settings)
+    with device_of(problem.query):
+        merged: Merged = _steps(problem.query).merge_partials(problem, fields, counts)
+    return merged
 
 
 def compute_gradients(
@@ -72,12 +95,11 @@ def compute_gradients(
         needs: Which of query, key and temperature want a gradient.
         dtype: Of the gradients of query and key.
     """
-    if runs_triton(problem.query):
-        from fastdual.kernels.contrastive import triton_backward
-
-        with device_of(problem.query):
-            return triton_backward.compute_gradients(problem, saved, upstream, needs, dtype=dtype)
-    return streaming_backward.compute_gradients(problem, saved, upstream, needs, dtype=dtype)
+    with device_of(problem.query):
+        gradients: Gradients = _steps(problem.query).compute_gradients(
+            problem, saved, upstream, needs, dtype=dtype
+        )
+    return gradients
 
 
 @torch.library.custom_op("fastdual::contrastive_fwd", mutates_args=())
@@ -91,35 +113,38 @@ def _contrastive_fwd(
     temperature: Tensor | None,
     temperature_value: float,
     settings: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the fields of Merged, then the scales of Partials."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the fields of Merged, then those of Prepared."""
     problem = Problem(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, temperature_value, Settings.decode(settings),
     )  # fmt: skip
-    partials = compute_partials(problem)
-    merged = merge_partials(partials.fields, problem.settings)
-    return *merged, partials.query_scale, partials.key_scale
+    fields, prepared = compute_partials(problem)
+    counts = count_beaten(problem, prepared, fields)
+    return *merge_partials(problem, fields, counts), *prepared
 
 
 @_contrastive_fwd.register_fake
 def _(
-    query: Tensor, key: Tensor | None, *others: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    query: Tensor, key: Tensor | None, query_ids: Tensor | None, *others: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     settings = Settings.decode(others[-1])
     num_rows = query.shape[0]
+    num_columns = num_rows if key is None else key.shape[0]
     dtype = torch.promote_types(query.dtype, torch.float32)
     by_row = (num_rows,) if settings.reduction == "none" else ()
-    num_scales = num_rows if settings.normalize else 0
-    num_key_scales = 0 if key is None or not settings.normalize else key.shape[0]
+    num_key_scales = 0 if key is None or not settings.normalize else num_columns
+    by_place = not runs_triton(query) or query_ids is None
+    num_flags = flags_shape(num_rows, num_columns, by_place=by_place)
     return (
         query.new_empty(by_row, dtype=dtype),
         query.new_empty((), dtype=dtype),
         query.new_empty((3, num_rows if settings.metrics else 0), dtype=torch.bool),
         query.new_empty((2 if settings.positives == "sum" else 4, num_rows), dtype=dtype),
         query.new_empty(by_row if settings.learned else 0, dtype=dtype),
-        query.new_empty(num_scales, dtype=dtype),
+        query.new_empty(num_rows if settings.normalize else 0, dtype=dtype),
         query.new_empty(num_key_scales, dtype=dtype),
+        query.new_empty(num_flags, dtype=torch.int8),
     )
 
 
@@ -143,8 +168,8 @@ def _contrastive_bwd(
     )  # fmt: skip
     needs_query, needs_key, needs_temperature = needs
     return compute_gradients(
-        problem, Saved(*saved), upstream, (needs_query, needs_key, needs_temperature),
-        dtype=query.dtype,
+        problem, Saved(*saved[:3], Prepared(*saved[3:])), upstream,
+        (needs_query, needs_key, needs_temperature), dtype=query.dtype,
     )  # fmt: skip
 
 

@@ -104,12 +104,30 @@ class Problem(NamedTuple):
         return torch.promote_types(self.query.dtype, torch.float32)
 
 
+class Prepared(NamedTuple):
+    """What a forward works out first, for all of its steps and the backward."""
+
+    query_scale: Tensor  # [N], 1 / length of each row if rows are normalised here, else [0]
+    key_scale: Tensor  # [M] likewise; also [0] where the rows are their own candidates
+    flags: Tensor  # int8 of blocks of the logits that need masks, see triton_launch; or empty
+
+
+def flags_shape(num_rows: int, num_columns: int, *, by_place: bool) -> tuple[int, int]:
+    """Return the shape of the flags: one for 64 x 64 logits, an even number either way.
+
+    Tiles of 128 rows or columns read two. There are none where places tell, and none of few logits:
+    masks cost less than a launch.
+    """
+    if by_place or num_rows * num_columns <= FEW_LOGITS:
+        return 0, 0
+    return 2 * (-(-num_rows // 128)), 2 * (-(-num_columns // 128))
+
+
 class Partials(NamedTuple):
     """What each row gathers from some of its candidates; the fields are numbered below."""
 
     fields: Tensor  # [P, F, N]: P disjoint parts of the candidates
-    query_scale: Tensor  # [N], 1 / length of each row if rows are normalised here, else [0]
-    key_scale: Tensor  # [M] likewise; also [0] where the rows are their own candidates
+    prepared: Prepared
 
 
 class Merged(NamedTuple):
@@ -123,21 +141,19 @@ class Merged(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the backward takes over from the forward: fields of Merged and of Partials."""
+    """What the backward takes over from the forward: fields of Merged, and what was prepared."""
 
     num_valid: Tensor
     statistics: Tensor
     slope: Tensor
-    query_scale: Tensor
-    key_scale: Tensor
+    prepared: Prepared
 
 
 # Fields of Partials. Log-sum-exps are those of the negative and of the positive logits, -inf where
-# there are none. Means are of the same logits, weighted by their softmax, if the temperature is
-# learned.
-NEGATIVE_LSE, POSITIVE_LSE, POSITIVE_COUNT, POSITIVE_SUM, NEGATIVE_MEAN, POSITIVE_MEAN = range(6)
-# With metrics only: the logit of the best positive, and the five best negatives in falling order.
-BEST_POSITIVE, TOP_NEGATIVES, NUM_TOP = 6, 7, 5
-NUM_FIELDS, NUM_FIELDS_WITH_METRICS = 6, 12
+# there are none. Counts and sums are those of the positives, for positives="mean". Means are of the
+# same logits as the log-sum-exps, weighted by their softmax, if the temperature is learned.
+NEGATIVE_LSE, POSITIVE_LSE, BEST_POSITIVE, POSITIVE_COUNT, POSITIVE_SUM = range(5)
+NEGATIVE_MEAN, POSITIVE_MEAN, NUM_FIELDS = 5, 6, 7
 # Lengths below this count as this, so that a row of zeros stays finite, as in torch's F.normalize.
 NORM_FLOOR = 1e-12
+FEW_LOGITS = 1 << 20

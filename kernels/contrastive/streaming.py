@@ -1,9 +1,11 @@
-"""The forward of the contrastive softmax as torch operations, one tile of logits at a time.
+"""The steps of the contrastive softmax as torch operations, one tile of logits at a time.
 
-This runs without a GPU or without Triton, and for float64. It takes the same steps as the kernels
-(triton_forward.py, triton_merge.py), and like them never holds the [N, M] logits: only one tile of
-TILE x TILE exists at a time, so memory is O((N + M) D). The backward is streaming_backward.py.
+This runs without a GPU or without Triton, and for float64. It takes the same steps as the kernels,
+in base e, and like them never holds the [N, M] logits. Positives and ignored pairs are few and kept
+as lists of pairs: a tile of logits is written and read as negatives alone, and put right at them.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,112 +14,125 @@ from fastdual.kernels.contrastive.problem import (
     BEST_POSITIVE,
     NEGATIVE_LSE,
     NEGATIVE_MEAN,
+    NORM_FLOOR,
     NUM_FIELDS,
-    NUM_FIELDS_WITH_METRICS,
-    NUM_TOP,
     POSITIVE_COUNT,
     POSITIVE_LSE,
     POSITIVE_MEAN,
     POSITIVE_SUM,
-    TOP_NEGATIVES,
+    Gradients,
     Merged,
+    Needs,
     Partials,
+    Prepared,
     Problem,
-    Settings,
+    Saved,
 )
 from fastdual.kernels.contrastive.streaming_tiles import (
     Tile,
+    divisor_of,
     length_scales,
-    make_tile,
     scaled_rows,
     tiles,
 )
 
+LOWEST = -3e38  # finite, so that a share of 0 times it is 0
+
+
+class _LogSumExp(NamedTuple):
+    """Running log-sum-exps [N], peak + log(mass), and sums of e^(value - peak) x value, in place.
+
+    One logarithm per tile would round a log-sum-exp once per tile.
+    """
+
+    peak: Tensor
+    mass: Tensor
+    moment: Tensor | None  # if the temperature is learned
+
+    def add(self, rows: slice, values: Tensor, dim: int) -> None:
+        """Add a tile of values to its rows (dim 1), or to its columns (dim 0)."""
+        base = self._raise(rows, values.amax(dim)).unsqueeze(dim)
+        shares = (values - base).exp_()
+        self.mass[rows] += shares.sum(dim)
+        if self.moment is not None:
+            self.moment[rows] += shares.mul_(values.clamp(min=LOWEST)).sum(dim)
+
+    def add_pairs(self, rows: Tensor, values: Tensor) -> None:
+        """Add values [pairs] to their rows [pairs]."""
+        base = self._raise(slice(None), self.peak.scatter_reduce(0, rows, values, "amax"))
+        shares = (values - base[rows]).exp_()
+        self.mass.index_add_(0, rows, shares)
+        if self.moment is not None:
+            self.moment.index_add_(0, rows, shares.mul_(values.clamp(min=LOWEST)))
+
+    def _raise(self, rows: slice, highest: Tensor) -> Tensor:
+        """Raise the peaks of rows to `highest` at least; return them, 0 where there is none."""
+        peak = self.peak[rows]
+        higher = torch.maximum(peak, highest)
+        base = higher.masked_fill(higher == -torch.inf, 0)
+        kept = (peak - base).exp_()
+        self.mass[rows] *= kept
+        if self.moment is not None:
+            self.moment[rows] *= kept
+        peak.copy_(higher)
+        return base
+
+    def finish(self, mean: Tensor) -> None:
+        """Turn the peaks into log-sum-exps, and store the means of the values."""
+        self.peak.add_(self.mass.log())
+        if self.moment is not None:
+            torch.div(self.moment, self.mass.clamp(min=1), out=mean)  # any mass is at least 1
+
 
 def compute_partials(problem: Problem) -> Partials:
     """Return what the rows gather from all candidates, in one part."""
-    query, key = problem.query, problem.columns
-    query_scale = length_scales(query, problem)
-    own = problem.key is None
-    key_scale = query_scale.new_empty(0) if own else length_scales(key, problem)
-    num_fields = NUM_FIELDS_WITH_METRICS if problem.settings.metrics else NUM_FIELDS
-    fields = query.new_full((1, num_fields, query.shape[0]), -torch.inf, dtype=problem.dtype)
-    fields[0, POSITIVE_COUNT : POSITIVE_MEAN + 1] = 0
-    masses = query.new_zeros((2, query.shape[0]), dtype=problem.dtype)
-    with torch.autocast(query.device.type, enabled=False):
-        for rows, columns, mirrored in tiles(problem):
-            q = scaled_rows(query, query_scale, rows, problem)
-            k = scaled_rows(key, query_scale if own else key_scale, columns, problem)
-            tile = make_tile(problem, q, k, rows, columns)
-            _gather_fields(problem, fields[0, :, rows], masses[:, rows], tile, 1)
-            if mirrored:
-                _gather_fields(problem, fields[0, :, columns], masses[:, columns], tile, 0)
-    for lse, mean, mass in (
-        (NEGATIVE_LSE, NEGATIVE_MEAN, masses[0]),
-        (POSITIVE_LSE, POSITIVE_MEAN, masses[1]),
-    ):
-        fields[0, lse] += mass.log()
-        fields[0, mean] /= mass.clamp(min=1)  # it is at least 1, where there is anything
-    return Partials(fields, query_scale, key_scale)
+    query, settings = problem.query, problem.settings
+    nothing = query.new_empty(0, dtype=problem.dtype)
+    prepared = Prepared(
+        length_scales(query, problem),
+        nothing if problem.key is None else length_scales(problem.key, problem),
+        query.new_empty((0, 0), dtype=torch.int8),
+    )
+    num_rows = query.shape[0]
+    fields = query.new_zeros((1, NUM_FIELDS, num_rows), dtype=problem.dtype)
+    fields[0, : BEST_POSITIVE + 1] = -torch.inf
+    masses = query.new_zeros((4, num_rows), dtype=problem.dtype)
+    learned = settings.learned
+    negatives = _LogSumExp(fields[0, NEGATIVE_LSE], masses[0], masses[2] if learned else None)
+    positives = _LogSumExp(fields[0, POSITIVE_LSE], masses[1], masses[3] if learned else None)
+    for tile in tiles(problem, prepared):
+        if tile.positive.numel():
+            rows, values = tile.at_positive()
+            positives.add_pairs(rows, values)
+            fields[0, POSITIVE_COUNT].index_add_(0, rows, torch.ones_like(values))
+            if settings.positives == "mean":
+                fields[0, POSITIVE_SUM].index_add_(0, rows, values)
+        logits = tile.without_excluded(-torch.inf)
+        negatives.add(tile.rows, logits, 1)
+        if tile.mirrored is not None:
+            negatives.add(tile.mirrored, tile.mirror(logits), 0)
+    fields[0, BEST_POSITIVE] = fields[0, POSITIVE_LSE]
+    negatives.finish(fields[0, NEGATIVE_MEAN])
+    positives.finish(fields[0, POSITIVE_MEAN])
+    return Partials(fields, prepared)
 
 
-def _gather_fields(problem: Problem, fields: Tensor, masses: Tensor, tile: Tile, dim: int) -> None:
-    """Add a tile to the fields [F, N] of its rows (dim 1), or of its columns (dim 0), in place.
-
-    Until the last tile, the field of a log-sum-exp holds the highest logit so far, and that of a
-    mean the sum of e^(logit - highest) x logit; `masses` [2, N] are the sums of
-    e^(logit - highest). One logarithm per tile would round a log-sum-exp once per tile.
-    """
-    logits, positive, excluded = tile
-    negatives = logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
-    running = fields[NEGATIVE_LSE], masses[0], fields[NEGATIVE_MEAN]
-    _add_part(problem, *running, negatives, logits, dim)
-    if problem.settings.metrics:
-        top = negatives.topk(min(NUM_TOP, negatives.shape[dim]), dim=dim).values
-        top = torch.cat([fields[TOP_NEGATIVES:], top if dim == 0 else top.T])
-        fields[TOP_NEGATIVES:] = top.topk(NUM_TOP, dim=0).values
-    if positive is None:
-        return
-    positives = logits.masked_fill(~positive, -torch.inf)
-    running = fields[POSITIVE_LSE], masses[1], fields[POSITIVE_MEAN]
-    highest = _add_part(problem, *running, positives, logits, dim)
-    fields[POSITIVE_COUNT] += positive.sum(dim)
-    if problem.settings.positives == "mean":
-        fields[POSITIVE_SUM] += logits.masked_fill(~positive, 0).sum(dim)
-    if problem.settings.metrics:
-        fields[BEST_POSITIVE] = fields[BEST_POSITIVE].maximum(highest)
+def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
+    """Return how many negatives are above the best positive of each row, [1, N] int32."""
+    best = fields[:, BEST_POSITIVE].amax(dim=0)
+    counts = torch.zeros_like(best, dtype=torch.int32)
+    for tile in tiles(problem, prepared):
+        logits = tile.without_excluded(-torch.inf)
+        counts[tile.rows] += (logits > best[tile.rows, None]).sum(1, dtype=torch.int32)
+        if tile.mirrored is not None:
+            above = tile.mirror(logits) > best[tile.mirrored]
+            counts[tile.mirrored] += above.sum(0, dtype=torch.int32)
+    return counts[None]
 
 
-def _add_part(
-    problem: Problem,
-    peak: Tensor,
-    mass: Tensor,
-    moment: Tensor,
-    part: Tensor,
-    logits: Tensor,
-    dim: int,
-) -> Tensor:
-    """Add a part of the logits, -inf elsewhere, to running sums; return each row's highest."""
-    highest = part.amax(dim)
-    higher = torch.maximum(peak, highest)
-    base = higher.masked_fill(higher == -torch.inf, 0)
-    weights = (part - base.unsqueeze(dim)).exp_()
-    kept = (peak - base).exp()
-    mass.mul_(kept).add_(weights.sum(dim))
-    if problem.settings.learned:
-        moment.mul_(kept).add_(weights.mul_(logits).sum(dim))
-    peak.copy_(higher)
-    return highest
-
-
-def _shares(logits: Tensor, lse: Tensor) -> Tensor:
-    """Return e^(logits - lse), and 0 where both are of nothing."""
-    return (logits - lse.masked_fill(lse == -torch.inf, 0)).exp()
-
-
-def merge_partials(fields: Tensor, settings: Settings) -> Merged:
-    """Return the loss and what the backward needs, from the fields [P, F, N] of all parts."""
-    positives, reduction = settings.positives, settings.reduction
+def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
+    """Return the loss and what the backward needs, from all fields [P, F, N] and counts [P, N]."""
+    positives, reduction = problem.settings.positives, problem.settings.reduction
     negative_lse = fields[:, NEGATIVE_LSE].logsumexp(dim=0)
     positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
     count = fields[:, POSITIVE_COUNT].sum(dim=0)
@@ -129,14 +144,13 @@ def merge_partials(fields: Tensor, settings: Settings) -> Merged:
         rows = rows + (positive_lse - fields[:, POSITIVE_SUM].sum(dim=0) / count)
     rows = rows.masked_fill(~valid, 0)
     hits = fields.new_empty((3, 0), dtype=torch.bool)
-    if settings.metrics:
-        best = fields[:, BEST_POSITIVE].amax(dim=0)
-        beaten_by = (fields[:, TOP_NEGATIVES:] > best).sum(dim=(0, 1))
-        hits = torch.stack([valid & (beaten_by < 1), valid & (beaten_by < NUM_TOP), valid])
+    if problem.settings.metrics:
+        beaten_by = counts.sum(dim=0)
+        hits = torch.stack([valid & (beaten_by < 1), valid & (beaten_by < 5), valid])
     statistics = statistics_of(negative_lse, positive_lse, count, positives)
     num_valid = valid.sum().to(fields.dtype)
     slope = fields.new_empty(0)
-    if settings.learned:
+    if problem.settings.learned:
         slopes = _temperature_slopes(fields, negative_lse, positive_lse, count, positives)
         slope = _reduce(slopes.masked_fill(~valid, 0), num_valid, reduction)
     return Merged(_reduce(rows, num_valid, reduction), num_valid, hits, statistics, slope)
@@ -146,6 +160,11 @@ def _reduce(rows: Tensor, num_valid: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return rows
     return rows.sum() / num_valid.clamp(min=1) if reduction == "mean" else rows.sum()
+
+
+def _shares(logits: Tensor, lse: Tensor) -> Tensor:
+    """Return e^(logits - lse), and 0 where both are of nothing."""
+    return (logits - lse.masked_fill(lse == -torch.inf, 0)).exp()
 
 
 def _temperature_slopes(
@@ -206,3 +225,102 @@ def statistics_of(
         padding = [torch.inf, torch.inf, 0.0, 0.0]
     stand_in = count.new_tensor(padding)[:, None]
     return torch.where(count > 0, torch.stack(rows), stand_in)
+
+
+def compute_gradients(
+    problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
+) -> Gradients:
+    """Return the gradients of query, key and temperature.
+
+    Args:
+        problem: The problem of the forward; its `metrics` and `learned` are not read.
+        saved: What the forward kept.
+        upstream: Gradient of the loss, 0-d, or [N] for reduction "none".
+        needs: Which of the three gradients are needed.
+        dtype: Of the first two gradients.
+    """
+    query, key, own = problem.query, problem.columns, problem.key is None
+    needs_query, needs_key, needs_temperature = needs
+    nothing = saved.slope.new_empty(0)
+    grad_temperature = nothing
+    if needs_temperature:
+        grad_temperature = temperature_gradient(problem, saved.slope, upstream)
+    grad_query = query.new_zeros(query.shape if needs_query else 0, dtype=problem.dtype)
+    grad_key = grad_query
+    if not own:
+        grad_key = key.new_zeros(key.shape if needs_key else 0, dtype=problem.dtype)
+    weight = upstream.to(problem.dtype) if upstream.ndim else None
+    for tile in tiles(problem, saved.prepared) if needs_query or (needs_key and not own) else ():
+        slopes = _slopes(tile, saved.statistics, weight, problem.settings.positives)
+        if needs_query:
+            grad_query[tile.rows].addmm_(slopes, tile.key)
+        if needs_query if own else needs_key:
+            grad_key[tile.columns].addmm_(slopes.T, tile.query)
+    factor = 1.0 / divisor_of(problem)
+    if weight is None:
+        factor = factor * upstream
+        if problem.settings.reduction == "mean":
+            factor = factor / saved.num_valid.clamp(min=1)
+    scales = saved.prepared
+    grad_query = _finish(grad_query, query, scales.query_scale, factor, problem).to(dtype)
+    if own:
+        return grad_query, query.new_empty(0, dtype=dtype), grad_temperature
+    grad_key = _finish(grad_key, key, scales.key_scale, factor, problem).to(dtype)
+    return grad_query, grad_key, grad_temperature
+
+
+def _slopes(tile: Tile, statistics: Tensor, weight: Tensor | None, positives: str) -> Tensor:
+    """Return d loss / d logit of a tile, as statistics_of derives it, times the rows' weights."""
+    slopes = (tile.logits - statistics[1, tile.rows, None]).exp_()
+    if weight is not None:
+        slopes *= weight[tile.rows, None]
+    if tile.mirrored is not None:
+        back = (tile.mirror(tile.logits) - statistics[1, tile.mirrored]).exp_()
+        if weight is not None:
+            back *= weight[tile.mirrored]
+        tile.mirror(slopes).add_(back)
+    flat = slopes.view(-1)
+    flat.index_fill_(0, tile.excluded, 0)
+    if tile.positive.numel():
+        rows, logits = tile.at_positive()
+        at_positive, _, *others = statistics[:, rows].unbind()
+        away = logits - at_positive
+        at_pairs = -away.exp()
+        if positives == "mean":
+            ratio, uniform = others
+            at_pairs = uniform * away.expm1() + at_pairs * ratio
+        if weight is not None:
+            at_pairs *= weight[rows]
+        # The pairs of rows, then those of the mirror image.
+        flat.index_add_(0, tile.positive, at_pairs[: len(tile.positive)])
+        flat.index_add_(0, tile.positive[tile.in_mirror], at_pairs[len(tile.positive) :])
+    return slopes
+
+
+def temperature_gradient(problem: Problem, slope: Tensor, upstream: Tensor) -> Tensor:
+    """Return the gradient of the temperature, 0-d, or of its inverse if that was given instead.
+
+    Args:
+        problem: The problem of the forward.
+        slope: Of Merged, shaped as the loss.
+        upstream: Gradient of the loss.
+    """
+    total = (slope * upstream).sum()
+    temperature = divisor_of(problem)
+    return total * temperature if problem.settings.is_scale else -total / temperature
+
+
+def _finish(
+    grad: Tensor, x: Tensor, scale: Tensor, factor: Tensor | float, problem: Problem
+) -> Tensor:
+    """Turn sums of slopes x embeddings into the gradient, through temperature and length."""
+    if not grad.numel():
+        return grad
+    grad *= factor
+    if problem.settings.normalize:
+        unit = scaled_rows(x, scale, slice(None), problem)
+        along = (grad * unit).sum(dim=1, keepdim=True)
+        # A length at the floor is a constant: nothing to take out.
+        along = along.masked_fill(scale[:, None] >= 1 / NORM_FLOOR, 0)
+        grad = grad.addcmul_(unit, along, value=-1).mul_(scale[:, None])
+    return grad

@@ -1,8 +1,11 @@
-"""Functions that the kernels of the contrastive softmax share; needs triton."""
+"""What the kernels of the contrastive softmax share: their arguments and steps; needs triton."""
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from fastdual.kernels.contrastive.problem import NORM_FLOOR
 
@@ -11,173 +14,183 @@ LN_2 = tl.constexpr(0.6931471805599453)
 FLOOR = tl.constexpr(NORM_FLOOR)
 # Finite, so that a share of 0 times it is 0.
 LOWEST = tl.constexpr(-3e38)
+# Rows and columns that one flag is for; tiles are parts or multiples of it.
+FLAG = tl.constexpr(64)
+
+
+class Side(NamedTuple):
+    """Rows or candidates, as a kernel is given them. Labels are those of samples under a layout."""
+
+    rows: Tensor  # [count, D], rows contiguous, D a multiple of 16
+    stride: int
+    count: int
+    scale: Tensor | None  # [count] 1 / length, where rows are normalised
+    ids: Tensor | None
+    groups: Tensor | None
+
+
+class Flags(NamedTuple):
+    """Which blocks of FLAG x FLAG pairs hold a positive or an ignored pair; int8."""
+
+    blocks: Tensor
+    own_stride: int
+    other_stride: int
+
+
+class Temperature(NamedTuple):
+    """The divisor of the logits: a 0-d tensor, else the number. Inverted: it is a factor."""
+
+    tensor: Tensor | None
+    number: float
+    inverted: int
 
 
 @triton.jit
-def load_labels(labels_ptr, index, count, absent: tl.constexpr):
-    """Return ids or groups as two int32 halves [BLOCK]; negative or past the end: `absent`.
-
-    `absent` is a negative number that differs between the two sides, so that its high half equals
-    nothing.
-    """
-    labels = tl.load(labels_ptr + index, mask=index < count, other=-1).to(tl.int64)
-    low = tl.where(labels >= 0, labels.to(tl.int32), absent)
-    high = tl.where(labels >= 0, (labels >> 32).to(tl.int32), absent)
-    return low, high
-
-
-@triton.jit
-def load_ids(
-    ids_ptr, index, count, absent: tl.constexpr, id_run, num_ids, LAYOUT: tl.constexpr
-):  # fmt: skip
-    """Return `load_labels` of ids; with a layout they are those of the rows' samples."""
-    if LAYOUT:
-        sample = (index // id_run) % num_ids
-        if ids_ptr is not None:
-            ids = tl.load(ids_ptr + sample, mask=index < count, other=-1).to(tl.int64)
-        else:
-            ids = tl.where(index < count, sample, -1).to(tl.int64)
-        low = tl.where(ids >= 0, ids.to(tl.int32), absent)
-        return low, tl.where(ids >= 0, (ids >> 32).to(tl.int32), absent)
+def load_tile(side, index, start, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return columns from `start` of rows `index`; past the end, of the last row."""
+    index = tl.minimum(index, side.count - 1)
+    dims = start + tl.arange(0, BLOCK_D)
+    at = side.rows + index.to(tl.int64)[:, None] * side.stride + dims[None, :]
+    if D % BLOCK_D == 0:
+        return tl.load(at)
     else:
-        return load_labels(ids_ptr, index, count, absent)
+        return tl.load(at, mask=(dims < D)[None, :], other=0.0)
 
 
 @triton.jit
-def load_groups(
-    groups_ptr, index, count, absent: tl.constexpr, group_run, LAYOUT: tl.constexpr
-):  # fmt: skip
-    """Return `load_labels` of groups; with a layout they follow from the places of the rows."""
-    if LAYOUT:
-        low = tl.where(index < count, index // group_run, absent)
-        return low, tl.where(index < count, 0, absent)
+def load_row(pointer, index, count):
+    """Return one number of each row `index`; 0 past the end."""
+    return tl.load(pointer + index, mask=index < count, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_labels(side, index, layout, ABSENT: tl.constexpr):
+    """Return ids and groups, int64; ABSENT, below 0, where they are negative or past the end."""
+    inside = index < side.count
+    sample = index // layout.id_run % layout.num_ids if layout is not None else index
+    if side.ids is not None:
+        ids = tl.load(side.ids + sample, mask=inside, other=-1).to(tl.int64)
     else:
-        return load_labels(groups_ptr, index, count, absent)
+        ids = sample.to(tl.int64)
+    if layout is not None:
+        groups = (index // layout.group_run).to(tl.int64)
+    elif side.groups is not None:
+        groups = tl.load(side.groups + index, mask=inside, other=-1).to(tl.int64)
+    else:
+        groups = tl.full(index.shape, -1, tl.int64)
+    return (
+        tl.where(inside & (ids >= 0), ids, ABSENT),
+        tl.where(inside & (groups >= 0), groups, ABSENT),
+    )
 
 
 @triton.jit
-def span_of_other_groups(
-    start, stop, own_start, count, group_run, BLOCK_OWN: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Return the part of [start, stop), in whole blocks, that can hold other groups than a block.
-
-    A block of rows of the first group alone leaves that group out, and so does a block of the last:
-    with two groups (CLIP's images and texts) that is half of the work.
-    """
-    group = own_start // group_run
-    alone = group == (tl.minimum(own_start + BLOCK_OWN, count) - 1) // group_run
-    after_first = tl.where(alone & (group == 0), group_run // BLOCK * BLOCK, start)
-    last = (group + 1) * group_run >= count
-    before_last = tl.where(alone & last, group * group_run, stop)
-    return tl.maximum(start, after_first), tl.minimum(stop, before_last)
+def load_masks(own, index, other, others, layout):
+    """Return positive and ignored pairs [OWN, OTHER]; those past the other's end are ignored."""
+    ids, groups = load_labels(own, index, layout, -1)
+    other_ids, other_groups = load_labels(other, others, layout, -2)
+    ignored = (groups[:, None] == other_groups[None, :]) | (others >= other.count)[None, :]
+    return (ids[:, None] == other_ids[None, :]) & ~ignored, ignored
 
 
 @triton.jit
 def is_special(
-    own_ids, own_groups, other_ids_ptr, other_groups_ptr, start, num_other,
-    id_run, num_ids, group_run, LAYOUT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Return 1 if a tile may hold a positive, an ignored pair or the end, 0 for negatives only.
+    own, own_start, other, start, layout, flags, BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr
+):
+    """Return whether a tile may hold a positive, an ignored pair or the end of the other side.
 
-    Most tiles hold negatives only, and this is all that the masks cost them. Low halves may be
-    equal by chance; `exact_masks` then finds nothing in the tile.
+    Most tiles hold negatives alone, and this is all that labels cost them. Where labels follow from
+    places, the answer follows from the first and the last row of either side.
     """
-    others = start + tl.arange(0, BLOCK)
-    other_ids, ids_high = load_ids(other_ids_ptr, others, num_other, -2, id_run, num_ids, LAYOUT)
-    near = own_ids[:, None] == other_ids[None, :]
-    if LAYOUT or other_groups_ptr is not None:
-        other_groups, groups_high = load_groups(
-            other_groups_ptr, others, num_other, -2, group_run, LAYOUT
+    if flags is not None:
+        at = flags.blocks + own_start // FLAG * flags.own_stride
+        at += start // FLAG * flags.other_stride
+        meets = tl.load(at).to(tl.int32)
+        for block in tl.static_range(1, (BLOCK_OWN + FLAG - 1) // FLAG):
+            meets |= tl.load(at + block * flags.own_stride).to(tl.int32)
+        found = meets != 0
+    elif layout is None or own.ids is not None:
+        found = own_start >= 0  # few logits: masks everywhere
+    else:
+        own_last = tl.minimum(own_start + BLOCK_OWN, own.count) - 1
+        last = tl.minimum(start + BLOCK_OTHER, other.count) - 1
+        group = (own_start // layout.group_run <= last // layout.group_run) & (
+            start // layout.group_run <= own_last // layout.group_run
         )
-        near = near | (own_groups[:, None] == other_groups[None, :])
-    found = tl.max(tl.max(near.to(tl.int32), 1), 0)
-    return tl.where(start + BLOCK > num_other, 1, found)
+        # Runs of one id that lie a multiple of num_ids apart: is one between low and high?
+        high = last // layout.id_run - own_start // layout.id_run
+        low = start // layout.id_run - own_last // layout.id_run
+        above = (own.count // (layout.id_run * layout.num_ids) + 1) * layout.num_ids
+        past = (high + above) % layout.num_ids  # of a multiple; `above` keeps `%` from below 0
+        found = group | (past <= high - low)
+    return found | (start + BLOCK_OTHER > other.count)
 
 
 @triton.jit
-def exact_masks(
-    own_ids, own_ids_high, own_groups, own_groups_high,
-    other_ids_ptr, other_groups_ptr, others, num_other,
-    id_run, num_ids, group_run, LAYOUT: tl.constexpr,
+def span_of_part(
+    own, own_start, other, part_length, part, layout,
+    BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr,
 ):  # fmt: skip
-    """Return positive pairs and ignored pairs [OWN, OTHER]; those past the end are ignored."""
-    ids, ids_high = load_ids(other_ids_ptr, others, num_other, -2, id_run, num_ids, LAYOUT)
-    positive = (own_ids[:, None] == ids[None, :]) & (own_ids_high[:, None] == ids_high[None, :])
-    ignored = (own_ids[:, None] != own_ids[:, None]) | (others >= num_other)[None, :]
-    if LAYOUT or other_groups_ptr is not None:
-        groups, groups_high = load_groups(
-            other_groups_ptr, others, num_other, -2, group_run, LAYOUT
-        )
-        ignored = ignored | (
-            (own_groups[:, None] == groups[None, :])
-            & (own_groups_high[:, None] == groups_high[None, :])
-        )
-    return positive & ~ignored, ignored
+    """Return where a part of the other side begins and ends, in whole blocks.
 
-
-@triton.jit
-def load_tile(x_ptr, index, dims, count, D, stride_row, stride_dim):
-    """Return rows `index` and columns `dims` of embeddings, 0 outside of [count, D]."""
-    offsets = index.to(tl.int64)[:, None] * stride_row + dims.to(tl.int64)[None, :] * stride_dim
-    return tl.load(x_ptr + offsets, mask=(index < count)[:, None] & (dims < D)[None, :], other=0.0)
+    A block of rows of the first group alone leaves that group out, and so does a block of the last:
+    with two groups (CLIP's images and texts) that is half of the work.
+    """
+    first = part * part_length
+    last = tl.minimum(first + part_length, other.count)
+    if layout is not None:
+        run = layout.group_run
+        group = own_start // run
+        alone = group == (tl.minimum(own_start + BLOCK_OWN, own.count) - 1) // run
+        first = tl.maximum(
+            first, tl.where(alone & (group == 0), run // BLOCK_OTHER * BLOCK_OTHER, 0)
+        )
+        last_group = alone & ((group + 1) * run >= other.count)
+        last = tl.minimum(last, tl.where(last_group, group * run, other.count))
+    return first, last
 
 
 @triton.jit
 def similarities(
-    own, own_ptr, own_index, num_own, own_stride_row, own_stride_dim,
-    other_ptr, other_index, num_other, other_stride_row, other_stride_dim, D,
-    SQUARES: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr,
+    tile, own, index, other, others,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return dot products [OWN, OTHER], the other side's tile, and its squared lengths [OTHER].
+    """Return dot products [OWN, OTHER], and the tile of the other side where one spans all of D.
 
-    The lengths are right only if SQUARES. SINGLE: one tile spans all of D, and `own` is that tile
-    of the own side, loaded once.
+    `tile` is that of the own side, used where one spans all of D.
     """
-    squares = tl.zeros([other_index.shape[0]], tl.float32)
-    dims = tl.arange(0, BLOCK_D)
-    if SINGLE:
-        other = load_tile(
-            other_ptr, other_index, dims, num_other, D, other_stride_row, other_stride_dim
-        )
-        products = tl.dot(own, tl.trans(other), input_precision=PRECISION)
-        if SQUARES:
-            wide = other.to(tl.float32)
-            squares = tl.sum(wide * wide, 1)
+    other_tile = load_tile(other, others, 0, D, BLOCK_D)
+    if D <= BLOCK_D:
+        products = tl.dot(tile, tl.trans(other_tile), input_precision=PRECISION)
     else:
-        products = tl.zeros([own_index.shape[0], other_index.shape[0]], tl.float32)
-        other = tl.zeros([other_index.shape[0], BLOCK_D], other_ptr.dtype.element_ty)
+        products = tl.zeros([index.shape[0], others.shape[0]], tl.float32)
         for start in range(0, D, BLOCK_D):
-            own_part = load_tile(
-                own_ptr, own_index, start + dims, num_own, D, own_stride_row, own_stride_dim
+            products = tl.dot(
+                load_tile(own, index, start, D, BLOCK_D),
+                tl.trans(load_tile(other, others, start, D, BLOCK_D)),
+                products,
+                input_precision=PRECISION,
             )
-            other = load_tile(
-                other_ptr, other_index, start + dims, num_other, D,
-                other_stride_row, other_stride_dim,
-            )  # fmt: skip
-            products = tl.dot(own_part, tl.trans(other), products, input_precision=PRECISION)
-            if SQUARES:
-                wide = other.to(tl.float32)
-                squares += tl.sum(wide * wide, 1)
-    return products, other, squares
+    return products, other_tile
 
 
 @triton.jit
-def base2_scale(temperature_ptr, temperature_value, IS_SCALE: tl.constexpr):
-    """Return log2(e) / temperature; IS_SCALE: the inverse was given as temperature."""
-    if temperature_ptr is not None:
-        temperature = tl.load(temperature_ptr).to(tl.float32)
+def base2_scale(temperature):
+    """Return log2(e) / temperature."""
+    if temperature.tensor is not None:
+        value = tl.load(temperature.tensor).to(tl.float32)
     else:
-        temperature = temperature_value
-    if IS_SCALE:
-        return LOG2_E * temperature
-    else:
-        return LOG2_E / temperature
+        value = temperature.number
+    return LOG2_E * tl.where(temperature.inverted != 0, value, 1.0 / value)
 
 
 @triton.jit
-def length_scale(squares):
-    """Return 1 / length."""
-    return 1.0 / tl.maximum(tl.sqrt(squares), FLOOR)
+def row_factor(own, index, temperature):
+    """Return what multiplies the products of each own row: log2(e) / temperature / length."""
+    factor = tl.zeros(index.shape, tl.float32) + base2_scale(temperature)
+    if own.scale is not None:
+        factor *= load_row(own.scale, index, own.count)
+    return factor
 
 
 @triton.jit

@@ -35,5 +35,6 @@ def forward(first: Tensor, second: Tensor) -> Tensor:
     _segment_sums_kernel[(batch, triton.cdiv(dim, block), 2)](
         first, second, sums, batch, dim, *first.stride(), *second.stride(),
         S=segments, BLOCK_D=block, num_warps=1 if block <= 64 else 4,
+        enable_fp_fusion=True,
     )  # fmt: skip
     return sums

@@ -211,7 +211,7 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor]:
     accuracy = torch.empty_like(loss)
     _shuffle_rank_reduce_kernel[(1,)](
         partial, loss, accuracy, programs, float(problem.num_pairs), float(problem.num_rows),
-        BLOCK=1024, num_warps=4,
+        BLOCK=1024, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return loss, accuracy
 
@@ -237,4 +237,4 @@ def _block_sizes(num_segments: int, dim: int) -> dict[str, int]:
     """Return the tile. ROWS holds at least one sample of 2S rows, and at least the 16 of tl.dot."""
     rows = 16 if num_segments <= 8 else 32
     block_d = max(16, min(32, triton.next_power_of_2(dim)))
-    return {"ROWS": rows, "BLOCK_D": block_d, "num_warps": rows // 8}
+    return {"ROWS": rows, "BLOCK_D": block_d, "num_warps": rows // 8, "enable_fp_fusion": True}

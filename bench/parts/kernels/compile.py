@@ -1,4 +1,4 @@
-"""Compile kernels for GPUs that are not here, and read what they cost: registers, spills, memory.
+"""Compile kernels for GPUs that are not here, and read what they cost: registers, spills, loops.
 
 Launches are recorded, not written down: the launchers run on CPU tensors with kernels that only
 record how they are called, so what is compiled is what they launch on a GPU. Needs triton and its
@@ -8,12 +8,9 @@ ptxas, but no GPU. Do not import it with TRITON_INTERPRET=1: such kernels cannot
 import ast
 import functools
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +20,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.language import constexpr
 from triton.runtime.jit import JITFunction
+
+from bench.parts.kernels import machine_code
+from fastdual.kernels.contrastive import triton_backward
 
 # Limits of a thread block's shared memory, in bytes, and of a thread's registers.
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}
@@ -35,6 +35,7 @@ _TYPE_NAMES = {
     torch.float64: "fp64",
     torch.int64: "i64",
     torch.int32: "i32",
+    torch.int8: "i8",
     torch.bool: "i1",
 }
 
@@ -58,9 +59,26 @@ class Launch(NamedTuple):
     @property
     def blocks(self) -> str:
         """Return the block sizes, as in BLOCK_OWN=128 BLOCK_OTHER=64."""
-        named = zip(self.signature, range(len(self.signature)), strict=True)
-        sizes = {name: self.constants.get((at,)) for name, at in named}
-        return " ".join(f"{k}={v}" for k, v in sizes.items() if k.startswith(("BLOCK", "ROWS")))
+        names = ("BLOCK_OWN", "BLOCK_OTHER", "BLOCK_D", "PARTS", "ROWS", "BLOCK")
+        return " ".join(f"{name}={size}" for name in names if (size := self.constant(name)))
+
+    @property
+    def logits(self) -> int:
+        """Return how many logits a tile of the contrastive softmax has; 0 of another kernel."""
+        own, other = (self.constant(f"BLOCK_{name}") for name in ("OWN", "OTHER"))
+        return own * other if own and other else 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Return those of the products of a tile: in the backward, logits and one gradient."""
+        products = 2 if "backward" in self.name else 1
+        half = any(name in str(self.signature) for name in ("bf16", "fp16"))
+        return products * self.logits * self.constant("D") if self.logits and half else 0
+
+    def constant(self, name: str) -> int:
+        """Return a constant argument of the kernel, 0 if it has none of that name."""
+        at = list(self.signature).index(name) if name in self.signature else -1
+        return int(self.constants.get((at,), 0))
 
     @property
     def digest(self) -> str:
@@ -99,7 +117,10 @@ class Usage(NamedTuple):
     spilled_bytes: int  # per thread: its local memory
     shared_bytes: int  # per thread block
     num_warps: int
-    num_stages: int
+    loop: machine_code.Loop
+    replication: int  # how many warps work out the same part of a product
+    logits: int  # of one tile; 0 where a kernel has none
+    multiply_adds: int  # of one tile
 
     @property
     def blocks_per_multiprocessor(self) -> int:
@@ -112,12 +133,30 @@ class Usage(NamedTuple):
         by_shared = (SHARED_LIMITS[self.architecture] + 1024) // (self.shared_bytes + 1024)
         return min(by_registers, by_shared, 2048 // threads, 32)
 
+    @property
+    def instructions_per_logit(self) -> float:
+        """Return how many instructions of a thread a logit takes in the inner loop."""
+        return self.loop.instructions * 32 * self.num_warps / max(self.logits, 1)
+
+    @property
+    def peak_shares(self) -> tuple[float, float]:
+        """Return machine_code.peak_shares of the inner loop; 0 where it has no 16-bit products."""
+        if self.loop.matrix == "none" or not self.multiply_adds:
+            return 0.0, 0.0
+        return machine_code.peak_shares(
+            self.loop,
+            architecture=self.architecture,
+            num_warps=self.num_warps,
+            multiply_adds=self.multiply_adds,
+        )
+
 
 @contextmanager
-def recorded_launches() -> Iterator[list[Launch]]:
-    """Record launches instead of running them; outputs keep whatever was in their memory."""
+def recorded_launches(architecture: int) -> Iterator[list[Launch]]:
+    """Record what would be launched there; outputs keep whatever was in their memory."""
     launches: list[Launch] = []
-    run = JITFunction.run
+    run, capability_of = JITFunction.run, triton_backward.capability_of
+    triton_backward.capability_of = lambda device: architecture // 10
 
     def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
         launches.append(_describe(kernel, args, grid, options))
@@ -127,29 +166,42 @@ def recorded_launches() -> Iterator[list[Launch]]:
         yield launches
     finally:
         JITFunction.run = run
+        triton_backward.capability_of = capability_of
 
 
 def _describe(kernel: Any, args: tuple[Any, ...], grid: Any, options: dict[str, Any]) -> Launch:
     compile_options = {
         "num_warps": options.pop("num_warps", 4),
         "num_stages": options.pop("num_stages", 3),
-        "max_registers": options.pop("maxnreg", None),
     }
+    max_registers = options.pop("maxnreg", None)
+    assert options.pop("enable_fp_fusion"), "bits would depend on the version of Triton"
     values = dict(zip(kernel.arg_names, args, strict=False)) | options
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    launch = Launch(kernel, tuple(grid), {}, {}, {}, **compile_options, max_registers=max_registers)
     for at, parameter in enumerate(kernel.params):
-        value = values[parameter.name]
-        # Triton specialises so: None and 1 are constants, multiples of 16 are known as such.
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
-            signature[parameter.name] = "constexpr"
-            constants[(at,)] = value
-            continue
-        signature[parameter.name] = _type_name(value)
-        if isinstance(value, Tensor) or (type(value) is int and value % 16 == 0):
-            attributes[(at,)] = [["tt.divisibility", 16]]
-    return Launch(kernel, tuple(grid), signature, constants, attributes, **compile_options)
+        launch.signature[parameter.name] = _specialise(
+            values[parameter.name], (at,), launch, constant=parameter.is_constexpr
+        )
+    return launch
+
+
+def _specialise(value: Any, at: tuple[int, ...], launch: Launch, *, constant: bool) -> Any:
+    """Return the type of an argument, and note in the launch what Triton knows of its value.
+
+    None and 1 are constants, multiples of 16 are known as such; a tuple is one of its items.
+    """
+    if constant or value is None or (type(value) is int and value == 1):
+        launch.constants[at] = value
+        return "constexpr"
+    if isinstance(value, tuple):
+        items = (
+            _specialise(item, (*at, number), launch, constant=False)
+            for number, item in enumerate(value)
+        )
+        return type(value)(*items)
+    if isinstance(value, Tensor) or (type(value) is int and value % 16 == 0):
+        launch.attributes[at] = [["tt.divisibility", 16]]
+    return _type_name(value)
 
 
 def _type_name(value: Any) -> str:
@@ -161,34 +213,29 @@ def _type_name(value: Any) -> str:
 
 
 def compile_launch(launch: Launch, architecture: int) -> Usage:
-    """Compile one launch for sm_<architecture> down to machine code and read its resource table."""
+    """Compile one launch for sm_<architecture> down to machine code and read what it needs."""
     source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
+    options = {
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+        "maxnreg": launch.max_registers,
+    }
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", architecture, 32),
-        options={
-            "num_warps": launch.num_warps,
-            "num_stages": launch.num_stages,
-            "maxnreg": launch.max_registers,
-        },
+        options=options | {"enable_fp_fusion": True},
     )
-    table = _resource_table(compiled.asm["cubin"])
+    cubin = compiled.asm["cubin"]
+    table = machine_code.disassemble(cubin, "cuobjdump", "--dump-resource-usage").splitlines()[-1]
+    resources = dict(re.findall(r"(\w+):(\d+)", table))
     return Usage(
         architecture=architecture,
-        registers=int(table["REG"]),
-        spilled_bytes=int(table["STACK"]) + int(table["LOCAL"]),
+        registers=int(resources["REG"]),
+        spilled_bytes=int(resources["STACK"]) + int(resources["LOCAL"]),
         shared_bytes=int(compiled.metadata.shared),
         num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
+        loop=machine_code.read_loop(machine_code.disassemble(cubin, "nvdisasm", "-c")),
+        replication=machine_code.replication(compiled.asm["ttgir"]),
+        logits=launch.logits,
+        multiply_adds=launch.multiply_adds,
     )
-
-
-def _resource_table(cubin: bytes) -> dict[str, str]:
-    """Return REG, STACK, SHARED, LOCAL ... of the only kernel in a cubin."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(cubin)
-        command = [str(tool), "--dump-resource-usage", str(path)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(re.findall(r"(\w+):(\d+)", printed.splitlines()[-1]))

@@ -88,6 +88,8 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
             Case(140, None, 24, dtype, ids="own", place=Layout(1, 70, 70), is_scale=True),
             Case(256, None, 16, dtype, normalize=True, place=Layout(2, 64, 128), index=torch.int32),
         ]
+        # Slopes of 1e-9, which float16 itself would lose.
+        cases += [Case(40, None, 32, dtype, temperature=0.02, ids="twins")]
     first, *_ = dtypes
     # More rows than one block of the merge has; candidates in many parts; D past one tile.
     cases += [Case(1040, 24, 8, first, groups=False), Case(8, 1500, 16, first, ids="some")]
@@ -95,6 +97,14 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
     return cases
 
 
+# Worked off with flags: blocks of 64 x 64 logits of which some hold negatives alone.
+FLAGGED_CASES = [
+    Case(200, None, 16, temperature=0.1, ids="twins", reduction="none"),
+    Case(200, None, 16, torch.float16, "mean", normalize=True, ids="twins"),
+    Case(70, 150, 24, ids="far", groups=False),
+    Case(150, 70, 24, torch.float16, "mean", normalize=True, ids="far"),
+    Case(140, None, 24, place=Layout(1, 70, 1)),
+]
 INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
 NUM_REPEATED = 6
 
@@ -126,6 +136,9 @@ def make_inputs(case: Case, device: str = "cpu") -> Inputs:
         # Equal low halves; half of them differ in the high one.
         query_ids = torch.where(query_ids % 2 == 0, query_ids + (1 << 40), query_ids)
         key_ids = torch.where(key_ids % 2 == 0, key_ids + (1 << 41), key_ids)
+    if case.ids == "far":
+        # Each row's positive is one candidate, and the last ones are positives of none.
+        query_ids, key_ids = torch.arange(case.rows), torch.arange(num_columns)
     query_ids, key_ids = query_ids.to(case.index).to(device), key_ids.to(case.index).to(device)
     if case.place is not None:
         samples = sample_ids(case, device)
@@ -142,8 +155,11 @@ def make_inputs(case: Case, device: str = "cpu") -> Inputs:
         return Inputs(query, query, query_ids, query_ids, own, own)
     if not case.groups:
         return Inputs(query, key, query_ids, key_ids, None, None)
-    groups = labels(case.rows, case.rows).to(device), labels(num_columns, case.rows).to(device)
-    return Inputs(query, key, query_ids, key_ids, *groups)
+    query_groups, key_groups = labels(case.rows, case.rows), labels(num_columns, case.rows)
+    if case.ids == "high bits":  # as groups of different processes are
+        query_groups = torch.where(query_groups % 2 == 0, query_groups + (1 << 40), query_groups)
+        key_groups = torch.where(key_groups % 2 == 0, key_groups + (1 << 41), key_groups)
+    return Inputs(query, key, query_ids, key_ids, query_groups.to(device), key_groups.to(device))
 
 
 def sample_ids(case: Case, device: str) -> Tensor | None:

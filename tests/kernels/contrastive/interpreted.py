@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual import losses
-from fastdual.kernels.contrastive import contrastive_loss
+from fastdual.kernels.contrastive import contrastive_loss, problem
+from fastdual.kernels.contrastive.problem import Layout
+from fastdual.kernels.contrastive.triton_shared import Side, is_special
 from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank import loss as shuffle_rank
 from tests.kernels.contrastive.cases import (
+    FLAGGED_CASES,
     INTERPRETED_CASES,
     NUM_REPEATED,
     Case,
@@ -34,6 +39,7 @@ from tests.kernels.contrastive.traps import (
     loss_with_nan,
     rows_apart,
     rows_with_infinity,
+    ties,
 )
 from tests.kernels.launches import TorchLaunches, triton_launches
 from tests.kernels.segment_sums.cases import segment_views
@@ -89,6 +95,29 @@ def unchecked_permutations() -> Iterator[None]:
         shuffle_rank.check_permutation = check
 
 
+def special_by_place() -> list[tuple[tuple[int, ...], Tensor]]:
+    """Of layouts of 140 rows, which tiles of 16 x 8 logits the kernels take for special."""
+    found = []
+    for layout in (Layout(1, 70, 1), Layout(5, 14, 5), Layout(1, 70, 70), Layout(2, 7, 20)):
+        special = torch.zeros((9, 18), dtype=torch.int32)
+        side = Side(torch.zeros(140, 16), 16, 140, None, None, None)
+        special_kernel[(9, 18)](side, layout, special, BLOCK_OWN=16, BLOCK_OTHER=8)
+        found.append((tuple(layout), special.bool()))
+    return found
+
+
+@triton.jit
+def special_kernel(
+    side, layout, special_ptr, BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr
+) -> None:
+    """Store is_special of every tile of rows with themselves."""
+    own, other = tl.program_id(0), tl.program_id(1)
+    special = is_special(
+        side, own * BLOCK_OWN, side, other * BLOCK_OTHER, layout, None, BLOCK_OWN, BLOCK_OTHER
+    )
+    tl.store(special_ptr + own * 18 + other, special.to(tl.int32))
+
+
 def main(path: Path) -> None:
     """Evaluates every case, the first ones twice, and counts launches."""
 
@@ -97,6 +126,9 @@ def main(path: Path) -> None:
             return tuple(evaluate(fused(case), case, make_inputs(case)))
 
     outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
+    problem.FEW_LOGITS, few = 0, problem.FEW_LOGITS
+    flagged = [run(case) for case in FLAGGED_CASES]
+    problem.FEW_LOGITS = few
     counts = []
     for columns in (None, 128):
         with triton_launches() as launches:
@@ -113,6 +145,9 @@ def main(path: Path) -> None:
             },
             "loss_with_nan": loss_with_nan(),
             "rows_with_infinity": rows_with_infinity(),
+            "ties": ties(),
+            "flagged": flagged,
+            "special_by_place": special_by_place(),
             "fields_without_slope": fields_without_slope(),
             # Not within poisoned_empty, which would write all the memory.
             "far_rows": [

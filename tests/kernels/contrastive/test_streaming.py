@@ -3,11 +3,17 @@
 import pytest
 import torch
 
-from fastdual.kernels.contrastive import contrastive_loss_with_metrics, streaming_tiles
+from fastdual.kernels.contrastive import contrastive_loss_with_metrics, streaming, streaming_tiles
 from fastdual.kernels.contrastive.loss import batch_problem
 from fastdual.kernels.contrastive.problem import Layout
 from tests.kernels.contrastive.cases import Case, evaluate, fused, make_inputs
 from tests.numerics import LargestTensor
+
+
+def small_tiles(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    """Tiles of `side` rows, of 16 at least, and as many columns."""
+    monkeypatch.setattr(streaming_tiles, "COLUMNS", side)
+    monkeypatch.setattr(streaming_tiles, "LOGITS", side * side)
 
 
 @pytest.mark.parametrize("positives", ["sum", "mean"])
@@ -19,7 +25,7 @@ def test_tiles_do_not_change_the_result(
     case = Case(29, columns, 12, torch.float64, positives, "none", normalize)
     whole = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
     for tile in (1, 8, 29):
-        monkeypatch.setattr(streaming_tiles, "TILE", tile)
+        small_tiles(monkeypatch, tile)
         tiled = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
         for name, ours, expected in zip(whole._fields, tiled, whole, strict=True):
             if ours.dtype == torch.bool:
@@ -33,7 +39,7 @@ def test_tiles_do_not_change_the_result_of_a_layout(place: Layout, monkeypatch) 
     case = Case(140, None, 12, torch.float64, reduction="none", place=place)
     explicit = evaluate(contrastive_loss_with_metrics, case, make_inputs(case))
     for tile in (16, 33, 1024):
-        monkeypatch.setattr(streaming_tiles, "TILE", tile)
+        small_tiles(monkeypatch, tile)
         placed = evaluate(fused(case), case, make_inputs(case))
         for name, ours, expected in zip(explicit._fields, placed, explicit, strict=True):
             if ours.dtype == torch.bool:
@@ -46,14 +52,18 @@ def test_images_meet_texts_alone() -> None:
     """Two groups: one tile above the diagonal, which stands for its mirror image too."""
     rows = make_inputs(Case(140, None, 8)).query
     problem = batch_problem(rows, None, Layout(1, 70, 70), 0.1)
-    assert list(streaming_tiles.tiles(problem)) == [(slice(0, 70), slice(70, 140), True)]
+    prepared = streaming.compute_partials(problem).prepared
+    (tile,) = streaming_tiles.tiles(problem, prepared)
+    assert (tile.rows, tile.columns, tile.mirrored) == (
+        slice(0, 70), slice(70, 140), slice(70, 140)
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("columns", [None, 700])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatch) -> None:
     """The largest tensor of forward and backward is an embedding or a tile, not N x M."""
-    monkeypatch.setattr(streaming_tiles, "TILE", 32)
+    small_tiles(monkeypatch, 32)
     case = Case(600, columns, 8, normalize=normalize)
     inputs = make_inputs(case)
     with LargestTensor() as seen:
@@ -61,24 +71,24 @@ def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatc
     assert seen.numel <= 700 * 10 < 600 * 600
 
 
-@pytest.mark.parametrize("positives", ["sum", "mean"])
+@pytest.mark.parametrize("ids", ["some", "all", "none", "high bits"])
 @pytest.mark.parametrize("columns", [None, 37])
-def test_masks_without_a_pair_change_nothing(
-    positives: str, columns: int | None, monkeypatch
+def test_pairs_that_are_looked_up_are_those_that_are_compared(
+    ids: str, columns: int | None, monkeypatch
 ) -> None:
-    """On a CPU they are left out, on a GPU they are not."""
-    monkeypatch.setattr(streaming_tiles, "TILE", 8)
-    case = Case(29, columns, 12, torch.float32, positives, "none", groups=columns is None)
+    """Few labels are compared all with all, many are sorted."""
+    small_tiles(monkeypatch, 8)
+    case = Case(29, columns, 12, torch.float32, "mean", "none", ids=ids)
     inputs = make_inputs(case)
-    without = evaluate(contrastive_loss_with_metrics, case, inputs)
-    monkeypatch.setattr(streaming_tiles, "may_meet", lambda rows, columns: True)
-    with_all = evaluate(contrastive_loss_with_metrics, case, inputs)
-    for ours, other in zip(with_all, without, strict=True):
-        assert torch.equal(ours, other)
+    compared = evaluate(contrastive_loss_with_metrics, case, inputs)
+    monkeypatch.setattr(streaming_tiles, "FEW_PAIRS", 0)
+    looked_up = evaluate(contrastive_loss_with_metrics, case, inputs)
+    for ours, other in zip(looked_up, compared, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-7)
 
 
 def test_half_precision_is_added_up_in_float32(monkeypatch) -> None:
-    monkeypatch.setattr(streaming_tiles, "TILE", 8)
+    small_tiles(monkeypatch, 8)
     case = Case(40, 64, 16, torch.bfloat16)
     inputs = make_inputs(case)
     ours = evaluate(contrastive_loss_with_metrics, case, inputs)
@@ -105,7 +115,7 @@ def test_many_tiles_round_no_more_than_one(temperature: float, monkeypatch) -> N
     exact = evaluate(contrastive_loss_with_metrics, case, wide)
     errors = {}
     for tile in (8, 16_000):
-        monkeypatch.setattr(streaming_tiles, "TILE", tile)
+        small_tiles(monkeypatch, tile)
         ours = evaluate(contrastive_loss_with_metrics, case, inputs)
         errors[tile] = ((ours.loss - exact.loss).abs() / exact.loss.abs().clamp(min=1)).max()
     assert errors[8] <= 2 * errors[16_000] + 1e-6

@@ -1,5 +1,6 @@
 """The kernels of the contrastive softmax against the truth: interpreted on a CPU, or on a GPU."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from fastdual.kernels.contrastive import contrastive_loss
 from fastdual.kernels.contrastive.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
 from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive.cases import (
+    FLAGGED_CASES,
     INTERPRETED_CASES,
     NUM_REPEATED,
     Case,
@@ -25,6 +27,7 @@ from tests.kernels.contrastive.traps import (
     FAR_STRIDES,
     loss_and_gradient,
     rows_apart,
+    ties,
 )
 from tests.kernels.segment_sums.cases import segment_views
 from tests.numerics import assert_no_worse_than_eager
@@ -103,22 +106,46 @@ def test_interpreted_kernels_repeat_bit_by_bit(interpreted) -> None:
 
 
 def test_launches_at_the_size_of_the_paper(interpreted) -> None:
-    """Forward and backward of the op: a batch against itself takes three, two sides four."""
-    assert interpreted["launches_at_128_rows"] == [3, 4]
+    """Forward, metrics and backward: a batch against itself takes four, two sides five."""
+    assert interpreted["launches_at_128_rows"] == [4, 5]
 
 
-def test_losses_take_at_most_four_launches(interpreted) -> None:
-    """Forward and backward, whatever torch launches for them included."""
+def test_losses_take_at_most_five_launches(interpreted) -> None:
+    """Forward and backward, whatever torch launches for them included; lengths take one."""
     assert interpreted["launches_of_losses"] == {
-        "NT-Xent": 4,
-        "NT-Xent, learned temperature": 4,
-        "SupCon": 3,
+        "NT-Xent": 5,
+        "NT-Xent, learned temperature": 5,
+        "SupCon": 4,
         "CLIP": 4,
         "CLIP, learned scale": 4,
         "temporal coherence": 4,
         "temporal coherence of segments": 4,
         "shuffle-rank": 3,
     }
+
+
+@pytest.mark.parametrize("number", range(len(FLAGGED_CASES)))
+def test_flagged_tiles_are_no_worse_than_eager(interpreted, number: int) -> None:
+    assert_right(Outcome(*interpreted["flagged"][number]), FLAGGED_CASES[number])
+
+
+def test_tiles_by_place_are_special_where_labels_meet(interpreted) -> None:
+    """Exactly there: against all pairs of 140 rows."""
+    row = torch.arange(140)
+    for layout, special in interpreted["special_by_place"]:
+        id_run, num_ids, group_run = layout
+        ids, groups = row // id_run % num_ids, row // group_run
+        meets = (ids[:, None] == ids) | (groups[:, None] == groups)
+        for own, other in itertools.product(range(9), range(18)):
+            part = meets[own * 16 : own * 16 + 16, other * 8 : other * 8 + 8]
+            expected = bool(part.any()) or other * 8 + 8 > 140
+            assert special[own, other] == expected, (layout, own, other)
+
+
+def test_equal_logits_count_for_the_positive(interpreted) -> None:
+    for top1, top5 in (interpreted["ties"], ties()):
+        assert top1.tolist() == [True, False, False]
+        assert top5.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -32,6 +32,23 @@ def rows_with_infinity() -> tuple[Tensor, Tensor]:
     return result.loss, result.valid
 
 
+def ties() -> tuple[Tensor, Tensor]:
+    """top1 and top5 of three rows: negatives as high as the best positive, one higher, five higher.
+
+    Small integers, so that equal logits are equal bit by bit.
+    """
+    query = torch.eye(3, 16)
+    key = torch.zeros(12, 16)
+    key[:6, 0] = torch.tensor([2.0, 2, 2, 2, 2, 1])
+    key[:2, 1] = torch.tensor([2.0, 3])
+    key[:6, 2] = torch.tensor([2.0, 3, 3, 3, 3, 3])
+    key_ids = torch.tensor([0, *range(1, 12)])
+    result = contrastive_loss_with_metrics(
+        query, key, torch.zeros(3, dtype=torch.int64), key_ids, temperature=1.0
+    )
+    return result.top1, result.top5
+
+
 def fields_without_slope() -> Tensor:
     """What the forward gathers under a temperature that is a tensor, of which no gradient is asked.
 
