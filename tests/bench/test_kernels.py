@@ -17,7 +17,7 @@ from bench import kernels as bench_kernels  # noqa: E402
 from bench.kernels import TABLE, all_cases, costs_of  # noqa: E402
 from bench.parts.kernels import compile as aot  # noqa: E402
 
-# Tiles are chosen under the Triton of the table; under another one launches may spill so many bytes.
+# Tiles are chosen under the Triton of the table; under another one a launch may spill so much.
 OTHER_TRITON_SPILLS = 32
 # Of a default NT-Xent at D = 128 in bf16 on sm_90: instructions of a thread per logit, barriers
 # per tile, what a tile of negatives alone may take. A loop that does its work twice is far above.

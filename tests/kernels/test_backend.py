@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from fastdual.kernels.backend import has_triton, runs_triton
+from fastdual.kernels.backend import device_of, has_triton, runs_triton
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,7 @@ def test_import_needs_no_triton() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_the_guard_of_a_device_is_torchs_own() -> None:
+    assert isinstance(device_of(torch.zeros(1)), torch.cuda.device_of)

@@ -1,6 +1,7 @@
 """The contrastive op: registered, compiled, and differentiated in each of its inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastdual.kernels import contrastive, reference
-from fastdual.kernels.contrastive import op
+from fastdual.kernels.contrastive import op, streaming
 from fastdual.kernels.contrastive.loss import batch_problem
 from fastdual.kernels.contrastive.problem import Layout, Settings
 from tests.kernels.contrastive.cases import Case, call, evaluate, make_inputs, upstream_like
@@ -103,6 +104,36 @@ def test_second_derivative_is_refused_and_the_truth_has_it() -> None:
     (grad,) = torch.autograd.grad(loss, query, create_graph=True)
     grad.square().sum().backward()
     assert torch.isfinite(query.grad).all()
+
+
+def test_every_step_runs_under_the_guard_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are launched on the current device, which need not be that of the rows."""
+    guarded: list[torch.dtype] = []
+    inside: list[str] = []
+
+    @contextmanager
+    def guard(x: Tensor) -> Iterator[None]:
+        guarded.append(x.dtype)
+        yield
+        guarded.pop()
+
+    def watched(name: str) -> Callable[..., Any]:
+        step = getattr(streaming, name)
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            assert guarded == [torch.float64]
+            inside.append(name)
+            return step(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(op, "device_of", guard)
+    steps = ["compute_partials", "count_beaten", "merge_partials", "compute_gradients"]
+    for name in steps:
+        monkeypatch.setattr(streaming, name, watched(name))
+    case = Case(9, 11, 8, torch.float64)
+    evaluate(contrastive.contrastive_loss_with_metrics, case, make_inputs(case))
+    assert inside == steps
 
 
 def test_autocast_changes_nothing() -> None:
