@@ -229,10 +229,10 @@ class _RingLoss(torch.autograd.Function):
         travelling: _Shift | None = None
         for block, prepared in zip(_rounds(own_block), ctx.prepared, strict=True):
             saved = Saved(num_valid, statistics, slope, prepared)
-            grad_query, grad_key, _ = op.compute_gradients(
+            grad_query, grad_key = op.compute_gradients(
                 _with_columns(problem, *block), saved, upstream, (*needs[:2], False),
                 dtype=problem.dtype,
-            )  # fmt: skip
+            )[:2]  # fmt: skip
             total = grad_query if total is None else total + grad_query
             if needs[1]:
                 # What the block has gathered on its way so far arrives behind it.

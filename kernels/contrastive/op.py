@@ -168,7 +168,7 @@ def _contrastive_bwd(
     )  # fmt: skip
     needs_query, needs_key, needs_temperature = needs
     return compute_gradients(
-        problem, Saved(*saved[:3], Prepared(*saved[3:])), upstream,
+        problem, Saved(saved[0], saved[1], saved[2], Prepared(*saved[3:])), upstream,
         (needs_query, needs_key, needs_temperature), dtype=query.dtype,
     )  # fmt: skip
 

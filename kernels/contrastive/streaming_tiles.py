@@ -95,7 +95,7 @@ def length_scales(x: Tensor, problem: Problem) -> Tensor:
     """Return 1 / length of each row of x [rows, D], or [0] where rows are not normalised."""
     if not problem.settings.normalize:
         return x.new_empty(0, dtype=problem.dtype)
-    lengths = torch.linalg.vector_norm(x, dim=1, dtype=problem.dtype)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=problem.dtype)
     return lengths.clamp_(min=NORM_FLOOR).reciprocal_()
 
 
@@ -140,6 +140,7 @@ class Labels:
         if self.groups is not None:
             row = positive // width + rows.start
             column = positive % width + columns.start
+            assert self.column_groups is not None
             groups = self.column_groups[column]
             positive = positive[(self.groups[row] != groups) | (groups < 0)]
             excluded = torch.cat([positive, self._meeting("groups", rows, columns)])
@@ -154,7 +155,8 @@ class Labels:
         if len(own) * width <= FEW_PAIRS:
             part = other[columns]
             found = (own[:, None] == part).logical_and_(part >= 0)
-            return found.view(-1).nonzero().view(-1)
+            compared: Tensor = found.view(-1).nonzero().view(-1)
+            return compared
         if name not in self._sorted:
             self._sorted[name] = torch.sort(other.long(), stable=True)
         values, order = self._sorted[name]
@@ -165,4 +167,5 @@ class Labels:
         start = first - count.cumsum(0) + count  # of the row's run, less the pairs before it
         column = order[start[row] + torch.arange(len(row), device=row.device)]
         inside = (column >= columns.start) & (column < columns.stop)
-        return (row * width + column - columns.start)[inside]
+        looked_up: Tensor = (row * width + column - columns.start)[inside]
+        return looked_up

@@ -112,7 +112,7 @@ def split(
     tiles, slots = triton.cdiv(num_other, block), resident * _num_multiprocessors(device)
 
     def duration(parts: int) -> int:  # in tiles; a part costs some for its start and the merge
-        return triton.cdiv(num_blocks * parts, slots) * (triton.cdiv(tiles, parts) + 4)
+        return int(triton.cdiv(num_blocks * parts, slots) * (triton.cdiv(tiles, parts) + 4))
 
     most = min(max(4, triton.cdiv(slots, num_blocks)), triton.cdiv(tiles, 2))
     length = triton.cdiv(tiles, min(range(1, most + 1), key=duration))

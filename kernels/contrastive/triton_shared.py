@@ -23,7 +23,7 @@ class Side(NamedTuple):
 
     rows: Tensor  # [count, D], rows contiguous, D a multiple of 16
     stride: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own count is not used
     scale: Tensor | None  # [count] 1 / length, where rows are normalised
     ids: Tensor | None
     groups: Tensor | None
