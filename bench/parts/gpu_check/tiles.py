@@ -23,7 +23,7 @@ from bench.parts.measure import time_interleaved
 from bench.parts.results import Row, Table, describe_machine
 from fastdual import losses
 from fastdual.kernels.contrastive import triton_backward, triton_forward
-from fastdual.kernels.contrastive.triton_tiles import Tile
+from fastdual.kernels.contrastive.triton_launch import Tile
 
 _CHOOSERS = {
     "forward": (triton_forward, "forward_tile"),
@@ -56,11 +56,11 @@ def chosen_tile(kernel: str, contestant: Contestant) -> Tile:
 
 
 def neighbours(tile: Tile) -> Iterator[Tile]:
-    """Yield the tiles that differ in one thing. Without a limit of registers: it fits one tile."""
+    """Yield the tiles that differ in one thing."""
     for field, factor in itertools.product(("own", "other", "num_warps"), (2, 0.5)):
-        yield tile._replace(**{field: int(getattr(tile, field) * factor)}, max_registers=None)
+        yield tile._replace(**{field: int(getattr(tile, field) * factor)})
     for change in (1, -1):
-        yield tile._replace(num_stages=tile.num_stages + change, max_registers=None)
+        yield tile._replace(num_stages=tile.num_stages + change)
 
 
 def is_sensible(tile: Tile) -> bool:
@@ -74,11 +74,7 @@ def is_sensible(tile: Tile) -> bool:
 
 def describe(tile: Tile) -> str:
     """Return a tile as text."""
-    limit = f", {tile.max_registers} registers" if tile.max_registers else ""
-    return (
-        f"{tile.own}x{tile.other}x{tile.dim}, {tile.num_warps} warps, {tile.num_stages} stages"
-        f"{limit}"
-    )
+    return f"{tile.own}x{tile.other}, {tile.num_warps} warps, {tile.num_stages} stages"
 
 
 class Search:
