@@ -109,7 +109,7 @@ class Search:
             timings = time_interleaved(phases, device=self.device, budget_seconds=0.3, **turns)[
                 "it"
             ]
-        milliseconds = timings[0 if self.kernel == "forward" else 1].median_ms
+        milliseconds = timed["it"][0 if self.kernel == "forward" else 1].median_ms
         return row | {"status": "ok", "ms": round(milliseconds, 4)}
 
     def run(self, limit: int) -> Iterator[Row]:
