@@ -106,9 +106,7 @@ class Search:
             phases = {"it": (self.contestant.forward, self.contestant.backward)}
             # Interpreted, as in a rehearsal, a time says nothing.
             turns = {} if self.device.type == "cuda" else {"warmup": 0, "min_repeats": 1}
-            timings = time_interleaved(phases, device=self.device, budget_seconds=0.3, **turns)[
-                "it"
-            ]
+            timed = time_interleaved(phases, device=self.device, budget_seconds=0.3, **turns)
         milliseconds = timed["it"][0 if self.kernel == "forward" else 1].median_ms
         return row | {"status": "ok", "ms": round(milliseconds, 4)}
 
