@@ -158,6 +158,6 @@ def test_the_options_are_the_documented_ones() -> None:
     names = {option for parameter in pack_command.command.params for option in parameter.opts}
     assert names == {
         "source", "-o", "--output", "--size", "--short-side", "--stride", "--gop", "--codec",
-        "--quality",
+        "--quality", "--allow-missing",
         "--shard-size", "--job", "--merge", "--verify", "--root", "--workers", "--timeout",
     }  # fmt: skip
