@@ -26,7 +26,7 @@ from bench.parts.results import RESULTS, Row, describe_machine, write_rows
 from bench.parts.train.case import Case, Size
 from bench.parts.train.contestants import Contestant
 from fastdual.config.sections import RunConfig
-from fastdual.run.checkpoint import checkpoint_path, save_checkpoint
+from fastdual.run.checkpoint import Kept, checkpoint_path, save_checkpoint
 from fastdual.run.folder import RunFolder
 
 QUIET_STEPS, WARMUP_STEPS = 6, 3
@@ -57,9 +57,10 @@ class Costs:
         """Return the seconds of delay, of the writing, and of each step taken meanwhile."""
         written = threading.Event()
         started = time.perf_counter()
-        self._folder.save(self.state(), keep=1, written=lambda _: written.set())
+        self._folder.save(self.state(), keep=Kept(1), written=lambda _: written.set())
         held, steps = time.perf_counter() - started, []
         while not written.is_set():
+            self._folder.writer.check()  # or a failure would be waited for without end
             steps.append(self.step())
         taken = time.perf_counter() - started
         self._folder.writer.wait()
