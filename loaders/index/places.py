@@ -77,5 +77,8 @@ class Packed:
 
 
 def frame_stride(settings: str) -> int:
-    """Return the stride of a pack's settings; the packs that state none keep the shown order."""
-    return int(json.loads(settings).get("frame_stride", 1))
+    """Return the stride of a pack's settings; those that state none keep the shown order."""
+    try:
+        return int(json.loads(settings).get("frame_stride", 1))
+    except (ValueError, AttributeError):  # reading such a pack refuses it
+        return 1
