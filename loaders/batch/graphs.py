@@ -44,7 +44,8 @@ class GraphFailure(FailureError):
 
 def explain(message: str) -> str:
     """Return the line of DALI's message that says what happened."""
-    lines = [line.strip() for line in message.splitlines() if not _FRAME.match(line)]
+    text = message.partition("encountered:")[2] or message
+    lines = [line.strip() for line in text.splitlines() if not _FRAME.match(line)]
     said = lines[0] if lines else message.strip()
     return re.sub(r"^\[/\S+\] |^Assert on .* failed: ", "", said)
 

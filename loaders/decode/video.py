@@ -85,7 +85,7 @@ def _why_unreadable(source: Source, cause: BaseException | None) -> str | None:
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
             bytearray(3 * _MAX_PIXELS)  # a header may ask for more than there is
         path = source.path if isinstance(source, IndexedFile) else source
-        if isinstance(path, Path):
+        if isinstance(path, Path) and path.is_file():  # reading a pipe might never end
             with open(path, "rb") as file:
                 while file.read(1 << 20):
                     pass
