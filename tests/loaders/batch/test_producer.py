@@ -45,7 +45,7 @@ def test_a_loader_nobody_holds_is_cleared_away(index: VideoIndex):
     del loader
     gc.collect()
     assert gone() is None
-    assert children() == before
+    assert not children() - before  # a process of an earlier test may have ended meanwhile
 
 
 def test_a_loader_may_be_collected_in_a_thread_of_its_own(
