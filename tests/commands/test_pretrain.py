@@ -47,7 +47,7 @@ def cache_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_options_are_few_and_frozen() -> None:
-    """Few say what is trained, two what becomes of missing or changed data; those that say where belong to the launcher, and are few."""
+    """Few say what is trained and what becomes of changed data; those of the launcher are apart."""
     options = [p for p in command.params if isinstance(p, click.Option)]
     flags = {name for p in options if p.name not in LAUNCH_OPTIONS for name in p.opts}
     assert flags == {
