@@ -120,7 +120,7 @@ def _write_with_heads(
     state, taken = import_with_heads(network, backbone, settings=settings, prefix=prefix)
     say_text(taken.describe())
     save_checkpoint(target, state)
-    say(f"{target}: {backbone} with its heads; pretext, embed and pretrain --init take it")
+    say(f"{target}: {backbone} with its heads; pretext, embed and fastdual pretrain --init take it")
 
 
 def _read(
