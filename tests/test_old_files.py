@@ -280,6 +280,7 @@ def test_features_file_gives_the_same_retrieval(old: Path) -> None:
     (now,) = Path("features-results").glob("retrieve-*.json")
     (then,) = Path("pretrain/results").glob("retrieve-*.json")
     results = [json.loads(file.read_text()) for file in (now, then)]
+    assert [split.pop("pretrained_on") for split in results[0]["splits"]] == [0]  # not counted then
     for key in ("splits", "checkpoint", "data_fingerprint"):
         assert results[0][key] == results[1][key]
 
