@@ -144,10 +144,13 @@ def test_a_failed_run_reports_before_a_launcher_ends_it() -> None:
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_every_signal_that_asks_to_stop_is_noted(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with StopRequest() as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-        assert stop.signal_number == number
-    assert signal.getsignal(number) is before
+    before = signal.signal(number, signal.SIG_DFL)  # the suite itself may run under nohup
+    try:
+        with StopRequest() as stop:
+            assert not stop()
+            os.kill(os.getpid(), number)
+            assert stop()
+            assert stop.signal_number == number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
