@@ -13,15 +13,16 @@ from fastdual.backbones import create_backbone
 from fastdual.losses import SupConLoss
 
 torch.manual_seed(0)
-clips = {"frames_per_clip": 8, "frame_stride": 2, "crop_size": 32}
+clips = {"frames_per_clip": 8, "frame_stride": 2, "crop_size": 32, "jitter_probability": 0.0}
 loader = fastdual.ClipLoader(sys.argv[1], batch_size=16, **clips)
 backbone = create_backbone("tiny", clip_shape=(8, 32, 32))
 head = torch.nn.Linear(backbone.feature_dim, 64)
 criterion = SupConLoss(temperature=0.2)
-optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=1e-3)
+optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=3e-3)
 print(f"{len(loader.index)} videos of {len(loader.index.class_names)} classes")
 
-for epoch in range(4):
+for epoch in range(6):
+    total = 0.0
     for batch in loader:
         rows = batch.clips.flatten(0, 1)  # both views of each video
         labels = batch.labels.repeat_interleave(2)
@@ -29,5 +30,6 @@ for epoch in range(4):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    print(f"epoch {epoch} loss {loss.item():.3f}")
+        total += loss.item()
+    print(f"epoch {epoch} loss {total / len(loader):.3f}")
 loader.close()
