@@ -44,14 +44,15 @@ class Canary:
     Args:
         index, spec: What is loaded.
         reader: Decodes with PyAV.
-        folder: Pictures that differ are saved here; None: in the system's temporary folder.
+        folder: Pictures that differ are saved here; None: in a new folder among the system's
+            temporary ones, so that nobody else can have prepared it.
     """
 
     def __init__(
         self, index: VideoIndex, spec: ClipSpec, reader: FrameReader, folder: Path | None
     ) -> None:
         self._index, self._spec, self._reader = index, spec, reader
-        self._folder = folder or Path(tempfile.gettempdir()) / "fastdual-decoder-check"
+        self._folder = folder
         self._rows: Counter[Kind] = Counter()
         self._memory = RecycledMemory()
 
@@ -92,9 +93,9 @@ class Canary:
         if wrong is None:
             return None
         name = "".join(c if c.isalnum() else "-" for c in str(kind))
+        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="fastdual-decoder-check-"))
         for decoder, picture in (("dali", shown), ("pyav", truth[number])):
-            file = self._folder / f"{name}-{decoder}.png"
-            write(file, encode_png(picture), _WHAT)
+            write(self._folder / f"{name}-{decoder}.png", encode_png(picture), _WHAT)
         return (
             f"frame {frame} of {self._index.path(row.video)} {wrong}; both pictures are in "
             f"{self._folder} as {name}-dali.png and {name}-pyav.png"
