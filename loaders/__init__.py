@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "ClipBatch": "clip_batch",
+    "ClipBatch": "batch.clip_batch",
     "ClipDataset": "dataset",
     "ClipLoader": "loader",
     "ClipSpec": "plan",

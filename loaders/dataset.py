@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fastdual.errors import InputError
-from fastdual.loaders.clip_batch import ClipBatch
+from fastdual.loaders.batch.clip_batch import ClipBatch
+from fastdual.loaders.index.request import Videos, open_videos
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.request import Videos, open_videos
 
 
 class ClipDataset(IterableDataset[ClipBatch]):

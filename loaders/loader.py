@@ -15,17 +15,17 @@ from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.loaders.batch.assemble import Assembler
+from fastdual.loaders.batch.clip_batch import ClipBatch as ClipBatch
 from fastdual.loaders.batch.decoded_by import DecodedBy
 from fastdual.loaders.batch.decoder import Requested, choose_decoder
 from fastdual.loaders.batch.producer import Producer
 from fastdual.loaders.batch.routing import Routing
 from fastdual.loaders.batch.rows import Assembled, Span
-from fastdual.loaders.clip_batch import ClipBatch as ClipBatch
+from fastdual.loaders.index.request import Videos, clip_spec, open_videos
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.pool.cpus import available_cpus
-from fastdual.loaders.request import Videos, clip_spec, open_videos
-from fastdual.loaders.transform import Transform, transformed
+from fastdual.loaders.views.transform import Transform, transformed
 
 _TIMEOUT_SECONDS = 60.0  # a video that is decoded longer has failed; most take well below 1 s
 

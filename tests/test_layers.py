@@ -47,8 +47,8 @@ NARROW = {
 }
 # The same inside loaders.
 LOADERS = (
-    "files", "remote", "random_words", "clip_spec", "plan", "order", "pool", "decode", "index",
-    "views", "batch", "pack", "clip_batch", "transform", "request", "loader", "dataset",
+    "files", "remote", "plan", "order", "pool", "decode", "index", "views", "batch", "pack",
+    "loader", "dataset",
 )  # fmt: skip
 # Libraries that a room may import beside Python's own; other rooms may import any.
 LIBRARIES = {"errors": set(), "_version": set(), "kernels": {"torch", "triton"}}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fastdual.config import PretrainConfig
 from fastdual.errors import FailureError
 from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.index.request import Videos, is_video, open_videos
 from fastdual.loaders.loader import ClipLoader
-from fastdual.loaders.request import Videos, is_video, open_videos
 
 # Clips per forward pass; the activations of more would not fit a small machine.
 CLIPS_AT_ONCE = 32

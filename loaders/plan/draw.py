@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdual.errors import InputError
-from fastdual.loaders.clip_spec import ALL_VIEWS as ALL_VIEWS
-from fastdual.loaders.clip_spec import ClipSpec as ClipSpec
-from fastdual.loaders.random_words import random_words
+from fastdual.loaders.plan.clip_spec import ClipSpec
+from fastdual.loaders.plan.random_words import random_words
 
 # The draws of one row, in order. A draw keeps its place whatever the probabilities are, so that
 # changing one setting changes nothing else.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdual.loaders.random_words import random_words
+from fastdual.loaders.plan.random_words import random_words
 
 
 @pytest.mark.parametrize("key", [(0, 0), (7, 5), (2**64 - 1, 2**63 + 3)])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastdual.errors import InputError
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.random_words import random_words
+from fastdual.loaders.plan.random_words import random_words
 
 Transform = Callable[[Tensor], Tensor]
 """From a view [T, 3, H, W], float32 RGB in [0, 1], to what the network is given."""

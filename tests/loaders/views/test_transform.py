@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastdual.errors import InputError
-from fastdual.loaders.clip_batch import ClipBatch
+from fastdual.loaders.batch.clip_batch import ClipBatch
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
 from tests.loaders.clips import read_frames, read_number

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastdual.loaders.clip_batch import ClipBatch
+from fastdual.loaders.batch.clip_batch import ClipBatch
 from fastdual.loaders.index import VideoIndex
 from tests.loaders.loading import load
 

@@ -8,8 +8,8 @@ import pytest
 import fastdual
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex
+from fastdual.loaders.index.request import clip_spec, open_videos
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.request import clip_spec, open_videos
 from tests.loaders.clips import encode
 
 QUICK = {"frames_per_clip": 4, "frame_stride": 1, "crop_size": 32}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fastdual.errors import InputError
-from fastdual.loaders.clip_spec import ALL_VIEWS, ClipSpec
+from fastdual.loaders.plan.clip_spec import ALL_VIEWS, ClipSpec
 
 
 @pytest.mark.parametrize(
