@@ -2,13 +2,17 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
-def children() -> set[int]:
-    """Process ids of this process's children."""
-    task = Path(f"/proc/{os.getpid()}/task")
-    return {int(p) for t in task.iterdir() for p in (t / "children").read_text().split()}
+def children(parent: int | None = None) -> set[int]:
+    """Process ids of a process's children; of this process's where none is named."""
+    found: set[int] = set()
+    for thread in Path(f"/proc/{parent or os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            found.update(map(int, thread.read_text().split()))
+    return found
 
 
 def alive(pid: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fastdual.run.checkpoint import find_checkpoint, load_checkpoint
+from tests.loaders.processes import children
 from tests.runs import arguments, differences, read_log, start, write_index
 
 NUM_KILLS = int(os.environ.get("FASTDUAL_KILL_POINTS", "2"))
@@ -33,16 +34,14 @@ SETTINGS: dict[str, Any] = {
 def family(root: int) -> dict[int, str]:
     """A process and all that descend from it, by number, with what they are."""
     try:
-        threads = sorted(Path(f"/proc/{root}/task").iterdir())
-        children = [child for t in threads for child in (t / "children").read_text().split()]
         words = Path(f"/proc/{root}/environ").read_bytes().split(b"\0")
     except OSError:
         return {}  # it has just ended
     values = dict(word.split(b"=", 1) for word in words if b"=" in word)
     role = f"below rank {values[b'RANK'].decode()}" if b"RANK" in values else "launcher"
     found = {root: role}
-    for child in children:
-        found |= family(int(child))
+    for child in children(root):
+        found |= family(child)
     return found
 
 

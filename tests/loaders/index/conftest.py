@@ -1,6 +1,5 @@
 """Six small videos, two files that are none, and their index."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from fastdual.loaders.index import VideoIndex, build_index
 from tests.loaders.clips import encode
+from tests.loaders.processes import worker_pids
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,4 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_worker_stays() -> Iterator[None]:
     yield
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
-    assert not [command for command in commands if b"loaders.pool.worker" in command]
+    assert worker_pids() == []

@@ -1,7 +1,7 @@
 """The plan against the paper: streams, frame lists by hand, rows, recorded plans."""
 
-import hashlib
 import gc
+import hashlib
 import sys
 from collections import Counter
 from io import BytesIO
