@@ -10,6 +10,7 @@ gather: What the rows of this process are contrasted with under torch.distribute
     rows. "all": the rows of all processes. "ring": the same rows with the same numbers, held one
     process's rows at a time. Gradients reach the rows of every process, so that the average of
     DistributedDataParallel is the gradient of the whole batch.
+normalize: L2-normalise the embeddings in the same pass.
 temperature: Softmax divisor; a float, or a 0-d nn.Parameter, which the module then learns.
 
 Arguments that do not fit raise a ValueError that names them. fastdual.functional has the same
@@ -23,30 +24,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastdual import functional
-from fastdual.kernels.checks import as_rank_numbers, as_temperature, as_weight
+from fastdual.kernels.checks import as_rank_numbers, as_temperature
 from fastdual.kernels.contrastive.problem import Positives, Precision, Reduction
 from fastdual.kernels.dispatch import Backend, Gather
 from fastdual.kernels.dual_variance import CoherenceForm, DualVarianceResult
-from fastdual.kernels.objective import Objective
+from fastdual.kernels.objective import DualVarianceSettings, Objective
 
 __all__ = [
-    "ClipLoss",
-    "ContrastiveLoss",
-    "DualVarianceLoss",
-    "DualVarianceResult",
-    "NTXentLoss",
-    "ShuffleRankLoss",
-    "SupConLoss",
-    "TemporalCoherenceLoss",
-]
+    "ClipLoss", "ContrastiveLoss", "DualVarianceLoss", "DualVarianceResult", "DualVarianceSettings",
+    "NTXentLoss", "ShuffleRankLoss", "SupConLoss", "TemporalCoherenceLoss",
+]  # fmt: skip
 
 
 class _Loss(nn.Module):
     """Prints the settings, which every loss keeps under the names of its arguments."""
 
+    _keywords: tuple[str, ...] = ()  # settings that the constructor takes as keywords
+
     def extra_repr(self) -> str:
         """Return the settings as they were given."""
-        values = ((name, getattr(self, name)) for name in signature(type(self)).parameters)
+        names = (*signature(type(self)).parameters, *self._keywords)
+        values = ((name, getattr(self, name)) for name in names if name != "settings")
         return ", ".join(
             f"{name}={value.item():.4g} (learned)"
             if isinstance(value, nn.Parameter)
@@ -72,13 +70,10 @@ class ContrastiveLoss(_Contrast):
     """Multi-positive contrastive softmax over ids and groups, the general form of all below.
 
     Args:
-        temperature: See the module's docstring, as for backend and gather.
         positives: "sum" of the probabilities of a row's positives (MIL-NCE, arXiv:1912.06430), or
             "mean" of their losses (SupCon, arXiv:2004.11362). They differ from two positives on.
         reduction: "mean" over the rows with a positive, "sum", or "none" for [N].
-        normalize: L2-normalise the embeddings in the same pass.
-        precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
-            mantissas.
+        precision: Of float32 products on a GPU: "ieee", or "tf32" (tensor cores, 10-bit mantissas).
     """
 
     def __init__(
@@ -123,12 +118,7 @@ class ContrastiveLoss(_Contrast):
 
 
 class NTXentLoss(_Contrast):
-    """SimCLR's loss (arXiv:2002.05709) of two views, with the call and the defaults of lightly.
-
-    Args:
-        temperature: See the module's docstring, as for backend and gather.
-        normalize: L2-normalise the embeddings in the same pass.
-    """
+    """SimCLR's loss (arXiv:2002.05709) of two views, with the call and the defaults of lightly."""
 
     def __init__(
         self,
@@ -152,12 +142,7 @@ class NTXentLoss(_Contrast):
 
 
 class SupConLoss(_Contrast):
-    """SupCon (arXiv:2004.11362), with the call and the defaults of pytorch-metric-learning.
-
-    Args:
-        temperature: See the module's docstring, as for backend and gather.
-        normalize: L2-normalise the embeddings in the same pass.
-    """
+    """SupCon (arXiv:2004.11362), with the call and the defaults of pytorch-metric-learning."""
 
     def __init__(
         self,
@@ -214,7 +199,6 @@ class TemporalCoherenceLoss(_Contrast):
     """Contrast between videos on the segments of clips (arXiv:2107.01194).
 
     Args:
-        temperature: See the module's docstring, as for backend and gather.
         form: "mean": clips are compared by their mean segments. "segments": each segment is a row,
             with all segments of the video's other clips as positives and its own clip's ignored.
         positives: How several positives combine, see ContrastiveLoss.
@@ -249,7 +233,6 @@ class ShuffleRankLoss(_Loss):
     Args:
         temperature: Divisor inside the softplus, a float.
         clip: Largest argument of the softplus, beyond which the gradient is 0; None for no limit.
-        normalize: L2-normalise the segments in the same pass.
     """
 
     def __init__(
@@ -276,33 +259,29 @@ class ShuffleRankLoss(_Loss):
 
 
 class DualVarianceLoss(_Loss):
-    """The loss of the paper (arXiv:2107.01194); arguments of functional.dual_variance_loss."""
+    """The loss of the paper (arXiv:2107.01194).
+
+    Args:
+        objective: Which losses are added up: `clip`, `rank` and `coherence`, joined by `+`.
+        settings: Other fields of DualVarianceSettings, such as clip_temperature or rank_weight.
+    """
+
+    objective: str
+    _keywords = DualVarianceSettings._fields[1:]
 
     def __init__(
         self,
-        *,
         objective: str = Objective.CLIP_RANK_COHERENCE,
+        *,
         backend: Backend = "auto",
         gather: Gather = None,
-        clip_temperature: float | nn.Parameter = 0.07,
-        coherence_temperature: float | nn.Parameter = 0.07,
-        rank_temperature: float = 0.05,
-        rank_clip: float | None = None,
-        clip_weight: float = 1.0,
-        coherence_weight: float = 1.0,
-        rank_weight: float = 1.0,
+        **settings: Any,
     ) -> None:
         super().__init__()
-        self.objective = objective
         self.backend, self.gather = backend, gather
-        self.clip_temperature = as_temperature(clip_temperature, "clip_temperature")
-        self.coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
-        self.rank_temperature, self.rank_clip = as_rank_numbers(
-            rank_temperature, rank_clip, prefix="rank_"
-        )
-        self.clip_weight = as_weight(clip_weight, "clip_weight")
-        self.coherence_weight = as_weight(coherence_weight, "coherence_weight")
-        self.rank_weight = as_weight(rank_weight, "rank_weight")
+        chosen = DualVarianceSettings(str(objective), **settings).checked()
+        for name, value in chosen._asdict().items():
+            setattr(self, name, value)  # one by one: temperatures may be parameters
 
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor | None, video_ids: Tensor
@@ -311,12 +290,10 @@ class DualVarianceLoss(_Loss):
 
         Shapes: clip [B, V, D1], segments [B, V, S, D2], permutation [B, S], video_ids [B].
         """
+        settings = DualVarianceSettings(
+            *(getattr(self, name) for name in DualVarianceSettings._fields)
+        )
         return functional.dual_variance_loss(
-            clip, segments, permutation, video_ids, objective=self.objective,
-            clip_temperature=self.clip_temperature,
-            coherence_temperature=self.coherence_temperature,
-            rank_temperature=self.rank_temperature, rank_clip=self.rank_clip,
-            clip_weight=self.clip_weight, coherence_weight=self.coherence_weight,
-            rank_weight=self.rank_weight,
+            clip, segments, permutation, video_ids, settings,
             backend=self.backend, gather=self.gather,
         )  # fmt: skip

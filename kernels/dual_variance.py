@@ -11,9 +11,7 @@ from torch import Tensor
 
 from fastdual.kernels.backend import refuse_transforms
 from fastdual.kernels.checks import (
-    as_rank_numbers,
     as_temperature,
-    as_weight,
     check_choice,
     check_floating,
     check_ids,
@@ -24,14 +22,12 @@ from fastdual.kernels.checks import (
 from fastdual.kernels.contrastive.loss import batch_problem, run
 from fastdual.kernels.contrastive.problem import Layout, Positives, Settings
 from fastdual.kernels.dispatch import Backend, Gather, widen_mixed
-from fastdual.kernels.objective import Objective, Part
+from fastdual.kernels.objective import DualVarianceSettings, Part
 from fastdual.kernels.results import ContrastiveResult, RankResult
 from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank.loss import shuffle_rank_loss_with_metrics
 
 CoherenceForm = Literal["mean", "segments"]
-# Of strings, as torch 2.11 cannot trace an enumeration's class.
-_PARTS = {str(objective): objective.parts for objective in Objective}
 
 
 class DualVarianceResult(NamedTuple):
@@ -159,15 +155,8 @@ def dual_variance_loss(
     segments: Tensor,
     permutation: Tensor | None,
     video_ids: Tensor,
+    settings: DualVarianceSettings = DualVarianceSettings(),  # noqa: B008, immutable
     *,
-    objective: str = Objective.CLIP_RANK_COHERENCE,
-    clip_temperature: float | Tensor = 0.07,
-    coherence_temperature: float | Tensor = 0.07,
-    rank_temperature: float = 0.05,
-    rank_clip: float | None = None,
-    clip_weight: float = 1.0,
-    coherence_weight: float = 1.0,
-    rank_weight: float = 1.0,
     backend: Backend = "auto",
     gather: Gather = None,
 ) -> DualVarianceResult:
@@ -176,18 +165,11 @@ def dual_variance_loss(
     Args:
         clip: [B, V, D1] L2-normalised clip embeddings; views 0 and 1 are used.
         segments: [B, V, S, D2] L2-normalised segment embeddings; view 3 is view 2 shuffled in time,
-            in the order in which the network saw it. V is at least 4 where `objective` has rank.
+            in the order in which the network saw it. V is at least 4 where the objective has rank.
         permutation: [B, S] int64 or int32; segment i of view 3 is segment permutation[i] of view 2.
-            None will do where `objective` has no rank.
+            None will do where the objective has no rank.
         video_ids: [B] int64 or int32; equal ids are positives of each other.
-        objective: Which losses are added up, a value of `Objective`.
-        clip_temperature: Softmax divisor of the clip contrast, a float or a 0-d tensor.
-        coherence_temperature: Softmax divisor of the temporal coherence, likewise.
-        rank_temperature: Divisor inside the softplus of the shuffle-rank loss.
-        rank_clip: Largest argument of that softplus; None for no limit.
-        clip_weight: Factor of the clip contrast in the total, 0 or more.
-        coherence_weight: Factor of the temporal coherence.
-        rank_weight: Factor of the shuffle-rank loss.
+        settings: What is added up, and how.
         backend: See fastdual.losses.
         gather: See fastdual.losses; the shuffle-rank loss needs none.
 
@@ -197,40 +179,33 @@ def dual_variance_loss(
     Raises:
         ValueError: An argument does not fit.
     """
-    check_choice("objective", objective, _PARTS)
-    parts = _PARTS[objective]
-    clip_temperature = as_temperature(clip_temperature, "clip_temperature")
-    coherence_temperature = as_temperature(coherence_temperature, "coherence_temperature")
-    rank_temperature, rank_clip = as_rank_numbers(rank_temperature, rank_clip, prefix="rank_")
-    weights = {
-        Part.CLIP: as_weight(clip_weight, "clip_weight"),
-        Part.COHERENCE: as_weight(coherence_weight, "coherence_weight"),
-        Part.RANK: as_weight(rank_weight, "rank_weight"),
-    }
+    settings = settings.checked()
+    parts = settings.parts
     _check_views(clip, segments, video_ids, views=4 if Part.RANK in parts else 2)
     measured: dict[str, Tensor] = {}
     if Part.CLIP in parts:
         contrast = two_view_contrast(
             clip[:, 0], clip[:, 1], video_ids,
-            temperature=clip_temperature, backend=backend, gather=gather,
+            temperature=settings.clip_temperature, backend=backend, gather=gather,
         )  # fmt: skip
         measured |= _named(Part.CLIP, contrast)
     if Part.COHERENCE in parts:
         contrast = temporal_coherence_loss_with_metrics(
             segments[:, 0], segments[:, 1], video_ids,
-            temperature=coherence_temperature, backend=backend, gather=gather,
+            temperature=settings.coherence_temperature, backend=backend, gather=gather,
         )  # fmt: skip
         measured |= _named(Part.COHERENCE, contrast)
     if Part.RANK in parts:
         if permutation is None:
             raise ValueError(
-                f"permutation is None, must be [B, S]: the objective is {str(objective)!r}"
+                f"permutation is None, must be [B, S]: the objective is {str(settings.objective)!r}"
             )
         check_permutation(permutation, segments[:, 0])
         measured["rank"], measured["rank_accuracy"] = two_view_rank(
-            segments, permutation, temperature=rank_temperature, clip=rank_clip, backend=backend
-        )
-    first, *others = (weights[part] * measured[part] for part in parts)
+            segments, permutation, temperature=settings.rank_temperature, clip=settings.rank_clip,
+            backend=backend,
+        )  # fmt: skip
+    first, *others = (settings.weights[part] * measured[part] for part in parts)
     values: dict[str, Any] = dict.fromkeys(DualVarianceResult._fields)
     return DualVarianceResult(**values | measured | {"total": sum(others, start=first)})
 

@@ -167,4 +167,8 @@ def test_a_printed_loss_shows_its_settings() -> None:
         loss = getattr(losses, name)
         if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
             printed = repr(loss())
-            assert all(f"{word}=" in printed for word in signature(loss).parameters), printed
+            known = {*signature(loss).parameters} - {"settings"}
+            assert all(f"{word}=" in printed for word in known), printed
+    printed = repr(losses.DualVarianceLoss("clip+rank", clip_temperature=learned, rank_weight=2))
+    assert all(f"{word}=" in printed for word in losses.DualVarianceSettings._fields), printed
+    assert "objective='clip+rank'" in printed and "clip_temperature=0.25 (learned)" in printed

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastdual.config.sections import LossConfig
 from fastdual.kernels.objective import Objective, Part
-from fastdual.losses import DualVarianceLoss
+from fastdual.losses import DualVarianceLoss, DualVarianceSettings
 from fastdual.training.collapse import embedding_spread
 from fastdual.training.loop import StepOutput
 
@@ -23,16 +23,9 @@ class SimCLRObjective(nn.Module):
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
         self.loss = DualVarianceLoss(
-            objective=config.objective,
             backend=config.backend,
             gather="all",
-            clip_temperature=config.clip_temperature,
-            coherence_temperature=config.coherence_temperature,
-            rank_temperature=config.rank_temperature,
-            rank_clip=config.rank_clip,
-            clip_weight=config.clip_weight,
-            coherence_weight=config.coherence_weight,
-            rank_weight=config.rank_weight,
+            **{name: getattr(config, name) for name in DualVarianceSettings._fields},
         )
 
     def forward(
