@@ -2,9 +2,8 @@
 
     python -m bench.parts.gpu_check.canary --data FOLDER --out PATH [--videos 200]
 
-The same clip of every video is loaded by both, from frames that follow each other, so that pictures
-of a frame too late or too early are nearer to the wrong frame than to the right one. One row per
-video.
+The same clip of every video is loaded by both, from frames that follow each other, and its pictures
+are compared as the loader's own canary does it. One row per video.
 """
 
 import argparse
@@ -13,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.parts.results import Row, Table, describe_machine
 from fastdual.errors import FailureError, InputError
+from fastdual.loaders.batch.canary import find_fault
 from fastdual.loaders.batch.decoder import Requested
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.views.augment import STD
+from fastdual.loaders.views.augment import MEAN, STD
 
-# Of 255, averaged over a clip: two right decoders differ by less, as they scale chroma otherwise.
-SAME = 3.0
 _BATCH = 8
 # The whole picture, not augmented. Frames too small would hide a shift of few pixels.
 _SPEC = ClipSpec(
@@ -52,7 +51,9 @@ def rows_of(index: VideoIndex, device: str, decode: Requested) -> Iterator[Row]:
             height, width = index.size[wanted].tolist()
             row = {"video": index.paths[wanted], "kind": f"{index.codecs[wanted]} {width}x{height}"}
             clips = (batch.clips[place, 0].float().cpu() for batch in (shown, truth))
-            verdict, difference = compare(*(clip.movedim(1, 0) for clip in clips))
+            upright = height if index.rotation[wanted] % 180 == 0 else width
+            scale = _SPEC.resize_height / upright
+            verdict, difference = compare(*(clip.movedim(1, 0) for clip in clips), scale)
             if video != wanted:
                 verdict = "failed, another video is shown"
             elif decoders[place] == "pyav" and decode != "pyav":
@@ -62,25 +63,30 @@ def rows_of(index: VideoIndex, device: str, decode: Requested) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def compare(shown: Tensor, truth: Tensor) -> tuple[str, float]:
+def compare(shown: Tensor, truth: Tensor, scale: float) -> tuple[str, float]:
     """Return a verdict on a clip [T, C, H, W], and its mean difference, of 255.
 
     Args:
-        shown: In question.
+        shown: In question, normalised.
         truth: The right one.
+        scale: Pixels of the clip per pixel of the video.
     """
-    scale = torch.tensor(STD).view(1, 3, 1, 1)
+    ours, right = pictures(shown), pictures(truth)
+    difference = round(float(np.abs(ours.astype(float) - right).mean()), 2)
+    last = len(ours) - 1
+    for number in (*range(1, last), 0, last):  # those that lie between two neighbours tell more
+        first = max(number - 1, 0)
+        fault = find_fault(ours[number], right[first : number + 2], number - first, scale)
+        if fault is not None:
+            return fault, difference
+    return "same", difference
 
-    def distance(a: Tensor, b: Tensor) -> float:
-        return float(((a - b).abs() * scale).mean())
 
-    # Of a clip that is one frame late, frame t shows frame t + 1 of the right one.
-    inside = distance(shown[1:-1], truth[1:-1])
-    for name, other in (("one frame late", truth[2:]), ("one frame early", truth[:-2])):
-        if distance(shown[1:-1], other) < inside / 2:
-            return name, round(distance(shown, truth), 2)
-    difference = distance(shown, truth)
-    return "same" if difference < SAME else "other pictures", round(difference, 2)
+def pictures(clip: Tensor) -> NDArray[np.uint8]:
+    """Return the pictures [T, H, W, C] of a normalised clip [T, C, H, W]."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    values = (clip * std + mean).round().clamp(0, 255).byte()
+    return np.asarray(values.movedim(1, 3).contiguous())
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

@@ -82,13 +82,13 @@ def test_decode(tmp_path: Path) -> None:
 
     text = shown(
         "decode", tmp_path,
-        canary=[video("same", 0.5), video("one frame late", 4.25),
+        canary=[video("same", 0.5), video("is shown as the frame after it", 4.25),
                 video("left to PyAV", 0.0) | {"decoder": "pyav", "kind": "h264 10 bit"}],
         lanes=[rate(1, 300.0), rate(2, 700.0), rate(4, 0) | {"status": "failed: out of memory"}],
     )  # fmt: skip
     assert "canary: 1 of 2 videos show what PyAV shows" in text and "decoded by nvdec 2" in text
     assert "left to PyAV: 1, of the kinds h264 10 bit" in text
-    assert "a.mp4 (h264 960x540): one frame late, off by 4.25" in text
+    assert "a.mp4 (h264 960x540): is shown as the frame after it, off by 4.25" in text
     assert "raw: 700.0 videos/s with 2 lanes of 8 threads (a step asks for 625: met)" in text
     assert "raw with 4 lanes of 8 threads: failed: out of memory" in text
 
