@@ -140,15 +140,22 @@ class Team:
         result: _T = value
         return result
 
+    def gather(self, value: _T) -> list[_T]:
+        """Return a plain value of every process, in order of rank, on the host."""
+        if self._group is None:
+            return [value]
+        gathered: list[Any] = [None] * self.world.size
+        dist.all_gather_object(gathered, value, group=self._group)
+        return gathered
+
     def check_equal(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise an InputError unless all processes hold the same plain values, by section."""
         if self._group is None:
             return
         mine = {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
-        gathered: list[Any] = [None] * self.world.size
-        dist.all_gather_object(gathered, mine, group=self._group)
-        for rank, theirs in enumerate(gathered):
-            for key, ours in gathered[0].items():
+        first, *others = self.gather(mine)
+        for rank, theirs in enumerate(others, start=1):
+            for key, ours in first.items():
                 if theirs.get(key) != ours:
                     raise InputError(
                         f"{key} is {theirs.get(key)!r} on rank {rank} and {ours!r} on rank 0: give "

@@ -1,7 +1,8 @@
 """What the processes of a run do together beside the steps: stop at one step, keep the results."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team
+from fastdual.errors import FailureError
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import Kept
 from fastdual.run.folder import RunFolder
@@ -78,3 +80,16 @@ class RunKeeper:
     def save_plan(self, plan: ClipPlan, *, step: int) -> Path:
         world = self.team.world
         return self.folder.save_plan(plan, step=step, rank=world.rank if world.size > 1 else None)
+
+    @contextmanager
+    def failure_logged(self, training: Training) -> Iterator[None]:
+        """Log what ended the block, so that `fastdual runs` tells it from a kill."""
+        try:
+            yield
+        except Exception as error:
+            self.folder.writer.join()  # its line in the log comes before the last
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            if self.log is not None:
+                with suppress(FailureError):  # a full disk may be what ended it
+                    self.log.event("failed", step=training.step, reason=reason)
+            raise

@@ -4,8 +4,8 @@ Every kind of training starts here in the same way; a `Task` says what differs b
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fastdual.distributed.share import limit_compilers, sharers_of
 from fastdual.distributed.signals import StopRequest
 from fastdual.distributed.team import Team, joined
 from fastdual.distributed.world import World
-from fastdual.errors import FailureError, InputError
+from fastdual.errors import InputError
+from fastdual.loaders.batch.decoded_by import DecodedBy
 from fastdual.loaders.batch.graphs import leave_memory
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
@@ -272,7 +273,7 @@ def _run_loop(
         keep = Kept(config.keep_checkpoints, every_steps=keep_every)
         keeper = RunKeeper(folder, log, line, constants, keep, team, watches)
         signals = AgreedStop(stop, team)
-        with _failure_logged(log, training, folder):
+        with keeper.failure_logged(training):
             complete = train(
                 training,
                 keeper,
@@ -282,22 +283,9 @@ def _run_loop(
                 should_stop=signals,
             )
         signal_number = None if complete else signals.number
+        decoded = DecodedBy.of(team.gather(training.loader.decoded_by.to_dict()))
         if log is not None:
-            log.event("decoded", step=training.step, **training.loader.decoded_by.to_dict())
+            log.event("decoded", step=training.step, **decoded.to_dict())
             log.event("end", step=training.step, complete=complete, signal=signal_number)
     newest = team.from_main(lambda: find_checkpoint(folder.path))
     return RunResult(training.model, newest, training.step, total_steps, signal_number)
-
-
-@contextmanager
-def _failure_logged(log: RunLog | None, training: Training, folder: RunFolder) -> Iterator[None]:
-    """Log what ended the block, so that `fastdual runs` tells it from a kill."""
-    try:
-        yield
-    except Exception as error:
-        folder.writer.join()  # its line in the log comes before the last
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if log is not None:
-            with suppress(FailureError):  # a full disk may be what ended it
-                log.event("failed", step=training.step, reason=reason)
-        raise

@@ -301,6 +301,7 @@ def agree_and_average(team: Team) -> None:
     team.average(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))
     assert team.mean({"a": float(rank), "b": 1.0}) == {"a": (size - 1) / 2, "b": 1.0}
+    assert team.gather({"rank": rank}) == [{"rank": number} for number in range(size)]
     assert team.from_main(lambda: {"rank": rank}) == {"rank": 0}
     with pytest.raises(InputError, match="only rank 0 saw this"):
         team.from_main(_refuse)

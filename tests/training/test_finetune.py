@@ -113,6 +113,8 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert ours["order"] == theirs["order"] and ours["config"] == theirs["config"]
     losses = [[event["loss"] for event in read_log(path, "train")] for path in (two, alone)]
     assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    counts = [event["decoders"] for path in (two, alone) for event in read_log(path, "decoded")]
+    assert counts[0] == counts[1] and len(counts) == 2  # of both processes
     # The momentum is what the gradients were, of all weights.
     states = [state["optimiser"]["state"] for state in (ours, theirs)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 10
