@@ -17,7 +17,12 @@ from fastdual.errors import InputError
 from fastdual.loaders.batch.assemble import Assembler
 from fastdual.loaders.batch.clip_batch import ClipBatch as ClipBatch
 from fastdual.loaders.batch.decoded_by import DecodedBy
-from fastdual.loaders.batch.decoder import Requested, choose_decoder
+from fastdual.loaders.batch.decoder import (
+    Requested,
+    RequestedAugment,
+    choose_augment,
+    choose_decoder,
+)
 from fastdual.loaders.batch.producer import Producer
 from fastdual.loaders.batch.routing import Routing
 from fastdual.loaders.batch.rows import Assembled, Span
@@ -53,6 +58,7 @@ class ClipLoader:
         decode: Decoder, see `batch.decoder`; `decode_choice` tells which was chosen and why. One
             that is named decodes every video, or there is an error; with "auto", PyAV decodes what
             the other cannot, and `decoded_by` says how much.
+        augment: Who augments on a GPU: DALI, or one Triton kernel; "auto" is DALI.
         dtype: float32, float16 or bfloat16.
         num_workers: Processes that decode with PyAV; None for one per CPU.
         local_world_size: Processes that share this machine's CPUs.
@@ -90,6 +96,7 @@ class ClipLoader:
         world_size: int = 1,
         device: str | torch.device = "cpu",
         decode: Requested = "auto",
+        augment: RequestedAugment = "auto",
         dtype: torch.dtype = torch.float32,
         num_workers: int | None = None,
         local_world_size: int = 1,
@@ -109,7 +116,8 @@ class ClipLoader:
         how: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "drop_last": drop_last}
         self._order = EpochOrder(index.split(split), global_batch_size=batch_size, **how)
         self._order_of = {"batch_size": batch_size, "split": split, **how}
-        self.decode_choice = choose_decoder(decode, self._device.type)
+        self.decode_choice = choose_decoder(decode, self._device.type, augment)
+        by = choose_augment(augment, self._device.type, self.decode_choice.decoder)
         routing = Routing(index, index.split(split), self.decode_choice, self._device)
         self.decoded_by = DecodedBy()
         self._spans_from = partial(_spans, self._order, rank, world_size, shuffle)
@@ -121,8 +129,8 @@ class ClipLoader:
         # Of the loader itself the thread may hold nothing, or the loader could not be collected.
         self._make_assembler = partial(
             Assembler, index, spec, self._order, seed=seed, device=self._device,
-            routing=routing, dtype=dtype, num_workers=num_workers or cpus, num_cpus=cpus,
-            timeout_seconds=timeout_seconds, quarantine_path=quarantine_path,
+            routing=routing, augment=by, dtype=dtype, timeout_seconds=timeout_seconds,
+            num_workers=num_workers or cpus, num_cpus=cpus, quarantine_path=quarantine_path,
         )  # fmt: skip
         self._producer: Producer | None = None
         self._at_exit: weakref.finalize[..., ClipLoader] | None = None

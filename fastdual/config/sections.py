@@ -63,6 +63,8 @@ class DataConfig:
     decode: Literal["auto", "nvdec", "dali-cpu", "pyav"] = "auto"
     """Decoder: `auto` takes the fastest one that works here, and PyAV for what that cannot decode;
     one that is named decodes everything, or the run ends."""
+    augment: Literal["auto", "dali", "triton"] = "auto"
+    """Who augments on a GPU: `dali`, or `triton`: one kernel for all views. `auto` is `dali`."""
     num_workers: int | None = None
     """Decoding processes; none: as many as suit this machine."""
     prefetch: int = 2

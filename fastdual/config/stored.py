@@ -6,6 +6,7 @@ from typing import Any
 # Keys that a resumed run may change: how the work is done, not what is computed from which clips.
 RESUME_KEYS = frozenset(
     {
+        "data.augment",
         "data.decode",
         "data.num_workers",
         "data.prefetch",

@@ -187,6 +187,7 @@ def create_loader(
         world_size=world.size,
         device=str(execution.device),
         decode=config.data.decode,
+        augment=config.data.augment,
         dtype=torch.bfloat16 if execution.bf16 else torch.float32,
         num_workers=config.data.num_workers or None,
         local_world_size=sharers_of(world),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastdual.errors import FailureError
 from fastdual.loaders.batch.canary import Canary
 from fastdual.loaders.batch.dali import DaliDecoder, augment_rows, read_error
-from fastdual.loaders.batch.decoder import graph_threads
+from fastdual.loaders.batch.decoder import Augment, graph_threads
 from fastdual.loaders.batch.graphs import Graphs
 from fastdual.loaders.batch.quarantine import Quarantine
 from fastdual.loaders.batch.reader import FrameReader, unique_frames
@@ -41,6 +41,7 @@ class Assembler:
         seed: Of the plan.
         device: Where the clips end up.
         routing: Who decodes what.
+        augment: Who augments what workers do not.
         dtype: Of the clips.
         num_workers: Processes that decode with PyAV.
         num_cpus: CPUs of this process.
@@ -57,6 +58,7 @@ class Assembler:
         seed: int,
         device: torch.device,
         routing: Routing,
+        augment: Augment,
         dtype: torch.dtype,
         num_workers: int,
         num_cpus: int,
@@ -74,7 +76,7 @@ class Assembler:
         threads = graph_threads(routing.choice.decoder, num_cpus)
         self._graphs = Graphs(
             spec, device, max_rows=self._chunk_rows, num_threads=threads,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=timeout_seconds, augment=augment,
         )  # fmt: skip
         folder = None if quarantine_path is None else quarantine_path.parent / "decoder-check"
         canary = Canary(index, spec, self._reader, folder)
@@ -165,8 +167,7 @@ class Assembler:
             return chunk.batch.shared.row(row.number)
         on_cpu, spec = self._device.type == "cpu", self._spec
         if chunk.shared is None:
-            most_frames = (1 + max(spec.view_clip)) * spec.frames_per_clip
-            frames = (most_frames, spec.resize_height, spec.resize_width, 3)
+            frames = (spec.most_frames, spec.resize_height, spec.resize_width, 3)
             shape, dtype = (self._view_shape, "<f4") if on_cpu else (frames, "|u1")
             chunk.shared = self._chunk_memory.take((self._chunk_rows, *shape), dtype)
             assert chunk.shared is not None

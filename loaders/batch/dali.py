@@ -188,18 +188,12 @@ def augment_rows(
     order: NDArray[np.int64] = np.concatenate([row.order for row in rows])
     names = f"{len(rows)} videos (the first: {index.path(rows[0].video)})"
     source: Source = "frames" if "frames" in inputs else "encoded"
-    made = graphs.run(source, plan, order, inputs, names)
-    clips = chunk.batch.clips
-    numbers = [row.number for row in rows]
-    places: slice | Tensor = slice(numbers[0], numbers[0] + len(rows))
-    if numbers != list(range(numbers[0], numbers[0] + len(rows))):
-        places = torch.tensor(numbers, device=clips.device)
-    for view, values in enumerate(made.views):
-        clips[places, view] = values.to(clips.dtype)
+    clips, numbers = chunk.batch.clips, np.array([row.number for row in rows])
+    pictures = graphs.fill(source, plan, order, inputs, clips=clips, rows=numbers, what=names)
     if clips.is_cuda:
         # The memory of the inputs and of the outputs is used again from here on.
         torch.cuda.current_stream().synchronize()
-    return made.pictures
+    return pictures
 
 
 def read_error(row: Row) -> str | None:

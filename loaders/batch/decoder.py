@@ -3,11 +3,13 @@
 `nvdec` and `dali-cpu` decode encoded bytes inside the DALI graph; `pyav` decodes and scales in
 worker processes, which augment as well for a CPU and feed the graph with frames for a GPU. A
 decoder that is asked for by name decodes every video, or the run ends with the reason. With `auto`,
-PyAV decodes what the other cannot (`batch.routing`), and says why.
+PyAV decodes what the other cannot (`batch.routing`), and says why. What is decoded for a GPU is
+augmented there, by DALI's operators or by one Triton kernel.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -17,6 +19,8 @@ from fastdual.loaders.batch.nvdec import why_no_nvdec
 
 Decoder = Literal["nvdec", "dali-cpu", "pyav"]
 Requested = Literal["auto", "nvdec", "dali-cpu", "pyav"]
+Augment = Literal["dali", "triton"]
+RequestedAugment = Literal["auto", "dali", "triton"]
 
 _NVDEC_SESSIONS = 16
 
@@ -30,12 +34,15 @@ class DecodeChoice:
     is_strict: bool = False
 
 
-def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
+def choose_decoder(
+    requested: Requested, device: str, augment: RequestedAugment = "auto"
+) -> DecodeChoice:
     """Choose the decoder for a device.
 
     Args:
         requested: A decoder, or "auto" for the fastest that decodes every usual codec.
         device: Type of the device: "cpu" or "cuda".
+        augment: Who is asked for to augment on a GPU: with Triton, PyAV does without DALI.
 
     Raises:
         InputError: The name is unknown, or the device does not have this decoder.
@@ -48,7 +55,8 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
         raise InputError(f"decode nvdec needs a CUDA device, not {device!r}; use auto or pyav")
     if requested == "dali-cpu" and on_gpu:
         raise InputError("decode dali-cpu runs on a CPU; on a CUDA device use auto, nvdec or pyav")
-    if (on_gpu or requested == "dali-cpu") and not _has_dali():
+    without_dali = requested == "pyav" and (augment == "triton" or not on_gpu)
+    if (on_gpu or requested == "dali-cpu") and not (without_dali or _has("nvidia.dali")):
         what = f"device {device!r}" if on_gpu else "decode dali-cpu"
         raise InputError(
             f'{what} needs DALI, which is not installed: run pip install ".[gpu]" in fastdual\'s '
@@ -68,10 +76,38 @@ def choose_decoder(requested: Requested, device: str) -> DecodeChoice:
     )
 
 
-def _has_dali() -> bool:
+def choose_augment(requested: RequestedAugment, device: str, decoder: Decoder) -> Augment:
+    """Choose who makes the views that workers do not make: on a CPU, PyAV's workers make theirs.
+
+    Args:
+        requested: "auto" is DALI, until a GPU has shown that the kernel is faster.
+        device: Type of the device.
+        decoder: The decoder that was chosen.
+
+    Raises:
+        InputError: The name is unknown, or it cannot be used here.
+    """
+    if requested not in get_args(RequestedAugment):
+        names = ", ".join(get_args(RequestedAugment))
+        raise InputError(f"augment is {requested!r}; choose one of {names}")
+    if requested == "auto":
+        return "dali"
+    on_gpu = device.startswith("cuda")
+    if not on_gpu and decoder == "pyav":
+        raise InputError(
+            f"augment {requested} cannot be used: on a CPU, PyAV's workers augment; use auto"
+        )
+    if requested == "triton" and not (on_gpu or os.environ.get("TRITON_INTERPRET") == "1"):
+        raise InputError(f"augment triton needs a CUDA device, not {device!r}; use auto")
+    if requested == "triton" and not _has("triton"):
+        raise InputError("augment triton needs Triton, which is not installed; use auto")
+    return requested
+
+
+def _has(package: str) -> bool:
     try:
-        return find_spec("nvidia.dali") is not None
-    except ModuleNotFoundError:  # nor is anything else of NVIDIA's
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # nor is the package above it
         return False
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastdual.errors import FailureError
+from fastdual.loaders.batch.decoder import Augment
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.views.graph import ClipGraph, Made, Source
+from fastdual.loaders.views.graph import ClipGraph, FusedGraph, Source
 
 Ints = NDArray[np.int64]
 
@@ -59,6 +61,7 @@ class Graphs:
         max_rows: Videos per run at most.
         num_threads: DALI's worker threads.
         timeout_seconds: A run that takes longer is overdue.
+        augment: Who makes the views.
     """
 
     def __init__(
@@ -69,19 +72,36 @@ class Graphs:
         max_rows: int,
         num_threads: int,
         timeout_seconds: float,
+        augment: Augment,
     ) -> None:
         self._spec, self._timeout_seconds = spec, timeout_seconds
+        self._kind = FusedGraph if augment == "triton" else ClipGraph
         self._device, self._max_rows, self._num_threads = device, max_rows, num_threads
-        self._graphs: dict[Source, ClipGraph] = {}
+        self._graphs: dict[Source, ClipGraph | FusedGraph] = {}
         self._running: tuple[float, str] | None = None
 
-    def run(
-        self, source: Source, plan: ClipPlan, order: Ints, inputs: dict[str, Any], what: str
-    ) -> Made:
-        """Augment some videos; arguments and result are those of `ClipGraph.run`.
+    def fill(
+        self,
+        source: Source,
+        plan: ClipPlan,
+        order: Ints,
+        inputs: dict[str, Any],
+        *,
+        clips: Tensor,
+        rows: Ints,
+        what: str,
+    ) -> Tensor | None:
+        """Put the views of some videos into rows of `clips`.
 
         Args:
+            source: What `inputs` hold.
+            plan, order, inputs: As `ClipGraph.run` takes them.
+            clips: [B, V, T, H, W, C] the batch.
+            rows: The videos' rows of it.
             what: Names the videos if this takes too long.
+
+        Returns:
+            The pictures that are watched, see `Made`.
 
         Raises:
             GraphFailure: DALI could not decode one of the videos, or ran out of memory.
@@ -89,14 +109,14 @@ class Graphs:
         self._running = time.monotonic() + self._timeout_seconds, what
         try:
             if source not in self._graphs:
-                self._graphs[source] = ClipGraph(
+                self._graphs[source] = self._kind(
                     self._spec,
                     source=source,
                     device=self._device,
                     max_batch_size=self._max_rows,
                     num_threads=self._num_threads,
                 )
-            return self._graphs[source].run(plan, order, inputs)
+            return self._graphs[source].fill(plan, order, inputs, clips, rows)
         except RuntimeError as error:
             if source in self._graphs:
                 self._graphs.pop(source).close()  # one that failed once cannot be used again

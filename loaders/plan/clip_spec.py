@@ -109,6 +109,11 @@ class ClipSpec:
         return (0,) if self.mode == "finetune" else tuple(range(self.clips_per_video))
 
     @property
+    def most_frames(self) -> int:
+        """Frames of one video in all its clips, at most."""
+        return (1 + max(self.view_clip)) * self.frames_per_clip
+
+    @property
     def augmented_views(self) -> tuple[int, ...]:
         """The views of pretraining without the shuffled one."""
         return tuple(view for view in self.views if view in _CLIP_OF)

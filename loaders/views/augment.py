@@ -15,7 +15,6 @@ the colour map: a blur, whose weights sum to 1, changes nothing about it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -136,6 +135,16 @@ def pixel_scale(spec: ClipSpec) -> tuple[Scale, Scale]:
     return mean, std
 
 
+def colour_turns(jitter: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrices W [..., 3, 3] of the colour map for jitter [..., 4], as in a plan."""
+    saturation, angle = jitter[..., 2], np.radians(jitter[..., 3])
+    cosine, sine = (saturation * part for part in (np.cos(angle), np.sin(angle)))
+    turns: NDArray[np.float64] = (
+        _LUMA + cosine[..., None, None] * _COSINE + sine[..., None, None] * _SINE
+    )
+    return turns
+
+
 @dataclass(frozen=True)
 class Colours:
     """Colour jitter and normalisation of a frame's planes.
@@ -157,10 +166,8 @@ class Colours:
         """
         if tuple(jitter) == _NO_JITTER:
             return Colours(None, mean, std)
-        brightness, contrast, saturation, hue = jitter.tolist()
-        angle = math.radians(hue)
-        turned = math.cos(angle) * _COSINE + math.sin(angle) * _SINE
-        turn = _LUMA + saturation * turned
+        brightness, contrast = jitter[:2].tolist()
+        turn = colour_turns(jitter)
         offset = brightness * (1 - contrast) * grey - np.array(mean)[:, None]
         matrix = np.hstack([brightness * contrast * turn, offset]) / np.array(std)[:, None]
         return Colours(matrix.astype(np.float32), mean, std)
@@ -232,11 +239,23 @@ def _mirrored_places(reach: int, size: int) -> Ints:
 
 def gaussian(sigma: float) -> Floats:
     """Return the weights of a Gaussian at whole pixels up to 3 sigma; they sum to 1."""
-    reach = int(np.ceil(_BLUR_REACH * sigma))
-    places = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (places / max(sigma, 1e-6)) ** 2)
-    normalised: Floats = (weights / weights.sum()).astype(np.float32)
-    return normalised
+    sigmas = np.array(sigma)
+    half = half_gaussians(sigmas, int(reach_of(sigmas)))
+    return np.concatenate([half[:0:-1], half])
+
+
+def half_gaussians(sigmas: NDArray[np.float64], reach: int) -> Floats:
+    """Return the weights [..., 1 + reach] of Gaussians at distances 0..reach, 0 beyond 3 sigma."""
+    places = np.arange(reach + 1)
+    weights = np.exp(-0.5 * (places / np.maximum(sigmas, 1e-6)[..., None]) ** 2)
+    weights[places > reach_of(sigmas)[..., None]] = 0.0
+    normalised: Floats = weights / (2 * weights.sum(axis=-1, keepdims=True) - 1)
+    return normalised.astype(np.float32)
+
+
+def reach_of(sigmas: NDArray[np.float64]) -> Ints:
+    """Return how many pixels Gaussians reach."""
+    return np.ceil(_BLUR_REACH * sigmas).astype(np.int64)
 
 
 def num_chains(spec: ClipSpec) -> int:

@@ -1,7 +1,7 @@
-"""The DALI graph of `views.pipeline`, built, fed from the plan and run.
+"""The graphs that fill rows of a batch: DALI decodes, and DALI or Triton makes the views.
 
-DALI is imported where a graph is built, so that nothing else needs it. Where PyAV decodes for a
-CPU, `views.augment` makes the same views without this graph, at less cost.
+DALI and Triton are imported where a graph is built, so that nothing else needs them. Where PyAV
+decodes for a CPU, `views.augment` makes the same views without a graph, at less cost.
 """
 
 from __future__ import annotations
@@ -59,11 +59,9 @@ class ClipGraph:
         self._pipeline = clip_pipeline(
             spec,
             source=source,
-            device="gpu" if device.type == "cuda" else "cpu",
             batch_size=max_batch_size,
             num_threads=num_threads,
-            device_id=device.index if device.type == "cuda" else None,
-            prefetch_queue_depth=1,
+            **_place(device),
         )
         self._pipeline.build()
 
@@ -82,11 +80,8 @@ class ClipGraph:
         Raises:
             RuntimeError: DALI could not decode one of the videos.
         """
-        stream = None
-        if self._device.type == "cuda":
-            stream = torch.cuda.current_stream(self._device).cuda_stream
         inputs = graph_inputs(self._spec, plan, order)
-        outputs = self._pipeline.run(stream, **decoded, **inputs)
+        outputs = self._pipeline.run(_stream(self._device), **decoded, **inputs)
         views = [torch.utils.dlpack.from_dlpack(values.as_tensor()) for values in outputs]
         pictures = views.pop()[:, 0] if "encoded" in decoded else None
         if self._spec.mode == "evaluate":
@@ -95,9 +90,96 @@ class ClipGraph:
             views = list(long.reshape(len(plan), clips, frames, *long.shape[2:]).unbind(1))
         return Made(views, pictures)
 
+    def fill(
+        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], clips: Tensor, rows: Ints
+    ) -> Tensor | None:
+        """Augment one batch into some rows of `clips` [rows, V, T, H, W, C]; see `run`."""
+        made = self.run(plan, order, decoded)
+        places: slice | Tensor = slice(int(rows[0]), int(rows[-1]) + 1)
+        if not np.array_equal(rows, np.arange(rows[0], rows[-1] + 1)):
+            places = torch.from_numpy(rows).to(clips.device)
+        for view, values in enumerate(made.views):
+            clips[places, view] = values.to(clips.dtype)
+        return made.pictures
+
     def close(self) -> None:
         """Free the graph; one that has failed must not be used again."""
         del self._pipeline
+
+
+class FusedGraph:
+    """DALI decodes, if anything is to be decoded, and `views.fused` makes the views.
+
+    Args:
+        spec, source, device, max_batch_size, num_threads: As for `ClipGraph`.
+    """
+
+    def __init__(
+        self,
+        spec: ClipSpec,
+        *,
+        source: Source,
+        device: torch.device,
+        max_batch_size: int,
+        num_threads: int,
+    ) -> None:
+        self._spec, self._device, self._pipeline = spec, device, None
+        if source == "encoded":
+            from fastdual.loaders.views.pipeline import frames_pipeline
+
+            self._pipeline = frames_pipeline(
+                spec, batch_size=max_batch_size, num_threads=num_threads, **_place(device)
+            )
+            self._pipeline.build()
+
+    def fill(
+        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], clips: Tensor, rows: Ints
+    ) -> Tensor | None:
+        """Augment one batch into some rows of `clips`; arguments and errors as of `ClipGraph`."""
+        from fastdual.loaders.views import fused
+
+        pictures = None
+        if self._pipeline is None:
+            frames, first = self._joined(decoded["frames"])
+        else:
+            outputs = self._pipeline.run(_stream(self._device), **decoded)
+            padded, watched = (torch.utils.dlpack.from_dlpack(o.as_tensor()) for o in outputs)
+            frames, pictures = padded.flatten(0, 1), watched[:, 0]
+            first = self._spec.most_frames * np.arange(len(plan))
+        numbers = order + first[:, None, None]
+        tables = fused.tables(self._spec, plan, numbers, rows)
+        fused.make_views(frames, self._spec, tables, clips)
+        return pictures
+
+    def _joined(self, videos: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Ints]:
+        """Copy the frames of all videos to the device; return them, and where each begins."""
+        ends = np.cumsum([len(frames) for frames in videos])
+        joined = torch.empty(
+            (int(ends[-1]), *videos[0].shape[1:]), dtype=torch.uint8, device=self._device
+        )
+        first = np.concatenate([[0], ends[:-1]])
+        for start, frames in zip(first.tolist(), videos, strict=True):
+            joined[start : start + len(frames)].copy_(torch.from_numpy(frames))
+        return joined, first
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._pipeline = None
+
+
+def _place(device: torch.device) -> dict[str, Any]:
+    """Return where a pipeline runs; one batch at a time."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": "gpu" if on_gpu else "cpu",
+        "device_id": device.index if on_gpu else None,
+        "prefetch_queue_depth": 1,
+    }
+
+
+def _stream(device: torch.device) -> int | None:
+    on_gpu = device.type == "cuda"
+    return torch.cuda.current_stream(device).cuda_stream if on_gpu else None
 
 
 def graph_inputs(spec: ClipSpec, plan: ClipPlan, order: Ints) -> dict[str, Any]:

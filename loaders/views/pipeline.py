@@ -41,6 +41,21 @@ def clip_pipeline(
     return tuple(views)
 
 
+@pipeline_def(enable_conditionals=True, exec_dynamic=True)  # type: ignore[untyped-decorator]
+def frames_pipeline(spec: ClipSpec, *, device: str) -> tuple[Any, Any]:
+    """Decode the wanted frames of one video and leave the views to `views.fused`.
+
+    Inputs per sample: those of `_decode`, and `watched`.
+
+    Returns:
+        [most frames, h, w, 3] uint8, of which the last ones may be black; and the decoded frame
+        at the place `watched`, [1, h, w, 3] uint8.
+    """
+    frames = _decode(device)
+    padded = fn.pad(frames, axes=[0], shape=[spec.most_frames], fill_value=0)
+    return padded, fn.sequence_rearrange(frames, new_order=_value("watched"))
+
+
 def _decode(device: str) -> Any:
     """Decode the wanted frames, resize them and turn them upright.
 

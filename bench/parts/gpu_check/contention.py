@@ -4,7 +4,8 @@
 
 An idle GPU tells nothing: every frame that NVDEC decodes waits for kernels that stand behind those
 of the training. So each loader is timed alone, then beside steps of a network, and the steps are
-timed alone and beside it. One row per loader; the third needs no DALI, its batches are copied.
+timed alone and beside it. One row per loader; those of PyAV whose views a CPU or Triton makes need
+no DALI.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from bench.parts.gpu_check.run import is_installed
 from bench.parts.results import Row, Table, describe_machine
 from fastdual.backbones import create_backbone
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.batch.decoder import Requested
+from fastdual.loaders.batch.decoder import Requested, RequestedAugment
 from fastdual.loaders.index import VideoIndex, load_index
 from fastdual.loaders.loader import ClipLoader
 from fastdual.loaders.plan import ClipSpec
@@ -37,12 +38,15 @@ class Way:
     pack: str
     decode: Requested
     on_gpu: bool  # the graph runs there; else workers augment, and the batch is copied
+    augment: RequestedAugment = "auto"
 
 
 WAYS = (
     Way("NVDEC, pack", "h264_128x176", "nvdec", True),
     Way("PyAV, pack, augmented on the CPU", "h264_128x176", "pyav", False),
     Way("PyAV, pack, augmented on the GPU", "h264_128x176", "pyav", True),
+    Way("NVDEC, pack, views by Triton", "h264_128x176", "nvdec", True, "triton"),
+    Way("PyAV, pack, views by Triton", "h264_128x176", "pyav", True, "triton"),
     Way("NVDEC, raw videos", "raw", "nvdec", True),
 )
 
@@ -95,7 +99,7 @@ class Work:
             index, ClipSpec(), batch_size=min(options.batch_size, len(index)),
             device=self.device if way.on_gpu else "cpu", decode=way.decode,
             dtype=torch.bfloat16 if self.device.type == "cuda" else torch.float32,
-            num_workers=available_cpus(),
+            augment=way.augment, num_workers=available_cpus(),
         )  # fmt: skip
         self._batches = self._endless()
 
@@ -177,7 +181,8 @@ def main(words: Sequence[str] | None = None) -> None:
             continue
         row: Row = {"loader": way.name}
         try:
-            if way.on_gpu and not is_installed("nvidia.dali"):
+            by_dali = way.on_gpu and (way.decode, way.augment) != ("pyav", "triton")
+            if by_dali and not is_installed("nvidia.dali"):
                 raise InputError("needs DALI")
             row |= measure(way, options)
         except (InputError, FailureError) as error:

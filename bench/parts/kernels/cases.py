@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from bench.parts.kernels.compile import Launch, recorded_launches
@@ -10,6 +11,8 @@ from fastdual.kernels.contrastive.problem import Layout, Problem, Saved, Setting
 from fastdual.kernels.segment_sums import triton as segment_sums_triton
 from fastdual.kernels.shuffle_rank import triton as shuffle_rank_triton
 from fastdual.kernels.shuffle_rank.problem import Problem as RankProblem
+from fastdual.loaders.plan import ClipSpec, draw_plan
+from fastdual.loaders.views import fused
 
 _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Settings, and whether places tell ids and groups: the defaults of NT-Xent and of SupCon, what
@@ -17,6 +20,9 @@ _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _NT_XENT = Settings(normalize=True, metrics=False)
 _SUPCON = Settings("mean", normalize=True, metrics=False)
 _ALL = Settings("mean", "none", normalize=True, learned=True)
+_LARGE_CLIPS = ClipSpec(
+    resize_height=256, resize_width=340, crop_size=224, blur_sigma=(0.1, 4.0), views=(0, 1)
+)
 _NAMES = {_NT_XENT: "NT-Xent", _SUPCON: "SupCon", _ALL: "all"}
 
 
@@ -82,6 +88,21 @@ def segment_launches(
     return launches
 
 
+def views_launches(spec: ClipSpec, *, dtype: torch.dtype, architecture: int) -> list[Launch]:
+    """Return the launches that make the views of 32 videos, whose crops are cut from more."""
+    videos, height, width = 32, spec.resize_height, spec.resize_width
+    numbers = np.zeros((videos, 1 + max(spec.view_clip), spec.frames_per_clip), np.int64)
+    plan = draw_plan(
+        spec, seed=0, epoch=0, videos=np.arange(videos), num_frames=np.full(videos, 300)
+    )
+    frames = torch.empty((spec.most_frames * videos, height, width, 3), dtype=torch.uint8)
+    clips = torch.empty((videos, spec.num_views, *spec.clip_shape, 3), dtype=dtype)
+    with recorded_launches(architecture) as launches:
+        tables = fused.tables(spec, plan, numbers, np.arange(videos))
+        fused.make_views(frames, spec, tables, clips)
+    return launches
+
+
 def table_cases(architecture: int) -> Iterator[tuple[str, Launch]]:
     """Yield every kernel in every tile that the launchers choose there, named by its first use."""
     seen = set()
@@ -112,3 +133,6 @@ def _named_launches(architecture: int) -> Iterator[tuple[str, list[Launch]]]:
         launches = rank_launches(**size, architecture=architecture)
         launches += segment_launches(**size, architecture=architecture)
         yield f"{_DTYPES[dtype]} D=64 B=64 S={num_segments}", launches
+    for spec in (ClipSpec(), _LARGE_CLIPS):
+        launches = views_launches(spec, dtype=bf16, architecture=architecture)
+        yield f"bf16 views of {spec.crop_size}x{spec.crop_size}", launches

@@ -36,6 +36,7 @@ _TYPE_NAMES = {
     torch.int64: "i64",
     torch.int32: "i32",
     torch.int8: "i8",
+    torch.uint8: "u8",
     torch.bool: "i1",
 }
 
@@ -59,7 +60,7 @@ class Launch(NamedTuple):
     @property
     def blocks(self) -> str:
         """Return the block sizes, as in BLOCK_OWN=128 BLOCK_OTHER=64."""
-        names = ("BLOCK_OWN", "BLOCK_OTHER", "BLOCK_D", "PARTS", "ROWS", "BLOCK")
+        names = ("BLOCK_OWN", "BLOCK_OTHER", "BLOCK_D", "PARTS", "ROWS", "BLOCK", "TILE")
         return " ".join(f"{name}={size}" for name in names if (size := self.constant(name)))
 
     @property

@@ -7,7 +7,7 @@ import pytest
 
 from fastdual.errors import InputError
 from fastdual.loaders.batch import nvdec
-from fastdual.loaders.batch.decoder import choose_decoder, graph_threads
+from fastdual.loaders.batch.decoder import choose_augment, choose_decoder, graph_threads
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,27 @@ def test_what_needs_dali_says_so_without_it(
     with pytest.raises(InputError, match=r'needs DALI.*pip install "\.\[gpu\]"'):
         choose_decoder(requested, device)
     assert choose_decoder("auto", "cpu").decoder == "pyav"
+    assert choose_decoder("pyav", "cuda", "triton").decoder == "pyav"
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "decoder", "message"),
+    [
+        ("numpy", "cpu", "pyav", "augment is 'numpy'; choose one of auto, dali, triton"),
+        ("dali", "cpu", "pyav", "on a CPU, PyAV's workers augment; use auto"),
+        ("triton", "cpu", "pyav", "on a CPU, PyAV's workers augment; use auto"),
+        ("triton", "cpu", "dali-cpu", "augment triton needs a CUDA device, not 'cpu'"),
+    ],
+)
+def test_who_augments_is_refused_where_it_cannot(
+    requested: Any, device: str, decoder: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match=message):
+        choose_augment(requested, device, decoder)
+
+
+def test_who_augments_is_dali_unless_triton_is_asked_for() -> None:
+    assert choose_augment("auto", "cuda", "nvdec") == "dali"
+    assert choose_augment("dali", "cpu", "dali-cpu") == "dali"
+    assert choose_augment("triton", "cuda", "pyav") == "triton"
