@@ -1,12 +1,13 @@
-"""A soak: load at full speed while files are corrupt and workers are killed at random.
+"""A soak: load at full speed while files are corrupt, and workers and storage fail at random.
 
     python -m bench.soak --minutes 30 [--out PATH]
-    python -m bench.soak --batches 10000 --tiny --no-kills
+    python -m bench.soak --batches 10000 --tiny --no-attacks
 
-One video in twenty is damaged after indexing, and about every two seconds a worker process gets a
-SIGKILL or a SIGTERM. Every batch must show exactly the videos that the order and the rule of
+One video in twenty is damaged after indexing. About every two seconds a worker process gets a
+SIGKILL, a SIGTERM or a SIGSTOP, or a file cannot be opened for a while: half a second to fifteen,
+where a video may take ten. Every batch must show exactly the videos that the order and the rule of
 substitution give; each damaged file must be named once, and no good file; no batch may take longer
-than two minutes; memory must not grow (bench/parts/soak/report.py says how it is judged). Exits 1
+than five minutes; memory must not grow (bench/parts/soak/report.py says how it is judged). Exits 1
 if anything of that fails.
 """
 
@@ -14,12 +15,8 @@ import argparse
 import contextlib
 import faulthandler
 import logging
-import os
-import random
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,7 +30,8 @@ import torch
 
 from bench.parts.loader.data import write_set
 from bench.parts.results import RESULTS, describe_machine, write_json
-from bench.parts.soak.report import Report, Samples, judge_memory, workers_of_this_process
+from bench.parts.soak.attacks import Attacker
+from bench.parts.soak.report import Report, Samples, judge_memory
 from fastdual.loaders import files
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipBatch, ClipLoader
@@ -42,45 +40,9 @@ from fastdual.loaders.plan import ClipSpec
 
 NUM_VIDEOS, NUM_DIFFERENT, ONE_BAD_IN = 80, 4, 20
 _BATCH = 8
-_HANG_SECONDS = 120
-_KILL_PAUSE_SECONDS = (0.5, 3.5)
+_HANG_SECONDS = 300
+_TIMEOUT_SECONDS = 10.0
 TINY = ClipSpec(frames_per_clip=4, resize_height=40, resize_width=57, crop_size=32)
-
-
-class Killer(threading.Thread):
-    """Kills a random worker of this process again and again.
-
-    Between two kills there is a pause and at least one batch: otherwise a machine whose workers
-    need longer to start than until the next kill would never load anything.
-    """
-
-    def __init__(self, seed: int, *, enabled: bool) -> None:
-        super().__init__(daemon=True)
-        self._enabled = enabled
-        self.kills, self._random, self._stopping = 0, random.Random(seed), threading.Event()
-        self.batch_came = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopping.wait(self._random.uniform(*_KILL_PAUSE_SECONDS)):
-            if not self.batch_came.wait(_KILL_PAUSE_SECONDS[0]):
-                continue
-            self.batch_came.clear()
-            workers = workers_of_this_process()
-            if workers:
-                how = self._random.choice((signal.SIGKILL, signal.SIGTERM))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._random.choice(workers), how)
-                    self.kills += 1
-
-    def __enter__(self) -> "Killer":
-        if self._enabled:
-            self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        if self._enabled:
-            self.join()
 
 
 @contextlib.contextmanager
@@ -137,7 +99,7 @@ def soak(
     minutes: float | None = None,
     batches: int | None = None,
     tiny: bool = False,
-    kills: bool = True,
+    attacks: bool = True,
     seed: int = 0,
     num_workers: int = 2,
 ) -> Report:
@@ -148,8 +110,8 @@ def soak(
         minutes: Shortest time; None for none.
         batches: Lowest number of batches; None for none.
         tiny: Whether pictures are small.
-        kills: Whether workers are killed.
-        seed: Of the order, the plan and the kills.
+        attacks: Whether workers are killed and stopped, and files slow.
+        seed: Of the order, the plan and the attacks.
         num_workers: Worker processes of the loader.
     """
     index, bad = write_data(folder, tiny=tiny)
@@ -157,16 +119,18 @@ def soak(
     report, samples, listed = Report(), Samples(), folder / "quarantine.jsonl"
     loader = ClipLoader(
         index, TINY if tiny else ClipSpec(), batch_size=_BATCH, seed=seed, decode="pyav",
-        num_workers=num_workers, quarantine_path=listed,
+        num_workers=num_workers, quarantine_path=listed, timeout_seconds=_TIMEOUT_SECONDS,
     )  # fmt: skip
     started = time.monotonic()
-    with heard_warnings() as messages, loader, Killer(seed, enabled=kills) as killer:
+    good = [index.path(video) for video in range(len(index)) if video not in bad]
+    attacker = Attacker(seed, good, enabled=attacks)
+    with heard_warnings() as messages, loader, attacker:
         for epoch, step, batch in _take(loader, minutes or 0.0, batches or 0):
-            killer.batch_came.set()
+            attacker.batch_came.set()
             expected = expected_videos(order, epoch, step, bad)
             _judge_batch(report, batch, expected, f"epoch {epoch}, step {step}")
             samples.add(time.monotonic() - started, report.batches)
-    report.seconds, report.kills = round(time.monotonic() - started, 1), killer.kills
+    report.seconds, report.attacks = round(time.monotonic() - started, 1), dict(attacker.done)
     judge_memory(report, samples, batch.clips.nbytes / 2**20)
     judge_quarantine(report, listed, messages, {index.paths[video] for video in bad})
     return report
@@ -209,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     length.add_argument("--minutes", type=float)
     length.add_argument("--batches", type=int, help="in place of --minutes")
     parser.add_argument("--tiny", action="store_true", help="small pictures, many per second")
-    parser.add_argument("--no-kills", action="store_true", help="leave the workers alone")
+    parser.add_argument("--no-attacks", action="store_true", help="leave workers and files alone")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "soak_cpu.json")
@@ -223,13 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             minutes=parsed.minutes,
             batches=parsed.batches,
             tiny=parsed.tiny,
-            kills=not parsed.no_kills,
+            attacks=not parsed.no_attacks,
             seed=parsed.seed,
             num_workers=parsed.workers,
         )
     write_json({**vars(report), **describe_machine(torch.device("cpu"))}, parsed.out)
+    attacks = sorted(report.attacks.items())
     print(
-        f"{report.batches} batches in {report.seconds:.0f} s, {report.kills} workers killed, "
+        f"{report.batches} batches in {report.seconds:.0f} s; "
+        f"attacks: {', '.join(f'{count} {kind}' for kind, count in attacks) or 'none'}; "
         f"{len(report.quarantined)} videos quarantined; memory at most {report.peak_mib} MiB, "
         f"after warm-up {report.slope_mib_per_minute:+} MiB per minute, "
         f"{report.slope_kib_per_batch:+} KiB per batch; the workers' at most "

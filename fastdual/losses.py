@@ -4,6 +4,7 @@ Arguments that mean the same everywhere:
 
 backend: "auto" runs the fused Triton kernels on a CUDA device, and streams over tiles of the logits
     with torch operations elsewhere. Neither stores the matrix of logits: memory is O((N + M) D).
+    The kernels take D up to 1,024; wider rows are streamed on a GPU, too, with a warning.
     "fused" insists on the kernels. "eager" is the plain formula over the whole matrix, to compare
     with, and the only backend that can be differentiated twice.
 gather: What the rows of this process are contrasted with under torch.distributed. None: its own

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_KERNEL_DIM = 1024  # wider embeddings are computed by torch operations
 
 
 @functools.cache
@@ -21,10 +22,12 @@ def has_triton() -> bool:
 def runs_triton(x: Tensor) -> bool:
     """Return whether an op given `x` runs its kernels: on a CUDA device, or if TRITON_INTERPRET=1.
 
+    The last axis of `x` is D, which the kernels have a limit for.
+
     bfloat16 is not interpreted, because the interpreter of Triton 3.9 computes its products
     wrongly.
     """
-    if not has_triton() or x.dtype not in KERNEL_DTYPES:
+    if not has_triton() or x.dtype not in KERNEL_DTYPES or x.shape[-1] > MAX_KERNEL_DIM:
         return False
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return x.dtype != torch.bfloat16 if interpreted else x.is_cuda

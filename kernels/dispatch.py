@@ -1,11 +1,12 @@
 """Where eager or fused is chosen, and the words that a caller chooses with."""
 
+import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fastdual.kernels.backend import KERNEL_DTYPES, runs_triton
+from fastdual.kernels.backend import KERNEL_DTYPES, MAX_KERNEL_DIM, runs_triton
 from fastdual.kernels.checks import check_choice
 
 Backend = Literal["auto", "eager", "fused"]
@@ -28,10 +29,22 @@ def takes_reference(backend: str, x: Tensor) -> bool:
     check_choice("backend", backend, ("auto", "eager", "fused"))
     if backend == "fused" and not runs_triton(x):
         raise ValueError(
-            f"backend is 'fused' but embeddings are {x.dtype} on {x.device}: the kernels need "
-            "Triton, a CUDA device and float32, float16 or bfloat16; use 'auto'"
+            f"backend is 'fused' but embeddings are {x.dtype} on {x.device}, D = {x.shape[-1]}: "
+            "the kernels need Triton, a CUDA device, float32, float16 or bfloat16, and D of at "
+            f"most {MAX_KERNEL_DIM}; use 'auto'"
         )
+    if backend == "auto" and x.is_cuda and x.shape[-1] > MAX_KERNEL_DIM:
+        _tell_of_width(x.shape[-1])
     return backend == "eager"
+
+
+def _tell_of_width(dim: int) -> None:
+    if not torch.compiler.is_compiling():  # a warning would end the graph
+        warnings.warn(
+            f"embeddings have D = {dim}, more than the {MAX_KERNEL_DIM} of the fused kernels: the "
+            "loss is computed by torch operations over tiles, slower and with the same result",
+            stacklevel=2,
+        )
 
 
 def widen_mixed(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,8 +44,59 @@ def write(path: Path, content: bytes | memoryview | str, what: str) -> None:
         raise _failure(path, what, error) from error
 
 
+def check_place(path: Path, what: str, *, needed_bytes: int = 0) -> None:
+    """Make sure before long work that a file can be written; leave nothing behind.
+
+    Args:
+        path: The file; its folder need not be there.
+        what: What the file is, as for `write`.
+        needed_bytes: How large it will be, roughly.
+
+    Raises:
+        InputError: A folder, a pipe or a device is in its place, or a file in that of its folder.
+        FailureError: The system does not let us write there, or the disk has no room for it.
+    """
+    _check_writable(path.parent, path, what, needed_bytes)
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or a device"
+        raise InputError(f"{path} is a {kind}: name a file for {what}")
+
+
+def check_folder(folder: Path, what: str, *, needed_bytes: int = 0) -> None:
+    """Make sure before long work that files can be written in a folder; as `check_place` does."""
+    _check_writable(folder, folder, what, needed_bytes)
+
+
+def _check_writable(folder: Path, named: Path, what: str, needed_bytes: int) -> None:
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{named}: {there} is no folder; name another place for {what}")
+    try:
+        with suppress(FileNotFoundError):
+            named.lstat()  # is this a name that can be?
+        probe = there / _temporary_name(named)
+        probe.open("xb").close()
+        probe.unlink()
+        disk = os.statvfs(there)
+    except OSError as error:
+        raise _failure(named, what, error) from error
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_blocks and needed_bytes > free:  # some file systems do not say how large they are
+        raise FailureError(
+            f"{named}: {what} takes about {needed_bytes / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB "
+            "are free there; free some space, or name another place"
+        )
+
+
+def _temporary_name(path: Path) -> str:
+    """Return a name of one's own: two that write a file do not write into each other's."""
+    return f".{path.name[:40]}.{secrets.token_hex(4)}.partial"
+
+
 def make_folder_of(path: Path, what: str) -> None:
-    """Make the folder of a file that is written after long work, so that a wrong path fails first.
+    """Make the folder of a file.
 
     Raises:
         FailureError: The folder cannot be made; names the file and the system's reason.
@@ -65,8 +117,7 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
     """
-    # A name of its own: two processes that write the same file do not write into each other's.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(_temporary_name(path))
     try:
         with open(temporary, "xb") as file:
             file.write(content)

@@ -11,7 +11,6 @@ recently is removed when the folder is full.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -23,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastdual.errors import FailureError, InputError
-from fastdual.loaders.files import read_lines, write
+from fastdual.loaders.files import lock, read_lines, regular, write
 
 DEFAULT_LIMIT_BYTES = 20 * 10**9
 _PROTOCOLS = ("s3", "gs", "gcs", "hf", "http", "https")
@@ -185,8 +184,8 @@ def _read_mark(mark: Path) -> dict[str, Any]:
 
 def _make_room(root: Path, limit_bytes: int, kept: Path) -> None:
     """Remove what was used least recently until the folder is no larger than it may be."""
-    with open(root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(root / ".lock", "a", opener=regular) as file:
+        lock(file, wait=True)
         here = []
         for name in _listing(root):
             try:

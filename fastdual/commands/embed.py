@@ -7,7 +7,12 @@ import click
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.next_command import show_next
-from fastdual.commands.shared.options import clips_option, embedding_options, random_weights_option
+from fastdual.commands.shared.options import (
+    OutputFile,
+    clips_option,
+    embedding_options,
+    random_weights_option,
+)
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 
@@ -18,7 +23,11 @@ _PATH = click.Path(path_type=Path)
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH)
 @click.option(
-    "-o", "--output", type=_PATH, required=True, help="File: x.h5, .npz, .csv or .parquet."
+    "-o",
+    "--output",
+    type=OutputFile("the features"),
+    required=True,
+    help="File: x.h5, .npz, .csv or .parquet.",
 )
 @click.option("--split", help="A split, as ucf101-1/test, or both halves of ucf101-1.")
 @clips_option(10)
@@ -48,13 +57,14 @@ def command(run: Path, data: Path, output: Path, split: str | None, **embedding:
     from fastdual.evaluate.embed import embed
     from fastdual.evaluate.formats import check_format, save_features
     from fastdual.evaluate.splits import named_splits
-    from fastdual.loaders.files import make_folder_of
+    from fastdual.loaders.files import check_place
 
     check_format(output)  # before hours are spent on them
-    make_folder_of(output, "the features")
     chosen = Embedding(**embedding)
     network, index, options = chosen.network(run), chosen.videos(data), chosen.options()
     splits = None if split is None else named_splits(index.splits, split)
+    needed = 4 * len(index) * int(network.model.backbone.feature_dim)
+    check_place(output, "the features", needed_bytes=needed if splits is None else 0)
     with video_progress("embedding") as progress:
         features = embed(network, index, splits=splits, options=options, progress=progress)
     save_features(features, output)

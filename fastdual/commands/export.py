@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.options import OutputFile
 from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
@@ -21,7 +22,12 @@ _SUFFIX["checkpoint"] = ".pt"
     type=click.Choice(tuple(_SUFFIX)),
     help="File format of the backbone.  [default: what the file's ending says; safetensors]",
 )
-@click.option("-o", "--output", type=_PATH, help="File [default: backbone.* in RUN, or beside it].")
+@click.option(
+    "-o",
+    "--output",
+    type=OutputFile("the export"),
+    help="File [default: backbone.* in RUN, or beside it].",
+)
 @click.option(
     "--backbone",
     help="NETWORK is a checkpoint of other code that holds this backbone; for a run or an export, "
@@ -60,7 +66,7 @@ def command(
       fastdual export moco.pth.tar --backbone s3d -o s3d.safetensors --set clip.frame_stride=2
       fastdual export runs/k400 -o k400.safetensors --push user/k400
     """
-    from fastdual.loaders.files import make_folder_of
+    from fastdual.loaders.files import check_place
 
     form = form or _format_of(output)
     folder = network if network.is_dir() else network.parent
@@ -72,11 +78,13 @@ def command(
             f"-o {target}: fastdual.load knows an export by its suffix; name it "
             f"{target.with_suffix('.safetensors')}"
         )
-    make_folder_of(target, "the export")  # before the work
+    check_place(target, "the export")  # before the work
     if form == "checkpoint":
         _write_with_heads(network, target, backbone, settings, prefix)
         return
     encoder = _read(network, backbone, settings, prefix)
+    weights = sum(tensor.nbytes for tensor in encoder.state_dict().values())
+    check_place(target, "the export", needed_bytes=weights)
     _write(encoder, form, target)
     clip = encoder.config.clip
     mean, std = (", ".join(f"{value:.3f}" for value in of) for of in (clip.mean, clip.std))

@@ -11,6 +11,7 @@ from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.launching import (
     accept_option,
     announcer,
+    check_run_folder,
     config_request,
     end_stopped,
     is_launching,
@@ -85,10 +86,11 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
     for flag in ("freeze", "verbose"):
         options[flag] = options[flag] or None
     with training_process():
+        folder = RunFolder(options["run_path"])
+        check_run_folder(folder)
         random_weights, seed = options["random_weights"], options["seed"] or 0
         network = load_network(source, heads=False, random_weights=random_weights, seed=seed)
         encoder = network.encoder
-        folder = RunFolder(options["run_path"])
         config = resolve_finetune(folder, config_request(_KEYS, options), encoder)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.next_command import show_pretraining
+from fastdual.commands.shared.options import OutputFile
 from fastdual.commands.shared.pack_options import parse_bytes
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
@@ -26,7 +27,9 @@ def _parse_columns(ctx: click.Context, _: click.Parameter, value: str | None) ->
 
 @click.command("index")
 @click.argument("source", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="Write the index of SOURCE here (x.h5).")
+@click.option(
+    "-o", "--output", type=OutputFile("the index"), help="Write the index of SOURCE here (x.h5)."
+)
 @click.option("--show", is_flag=True, help="Print what the index SOURCE holds.")
 @click.option("--verify", is_flag=True, help="Decode every video again and compare.")
 @click.option("--kind", type=click.Choice(KINDS), default="auto", help="Layout of SOURCE.")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.next_command import show_pretraining
-from fastdual.commands.shared.options import allow_missing_option
+from fastdual.commands.shared.options import OutputFile, allow_missing_option
 from fastdual.commands.shared.pack_options import encoding_options, parse_bytes, parse_job
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
@@ -19,7 +19,9 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("pack")
 @click.argument("source", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="Write the pack here (packed.h5).")
+@click.option(
+    "-o", "--output", type=OutputFile("the pack"), help="Write the pack here (packed.h5)."
+)
 @encoding_options
 @click.option("--shard-size", callback=parse_bytes, help="Begin a new file at this size, as 50GB.")
 @click.option("--job", callback=parse_job, default="1/1", help="Pack part i of n, as 2/8.")

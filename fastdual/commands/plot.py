@@ -7,7 +7,7 @@ import click
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
-from fastdual.commands.shared.options import clips_option, embedding_options
+from fastdual.commands.shared.options import OutputFolder, clips_option, embedding_options
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 
@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=_PATH,
+    type=OutputFolder("the plots"),
     help="Folder [default: plots, in the first run or beside the first file].",
 )
 @click.option("--data", type=_PATH, help="Videos: draw what each run makes of them as well.")
@@ -50,6 +50,7 @@ def command(
     """
     from fastdual.evaluate.features import FeatureSet, is_features_file
     from fastdual.evaluate.splits import named_splits
+    from fastdual.loaders.files import check_folder
     from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
     from fastdual.report.runs import distinct_names
     from fastdual.run.summary import runs_under
@@ -57,6 +58,7 @@ def command(
     files = [path for path in paths if is_features_file(path)]
     runs = [run for path in paths if path not in files for run in runs_under(path)]
     folder = output or (paths[0].parent if paths[0] in files else paths[0]) / "plots"
+    check_folder(folder, "the plots")
     if runs:
         say(str(draw_training_curves(runs, folder)))
     for file, name in zip(files, distinct_names(files), strict=True):

@@ -6,7 +6,12 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.embedding import Embedding
-from fastdual.commands.shared.evaluation import RecordedCommand, show_and_keep, typed_command
+from fastdual.commands.shared.evaluation import (
+    RecordedCommand,
+    check_result,
+    show_and_keep,
+    typed_command,
+)
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
     embedding_options,
@@ -55,6 +60,7 @@ def command(
     from fastdual.evaluate.splits import named_splits
     from fastdual.report.table import remarks
 
+    check_result(run, output)
     chosen = Embedding(**embedding)
     network, index = chosen.network(run), chosen.videos(data)
     if split is not None:

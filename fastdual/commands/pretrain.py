@@ -9,6 +9,7 @@ import click
 from fastdual.commands.shared.launching import (
     accept_option,
     announcer,
+    check_run_folder,
     config_request,
     end_stopped,
     is_launching,
@@ -93,6 +94,7 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
         say_text(to_toml(config.config.to_dict(), config.sources).rstrip("\n"))
         return
     with training_process():
+        check_run_folder(folder)
         if options["recipe"] is None and not folder.holds_run and not begun:
             _choose_recipe(data, options)
         config = resolve_pretrain(folder, _request(options, begun))

@@ -8,6 +8,7 @@ import click
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
+    OutputFile,
     clips_option,
     embedding_options,
     overlap_options,
@@ -22,7 +23,9 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("run", type=_PATH)
 @click.argument("data", type=_PATH, required=False)
-@click.option("-o", "--output", type=_PATH, help="Page [default: RUN/report.html].")
+@click.option(
+    "-o", "--output", type=OutputFile("the report"), help="Page [default: RUN/report.html]."
+)
 @click.option("--gallery", "--train", "gallery", help="Split that is searched [default: train].")
 @click.option("--queries", "--test", "queries", help="Split that is looked up [default: test].")
 @click.option("--split", "family", help="NAME stands for NAME/train and NAME/test.")
@@ -49,16 +52,18 @@ def command(
       fastdual report runs/first
       fastdual report runs/ucf ucf101.h5 --split ucf101-1
     """
+    from fastdual.loaders.files import check_place
     from fastdual.report.page import read_facts, render, verdict_of, write_page
 
     splits: tuple[str | None, str | None] = (gallery, queries)
     if family is not None:
         splits = split_pair(family, gallery, queries)
     facts, evidence = read_facts(run), None
+    page = output or run / "report.html"
+    check_place(page, "the report")
     if data is not None:
         evidence = _collect(run, data, splits, **values)
         facts = facts.with_data(data, evidence)
-    page = output or run / "report.html"
     write_page(page, render(facts, evidence))
     without = "" if data is not None else " (name DATA too to see what it learned)"
     if evidence is not None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from fastdual.commands.shared.options import OutputFile
 from fastdual.console import say, say_text
 
 _PATH = click.Path(path_type=Path)
@@ -11,7 +12,12 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("paths", type=_PATH, nargs=-1, required=True)
-@click.option("-o", "--output", type=_PATH, help="Write the table here instead of printing it.")
+@click.option(
+    "-o",
+    "--output",
+    type=OutputFile("the table"),
+    help="Write the table here instead of printing it.",
+)
 @click.option(
     "--mean", "with_mean", is_flag=True, help="Add the mean over the splits of one method."
 )

@@ -1,10 +1,13 @@
 """Small encoded videos from pictures, the same bytes on every machine."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastdual.loaders.files import write
 
 ENCODER_OPTIONS = {
     # One thread and bit-exact muxing: the same seed gives the same bytes on every machine.
@@ -24,10 +27,14 @@ def encode_video(path: Path, video: NDArray[np.uint8], *, codec: str, fps: int) 
         video: uint8 RGB [T, H, W, 3].
         codec: libx264 or libvpx-vp9.
         fps: Frames per second.
+
+    Raises:
+        FailureError: The file cannot be written.
     """
     import av  # not before a video is written: --help does not wait for it
 
-    with av.open(str(path), "w") as container:
+    file = io.BytesIO()
+    with av.open(file, "w", format=path.suffix[1:]) as container:
         container.flags |= av.container.Flags.bitexact.value
         stream = container.add_stream(codec, rate=fps, options=dict(ENCODER_OPTIONS[codec]))
         stream.height, stream.width = video.shape[1:3]
@@ -38,3 +45,4 @@ def encode_video(path: Path, video: NDArray[np.uint8], *, codec: str, fps: int) 
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    write(path, file.getbuffer(), "the video")

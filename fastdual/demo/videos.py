@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fastdual.demo.encode import encode_video
 from fastdual.errors import InputError
-from fastdual.loaders.files import write
+from fastdual.loaders.files import check_folder, write
 
 Array = NDArray[np.float64]
 Pose = tuple[Array | float, Array | float, Array | float, Array | float]
@@ -240,6 +240,7 @@ def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:
     Raises:
         InputError: The folder holds something else.
     """
+    check_folder(folder, "the demo")
     _refuse_strangers(folder)
     rows = []
     scenes = demo.train_scenes + demo.test_scenes
@@ -253,7 +254,6 @@ def write_demo(folder: Path, demo: DemoSet) -> Iterator[tuple[int, int]]:
             frames = int(rng.integers(demo.frames * 3 // 4, demo.frames + 1))
             video = render_video(rng, name, texture, height=height, width=width, frames=frames)
             path = Path(name) / f"{group}.{suffix}"
-            (folder / name).mkdir(parents=True, exist_ok=True)
             encode_video(folder / path, video, codec=codec, fps=FRAMES_PER_SECOND)
             split = "train" if scene < demo.train_scenes else "test"
             rows.append((path.as_posix(), name, group, split))

@@ -114,7 +114,7 @@ class Team:
         """Return the means over processes of numbers that all of them hold, on the host."""
         if self._group is None:
             return dict(values)
-        numbers = torch.tensor(list(values.values()), dtype=torch.float64)
+        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device="cpu")
         dist.all_reduce(numbers, group=self._group)
         return dict(zip(values, (numbers / self.world.size).tolist(), strict=True))
 
@@ -171,7 +171,7 @@ class Team:
         if self._group is None:
             return number
         before, self._asked = self._asked, None
-        mine = torch.tensor([number])
+        mine = torch.tensor([number], device="cpu")
         work = dist.all_reduce(mine, dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._asked = (work, mine)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import FailureError, InputError, why_not_written
-from fastdual.loaders.files import lock, replace, write
+from fastdual.loaders.files import check_folder, lock, regular, replace, write
 from fastdual.loaders.index import VideoIndex, load_index, save_index
 from fastdual.loaders.plan import ClipPlan
 from fastdual.run.checkpoint import (
@@ -57,6 +57,20 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config_file.exists() or bool(list_checkpoints(self.checkpoints))
 
+    def check_place(self, needed_bytes: int = 0) -> None:
+        """Make sure, before the work, that the run can be written; nothing is made.
+
+        Args:
+            needed_bytes: What its checkpoints will take at most.
+
+        Raises:
+            InputError: A file is in the place of a folder.
+            FailureError: The system does not let us write there, or the disk has no room for it.
+        """
+        held = sum(path.stat().st_size for path in list_checkpoints(self.checkpoints))
+        for folder in (self.path, self.checkpoints):
+            check_folder(folder, "the run", needed_bytes=max(0, needed_bytes - held))
+
     @contextmanager
     def claimed(self, config_toml: str) -> Iterator[None]:
         """Keep other processes out while the block runs; write the config where there is none.
@@ -71,7 +85,7 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             # The lock ends with the process, however that ends; the file itself means nothing.
-            held = open(self.path / ".lock", "a")  # noqa: SIM115
+            held = open(self.path / ".lock", "a", opener=regular)  # noqa: SIM115
             if not lock(held, wait=False):
                 held.close()
                 raise InputError(

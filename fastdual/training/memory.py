@@ -19,6 +19,7 @@ from fastdual.errors import InputError
 from fastdual.loaders.plan import ClipSpec
 from fastdual.model.recompute import recompute_activations
 from fastdual.training.execution import Execution
+from fastdual.training.loop import Training
 from fastdual.training.task import Task
 
 # The peak is in the backward, which holds gradients of activations as well: of R(2+1)D's step on a
@@ -124,6 +125,14 @@ def _reclaimable(statistics: Path) -> int:
     """Return what a group holds of files, which the kernel gives up first."""
     words = (line.split() for line in statistics.read_text().splitlines())
     return sum(int(word[1]) for word in words if word[0] in ("inactive_file", "active_file"))
+
+
+def checkpoint_bytes(training: Training, optimiser: str) -> int:
+    """Return what a checkpoint of a training takes on disk, once its optimiser has a state."""
+    kept = [training.model.state_dict(), training.objective.state_dict()]
+    trained = sum(w.nbytes for w in training.model.parameters() if w.requires_grad)
+    states = (_STATES[optimiser] - 1) * trained
+    return states + sum(t.nbytes for of in kept for t in of.values() if isinstance(t, Tensor))
 
 
 def require_memory(

@@ -35,7 +35,7 @@ from fastdual.run.seen import note_videos
 from fastdual.training.bf16_check import require_bf16
 from fastdual.training.execution import Execution, choose_execution, explained_memory
 from fastdual.training.loop import Training, train
-from fastdual.training.memory import require_memory
+from fastdual.training.memory import checkpoint_bytes, require_memory
 from fastdual.training.optimisers import create_optimiser
 from fastdual.training.recorder import AgreedStop, RunKeeper
 from fastdual.training.resume import current_versions, follow_length, restore
@@ -116,6 +116,8 @@ def run(
             backbone = model.get_submodule("backbone")
             num_clips = task.clips_per_forward(math.ceil(config.data.batch_size / world.size))
             require_bf16(backbone, (num_clips, *config.clip.clip_shape), execution.device)
+        room = (config.run.keep_checkpoints + 1) * checkpoint_bytes(training, config.optimiser.name)
+        team.from_main(lambda: folder.check_place(room))
         text = to_toml(config.to_dict(), sources)
         team.from_main(lambda: claim.enter_context(folder.claimed(text)))
         videos = index.sha256[index.split(split)]

@@ -1,11 +1,9 @@
 """The multi-positive contrastive softmax."""
 
-from fastdual.kernels.checks import MAX_DIM
 from fastdual.kernels.contrastive.loss import contrastive_loss, contrastive_loss_with_metrics
 from fastdual.kernels.contrastive.problem import Layout, Positives, Precision, Reduction
 
 __all__ = [
-    "MAX_DIM",
     "Layout",
     "Positives",
     "Precision",

@@ -95,7 +95,7 @@ def check_even(key: Tensor) -> None:
     """
     if key.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    mine = torch.tensor(key.shape)
+    mine = torch.tensor(key.shape, device=key.device)
     shapes = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(shapes, mine)
     found = [shape.tolist() for shape in shapes]

@@ -89,7 +89,7 @@ def contrastive_loss_with_metrics(
     has its own id: with `arange(N)` as the groups of both, only the row itself is left out.
 
     Args:
-        query: [N, D] rows of this process, D <= 1024, of any strides; float32, float16 or bfloat16
+        query: [N, D] rows of this process, of any strides; float32, float16 or bfloat16
             (float64 runs without kernels). Sums are float32 under autocast, too.
         key: [M, D] candidates of this process, of the same dtype. With `gather`, all processes have
             equally many, and a queue does not belong here: it would be counted once per process.

@@ -47,7 +47,7 @@ def shuffle_rank_loss_with_metrics(
     """Return the shuffle-rank loss (arXiv:2107.01194) and its accuracy, from one pass.
 
     Args:
-        x: [B, S, D] segments in order, 2 <= S <= 16, D <= 1024; strided inputs are read in place.
+        x: [B, S, D] segments in order, 2 <= S <= 16; strided inputs are read in place.
             Sums are float32 under autocast, too.
         shuffled: [B, S, D] segments of the shuffled clip, as the network saw them.
         permutation: [B, S] int64 or int32; shuffled segment i is segment permutation[i] in order.

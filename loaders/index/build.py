@@ -11,11 +11,10 @@ import numpy as np
 
 from fastdual.errors import InputError
 from fastdual.loaders.decode.keyframes import Keyframes
-from fastdual.loaders.files import append_line, make_folder_of, read_lines
+from fastdual.loaders.files import append_line, check_place, make_folder_of, read_lines
 from fastdual.loaders.index.file import is_index, load_index, save_index
 from fastdual.loaders.index.listing import Entry, Listing, refuse_shared_groups
 from fastdual.loaders.index.lists import Columns
-from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.sources import Kind, list_videos
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.index.video import Video
@@ -90,11 +89,11 @@ def build_from_listing(
     """Do what `build_index` does for a data set that has been listed already."""
     output = Path(output)
     _refuse_to_overwrite(output)
+    make_folder_of(output, "the index")
     journal = output.with_name(f"{output.name}.partial")
     known = _known_from_index(output, listing.root) | _known_from_journal(journal, listing.root)
     findings: dict[str, _Finding] = {}
     failed = 0
-    make_folder_of(output, "the index")
     for path, finding, is_new in _examine_all(listing, known, num_workers, timeout_seconds):
         findings[path] = finding
         failed += isinstance(finding, _Unusable)
@@ -140,7 +139,7 @@ def index_files(
 
 def _refuse_to_overwrite(output: Path) -> None:
     """An index may take the place of an index, but not of a pack, a video or whatever else."""
-    refuse_folder(output, "videos.h5")
+    check_place(output, "the index")
     if output.exists() and output.stat().st_size and not is_index(output):
         raise InputError(f"{output} exists and is not an index: delete it, or choose another name")
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from fastdual.errors import InputError
 from fastdual.loaders.decode.frame_order import MAX_STRIDE
-from fastdual.loaders.files import replace, sync_folder
+from fastdual.loaders.files import regular, replace, sync_folder
 from fastdual.loaders.index.fields import read_fields, write_fields
 from fastdual.loaders.index.hdf5 import UNREADABLE, USER_BLOCK, Container, Tables, write_texts
 from fastdual.loaders.index.places import Packed, Shard
@@ -223,7 +223,10 @@ def finish(spool: Path, target: Path, index: VideoIndex) -> None:
     """
     assert index.packed is not None
     (shard,) = index.packed.shards
-    with open(os.memfd_create("tables"), "w+b") as tables, open(spool, "r+b") as file:
+    with (
+        open(os.memfd_create("tables"), "w+b") as tables,
+        open(spool, "r+b", opener=regular) as file,
+    ):
         start = _write_tables(tables, index, shard.length)
         assert start == shard.start
         end = tables.seek(0, io.SEEK_END)

@@ -128,12 +128,6 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def refuse_folder(output: Path, example: str) -> None:
-    """Raise InputError where a folder is named in place of the file to write."""
-    if output.is_dir():
-        raise InputError(f"{output} is a folder: name a file, such as {output / example}")
-
-
 def refuse_special(path: Path) -> None:
     """Raise InputError for a pipe or a device, reading which might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):

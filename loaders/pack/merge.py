@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from fastdual.errors import FailureError, InputError, why_not_written
+from fastdual.loaders.files import check_place
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.file import check_files, load_index
-from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard, frame_stride
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.pack.contents import Row, assemble
@@ -28,7 +28,7 @@ def merge_jobs(index: VideoIndex, output: Path) -> VideoIndex:
         FailureError: The manifest cannot be written.
     """
     output = Path(output).absolute()
-    refuse_folder(output, "packed.h5")
+    check_place(output, "the pack")
     if output.exists():
         raise InputError(f"{output} exists: delete it, or choose another name")
     merge = _Merge(index)

@@ -4,6 +4,7 @@ Machines may share the work: each packs the videos of its job, and `merge_jobs` 
 together, without copying them, when nothing is missing and nothing twice.
 """
 
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ import numpy as np
 from fastdual.errors import FailureError, InputError, why_not_written
 from fastdual.loaders.batch.kinds import kinds_of, why_not_kind
 from fastdual.loaders.batch.quarantine import most_tolerated
+from fastdual.loaders.files import check_place
 from fastdual.loaders.index import pack_file
 from fastdual.loaders.index.build import Progress
 from fastdual.loaders.index.file import load_index
-from fastdual.loaders.index.paths import refuse_folder
 from fastdual.loaders.index.places import Shard
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.pack.contents import assemble
@@ -27,6 +28,8 @@ from fastdual.loaders.pack.transcode import Transcoding
 from fastdual.loaders.pool import ProcessPool, TaskFailure
 from fastdual.loaders.pool.cpus import available_cpus
 
+# No pack of the table in docs/data.md has less than twice that.
+_LEAST_BYTES_PER_PIXEL = 0.01
 TIMEOUT_SECONDS = 1800.0  # a two-hour film at 1080p; raise it for longer ones
 
 
@@ -93,6 +96,7 @@ def pack(
         start = pack_file.data_start()
         identity = {"source": index.fingerprint, "start": start, "libav": _libav()}
         identity["settings"] = _settings(index, options)
+        check_place(output, "the pack", needed_bytes=_least_bytes(index, videos, options, output))
         with Spool(output, identity, start, options.shard_bytes) as spool:
             failed = _fill(index, videos, spool, options, progress)
             _finish(index, spool, options, failed)
@@ -100,6 +104,21 @@ def pack(
     except OSError as error:
         raise FailureError(f"cannot write the pack {output}: {why_not_written(error)}") from error
     return load_index(output)
+
+
+def _least_bytes(
+    index: VideoIndex, videos: Sequence[int], options: PackOptions, output: Path
+) -> int:
+    """Return what a pack will still take at least, beside the files that it has."""
+    if options.transcoding is None:
+        needed = int(index.file_bytes[list(videos)].sum())
+    else:
+        known, size_of = map(index.video, videos), options.transcoding.output_size
+        sizes = np.array([size_of(video.size, video.rotation) for video in known], np.int64)
+        pixels = index.num_frames[list(videos)] @ sizes.prod(axis=1)
+        needed = int(_LEAST_BYTES_PER_PIXEL * pixels)
+    parts = output.parent.glob(f"{glob.escape(output.stem)}*{glob.escape(output.suffix)}*")
+    return max(0, needed - sum(part.stat().st_size for part in parts))
 
 
 def _settings(index: VideoIndex, options: PackOptions) -> str:
@@ -122,7 +141,7 @@ def _libav() -> str:
 def _already_packed(index: VideoIndex, output: Path, options: PackOptions) -> VideoIndex | None:
     if not output.exists():
         return None
-    refuse_folder(output, "packed.h5")
+    check_place(output, "the pack")
     if not pack_file.is_pack(output):
         raise InputError(f"{output} exists and is not a pack: delete it, or choose another name")
     known = load_index(output)

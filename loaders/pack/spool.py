@@ -221,8 +221,9 @@ class Spool:
         finished, spool = self.shard_file(last), self.spool_file(last)
         if finished.exists():  # it may get more videos: it is a spool again
             os.replace(finished, spool)
-        if spool.exists():
-            os.truncate(spool, self.start + self.shard_lengths[-1])
+        if os.path.lexists(spool):
+            with open(spool, "r+b", opener=regular) as file:
+                file.truncate(self.start + self.shard_lengths[-1])
         later = last + 1
         while self._shard_bytes is not None and (
             self.shard_file(later).exists() or self.spool_file(later).exists()

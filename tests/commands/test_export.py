@@ -23,8 +23,8 @@ def test_export_is_refused_before_the_work_where_its_file_could_not_be_used(
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
         done = export("onnx", folder / "x.onnx")
-        assert done.exit_code == 1
-        assert f"{folder / 'x.onnx'}: the export could not be written: " in done.stderr
+        assert done.exit_code == 2
+        assert f"{folder / 'x.onnx'}: {tmp_path / 'file'} is no folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

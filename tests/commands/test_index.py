@@ -59,7 +59,7 @@ def test_verify_exits_1_and_names_the_video(videos: Path, tmp_path: Path) -> Non
         (["{tmp}/leak.csv", "-o", "{tmp}/x.h5"], "--allow-shared-groups"),
         (["{tmp}/escape.csv", "-o", "{tmp}/x.h5"], "leads out of"),
         (["{tmp}/empty.csv", "-o", "{tmp}/x.h5"], "empty.csv lists no video: it needs columns"),
-        (["{tmp}/videos", "-o", "{tmp}/empty"], "empty is a folder: name a file, such as"),
+        (["{tmp}/videos", "-o", "{tmp}/empty"], "empty is a folder: name a file for the index"),
         (
             ["{tmp}/bad", "-o", "{tmp}/x.h5"],
             "a.mp4: is not a video, or its header is damaged): encode them again",

@@ -141,7 +141,7 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--merge", "--job", "1/2"], "the packs as they are"),
         (["{tmp}/videos", "--merge", "--verify"], "--merge writes a pack: name it with -o"),
         (["{tmp}/videos", "--verify", "--gop", "4"], "--verify alone packs nothing: leave out"),
-        (["{tmp}/videos", "-o", "{tmp}"], "is a folder: name a file, such as"),
+        (["{tmp}/videos", "-o", "{tmp}"], "is a folder: name a file for the pack"),
         (["{tmp}/videos", "-o", "{tmp}/p.h5", "--quality", "99"], "quality of h264 is 99"),
         (["{tmp}/videos", "-o", "{tmp}/videos/run/a.mp4"], "exists and is not a pack"),
     ],

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from fastdual.kernels.backend import device_of, has_triton, runs_triton
+from fastdual.kernels.backend import MAX_KERNEL_DIM, device_of, has_triton, runs_triton
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ def test_kernels_run_on_a_cpu_only_where_they_are_interpreted(
     assert not runs_triton(x)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert runs_triton(x) == (interpretable and has_triton())
+    assert not runs_triton(torch.zeros(2, MAX_KERNEL_DIM + 1, dtype=dtype))
 
 
 def test_import_needs_no_triton() -> None:

@@ -1,8 +1,12 @@
 """The backend that a caller chooses, and dtypes that autocast mixes."""
 
+import warnings
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fastdual.kernels.backend import MAX_KERNEL_DIM
 from fastdual.kernels.dispatch import takes_reference
 from fastdual.losses import ContrastiveLoss
 from tests.embeddings import BACKENDS, unit
@@ -15,6 +19,18 @@ def test_eager_alone_is_the_reference() -> None:
         takes_reference("fused", rows)
     with pytest.raises(ValueError, match="backend is 'triton', must be one of 'auto', 'eager'"):
         takes_reference("triton", rows)
+
+
+def test_rows_too_wide_for_the_kernels_are_told_of_on_a_gpu() -> None:
+    with FakeTensorMode():  # a device without a driver
+        wide, narrow = (torch.empty(2, dim, device="cuda") for dim in (2048, MAX_KERNEL_DIM))
+    with pytest.warns(UserWarning, match="D = 2048, more than the 1024 of the fused kernels"):
+        assert not takes_reference("auto", wide)
+    with pytest.raises(ValueError, match="D = 2048: the kernels need .* D of at most 1024"):
+        takes_reference("fused", wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        takes_reference("auto", narrow)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -2,7 +2,7 @@
 
 Memory is the anonymous and shared memory of the main process, and that of all workers together.
 Processes share the cost of a page. The pages of libraries do not count: a process's part of them
-grows when another program that uses them ends. The workers are judged only with --no-kills, when
+grows when another program that uses them ends. The workers are judged only with --no-attacks, when
 they live as long as the run. The first third of a run is warm-up: allocators fill, and up to five
 batches are in flight, of 77 MiB each unless --tiny. Judged is the median of the last third against
 that of the middle third: they may differ by one batch, and by at least 16 MiB. Only a run of ten
@@ -28,7 +28,7 @@ class Report:
 
     batches: int = 0
     seconds: float = 0.0
-    kills: int = 0
+    attacks: dict[str, int] = field(default_factory=dict)
     peak_mib: float = 0.0
     memory_judged: bool = False
     growth_mib: float = 0.0
@@ -88,7 +88,7 @@ def judge_memory(report: Report, samples: Samples, batch_mib: float) -> None:
     limit = max(_MIN_GROWTH_MIB, batch_mib)
     if report.memory_judged and report.growth_mib > limit:
         report.problems.append(f"memory grew by {report.growth_mib:.0f} MiB")
-    if report.memory_judged and not report.kills and report.workers_growth_mib > limit:
+    if report.memory_judged and not report.attacks and report.workers_growth_mib > limit:
         report.problems.append(f"memory of the workers grew by {report.workers_growth_mib:.0f} MiB")
 
 

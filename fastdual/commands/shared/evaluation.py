@@ -25,6 +25,7 @@ from fastdual.commands.shared.options import (
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say, say_text
 from fastdual.errors import InputError
+from fastdual.loaders.files import check_folder
 
 _PATH = click.Path(path_type=Path)
 _ARGUMENTS = "fastdual.arguments"
@@ -132,6 +133,7 @@ def load_pairs(request: Request, *, retrieval: bool = False) -> Any:
     """
     from fastdual.evaluate import pairs
 
+    check_result(request.run, request.output)
     overlaps: dict[str, Any] = {
         "allow_overlap": request.allow_overlap,
         "overlaps_file": request.overlaps_file,
@@ -160,6 +162,14 @@ def load_pairs(request: Request, *, retrieval: bool = False) -> Any:
     with video_progress("embedding") as progress:
         found = pairs.pairs_of_run(network, index, splits, progress=progress, **how, **overlaps)
     return [replace(pair, held=held) for pair in found]
+
+
+def check_result(path: Path, output: Path | None) -> None:
+    """Make sure, before the work, that its result can be kept; an output is checked already."""
+    from fastdual.evaluate.results import results_folder
+
+    if output is None:
+        check_folder(results_folder(path), "the result")
 
 
 def _refuse_embedding_options(file: Path) -> None:

@@ -89,6 +89,14 @@ def training_process() -> Iterator[None]:
                 leave_launcher()
 
 
+def check_run_folder(folder: Any) -> None:
+    """Make sure, before the work, that the process that writes a run can write its RunFolder."""
+    from fastdual.distributed.world import read_world
+
+    if read_world().is_main:
+        folder.check_place()
+
+
 def launch_command(ctx: click.Context, config: Any, *, data: Path, root: Path | None) -> None:
     """Check what one process can check, then start all of them with this command line.
 

@@ -8,6 +8,36 @@ import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.errors import InputError
+from fastdual.loaders.files import check_folder, check_place
+
+
+class OutputFile(click.Path):
+    """The type of an option that names a file to write: checked as it is read, before any work.
+
+    Args:
+        what: What the file will be, for the message: "the features".
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(path_type=Path)
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        self._check(path)
+        return path
+
+    def _check(self, path: Path) -> None:
+        check_place(path, self._what)
+
+
+class OutputFolder(OutputFile):
+    """The same for a folder that files are written in."""
+
+    def _check(self, path: Path) -> None:
+        check_folder(path, self._what)
+
 
 _DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
 _PATH = click.Path(path_type=Path)
@@ -51,7 +81,10 @@ def embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _OVERLAP_OPTIONS = (
     click.option("--allow-overlap", is_flag=True, help="Measure although the splits overlap."),
     click.option(
-        "--overlaps", "overlaps_file", type=_PATH, help="Write every overlap to this CSV file."
+        "--overlaps",
+        "overlaps_file",
+        type=OutputFile("the list of overlaps"),
+        help="Write every overlap to this CSV file.",
     ),
 )
 
@@ -64,7 +97,10 @@ def overlap_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 result_option = click.option(
-    "-o", "--output", type=_PATH, help="Result file [default: in RUN/results; beside a file]."
+    "-o",
+    "--output",
+    type=OutputFile("the result"),
+    help="Result file [default: in RUN/results; beside a file].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 random_weights_option = click.option(

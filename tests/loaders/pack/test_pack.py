@@ -134,7 +134,7 @@ def test_a_finished_pack_is_not_made_again_and_nothing_is_overwritten(
     with pytest.raises(InputError, match="exists and is not a pack: delete it"):
         pack(index, tmp_path / "notes.h5", AS_IS)
     for write in (lambda: pack(index, tmp_path, AS_IS), lambda: merge_jobs(index, tmp_path)):
-        with pytest.raises(InputError, match="is a folder: name a file, such as .*packed.h5"):
+        with pytest.raises(InputError, match="is a folder: name a file for the pack"):
             write()
     assert (tmp_path / "notes.h5").read_text() == "mine"
 

@@ -11,9 +11,9 @@ def judge(
     seconds: float,
     batch_mib: float = 1.0,
     workers: np.ndarray | None = None,  # type: ignore[type-arg]
-    kills: int = 0,
+    attacks: dict[str, int] | None = None,
 ) -> soak_report.Report:
-    report, count = soak_report.Report(kills=kills), len(mib)
+    report, count = soak_report.Report(attacks=attacks or {}), len(mib)
     times, flat = np.linspace(0, seconds, count).tolist(), np.full(count, 80.0)
     of_workers = (flat if workers is None else workers).tolist()
     samples = soak_report.Samples(times, list(range(1, count + 1)), mib.tolist(), of_workers)
@@ -37,7 +37,7 @@ def test_a_leak_of_the_workers_is_a_problem_where_they_live_on() -> None:
     report = judge(flat, seconds=600, workers=leak)
     assert report.problems == ["memory of the workers grew by 30 MiB"]
     assert abs(report.workers_slope_kib_per_batch - 90 / 600 * 1024) < 0.1
-    assert judge(flat, seconds=600, workers=leak, kills=1).problems == []
+    assert judge(flat, seconds=600, workers=leak, attacks={"killed": 1}).problems == []
     assert judge(flat, seconds=599, workers=leak).problems == []
 
 
