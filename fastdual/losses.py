@@ -12,7 +12,8 @@ gather: What the rows of this process are contrasted with under torch.distribute
     process's rows at a time. Gradients reach the rows of every process, so that the average of
     DistributedDataParallel is the gradient of the whole batch.
 normalize: L2-normalise the embeddings in the same pass.
-temperature: Softmax divisor; a float, or a 0-d nn.Parameter, which the module then learns.
+temperature: Softmax divisor; a float, a 0-d nn.Parameter, which the module then learns, or a 0-d
+    tensor that you change, `loss.temperature.fill_(0.4)`: a buffer, which moves with the module.
 
 Arguments that do not fit raise a ValueError that names them. fastdual.functional has the same
 losses without state. Shape letters: N rows, M candidates, B videos of this process, V views,
@@ -42,6 +43,13 @@ class _Loss(nn.Module):
 
     _keywords: tuple[str, ...] = ()  # settings that the constructor takes as keywords
 
+    def _keep(self, name: str, value: Any) -> None:
+        """Keep a setting: a tensor that is no parameter as a buffer, which moves with us."""
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            self.register_buffer(name, value)
+        else:
+            setattr(self, name, value)
+
     def extra_repr(self) -> str:
         """Return the settings as they were given."""
         names = (*signature(type(self)).parameters, *self._keywords)
@@ -57,9 +65,9 @@ class _Loss(nn.Module):
 class _Contrast(_Loss):
     """What all contrasts of one temperature keep."""
 
-    def __init__(self, temperature: float | nn.Parameter, backend: Backend, gather: Gather) -> None:
+    def __init__(self, temperature: float | Tensor, backend: Backend, gather: Gather) -> None:
         super().__init__()
-        self.temperature = as_temperature(temperature)
+        self._keep("temperature", as_temperature(temperature))
         self.backend, self.gather = backend, gather
 
     @property
@@ -79,7 +87,7 @@ class ContrastiveLoss(_Contrast):
 
     def __init__(
         self,
-        temperature: float | nn.Parameter = 0.07,
+        temperature: float | Tensor = 0.07,
         *,
         positives: Positives = "sum",
         reduction: Reduction = "mean",
@@ -123,7 +131,7 @@ class NTXentLoss(_Contrast):
 
     def __init__(
         self,
-        temperature: float | nn.Parameter = 0.5,
+        temperature: float | Tensor = 0.5,
         *,
         normalize: bool = True,
         backend: Backend = "auto",
@@ -147,7 +155,7 @@ class SupConLoss(_Contrast):
 
     def __init__(
         self,
-        temperature: float | nn.Parameter = 0.1,
+        temperature: float | Tensor = 0.1,
         *,
         normalize: bool = True,
         backend: Backend = "auto",
@@ -207,7 +215,7 @@ class TemporalCoherenceLoss(_Contrast):
 
     def __init__(
         self,
-        temperature: float | nn.Parameter = 0.07,
+        temperature: float | Tensor = 0.07,
         *,
         form: CoherenceForm = "mean",
         positives: Positives = "sum",
@@ -282,7 +290,7 @@ class DualVarianceLoss(_Loss):
         self.backend, self.gather = backend, gather
         chosen = DualVarianceSettings(str(objective), **settings).checked()
         for name, value in chosen._asdict().items():
-            setattr(self, name, value)  # one by one: temperatures may be parameters
+            self._keep(name, value)
 
     def forward(
         self, clip: Tensor, segments: Tensor, permutation: Tensor | None, video_ids: Tensor

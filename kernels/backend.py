@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_KERNEL_DIM = 1024  # wider embeddings are computed by torch operations
+MAX_KERNEL_DIM = 2048  # wider embeddings are computed by torch operations
 
 
 @functools.cache
@@ -22,15 +22,22 @@ def has_triton() -> bool:
 def runs_triton(x: Tensor) -> bool:
     """Return whether an op given `x` runs its kernels: on a CUDA device, or if TRITON_INTERPRET=1.
 
-    The last axis of `x` is D, which the kernels have a limit for.
-
-    bfloat16 is not interpreted, because the interpreter of Triton 3.9 computes its products
-    wrongly.
+    The last axis of `x` is D, which the kernels have a limit for. Devices before compute capability
+    8.0 have too little shared memory for the tiles. bfloat16 is not interpreted, because the
+    interpreter of Triton 3.9 computes its products wrongly.
     """
     if not has_triton() or x.dtype not in KERNEL_DTYPES or x.shape[-1] > MAX_KERNEL_DIM:
         return False
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return x.dtype != torch.bfloat16 if interpreted else x.is_cuda
+    if interpreted:
+        return x.dtype != torch.bfloat16
+    return x.is_cuda and capability_of(x.device) >= 8
+
+
+@functools.cache
+def capability_of(device: torch.device) -> int:
+    """Return the first number of the GPU's compute capability; 9 where kernels are interpreted."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:

@@ -30,8 +30,8 @@ def takes_reference(backend: str, x: Tensor) -> bool:
     if backend == "fused" and not runs_triton(x):
         raise ValueError(
             f"backend is 'fused' but embeddings are {x.dtype} on {x.device}, D = {x.shape[-1]}: "
-            "the kernels need Triton, a CUDA device, float32, float16 or bfloat16, and D of at "
-            f"most {MAX_KERNEL_DIM}; use 'auto'"
+            "the kernels need Triton, a CUDA device of capability 8.0 or newer, float32, "
+            f"float16 or bfloat16, and D of at most {MAX_KERNEL_DIM}; use 'auto'"
         )
     if backend == "auto" and x.is_cuda and x.shape[-1] > MAX_KERNEL_DIM:
         _tell_of_width(x.shape[-1])

@@ -117,6 +117,15 @@ def test_temperature_is_learned_when_it_is_a_parameter(backend: str) -> None:
     assert loss.temperature.grad.item() == pytest.approx((up - down).item() / (2 * step), rel=1e-6)
 
 
+def test_an_annealed_temperature_moves_with_its_loss_and_is_part_of_its_state() -> None:
+    loss = NTXentLoss(torch.tensor(0.5))
+    both = losses.DualVarianceLoss(clip_temperature=torch.tensor(0.5), coherence_temperature=0.2)
+    assert [*loss.state_dict()] == ["temperature"] and [*both.state_dict()] == ["clip_temperature"]
+    moved = loss.to("meta")
+    assert moved.temperature.is_meta and not [*moved.parameters()]
+    assert moved(*torch.ones(2, 4, 8, device="meta")).is_meta
+
+
 def test_eager_can_be_differentiated_twice() -> None:
     first, second = unit(2, 4, 6)
     assert torch.autograd.gradgradcheck(

@@ -52,8 +52,12 @@ def processes_to_gather(gather: Gather) -> int:
 
 def local_numbers(count: int, *, device: torch.device) -> Tensor:
     """Return [count] int64 numbers that no other process gives out: ids or groups to gather."""
-    start = dist.get_rank() * _NUMBERS_PER_PROCESS if dist.is_initialized() else 0
-    return torch.arange(start, start + count, device=device)
+    return torch.arange(count, device=device) + first_number()
+
+
+def first_number() -> int:
+    """Return the lowest of the numbers that this process gives out."""
+    return dist.get_rank() * _NUMBERS_PER_PROCESS if dist.is_initialized() else 0
 
 
 def run(problem: Problem, gather: Gather) -> ContrastiveResult:

@@ -36,6 +36,7 @@ from fastdual.kernels.contrastive.problem import (
     Problem,
     Reduction,
     Settings,
+    written_out,
 )
 from fastdual.kernels.dispatch import Backend, Gather, takes_reference, widen_mixed
 from fastdual.kernels.results import ContrastiveResult
@@ -185,10 +186,11 @@ def run(problem: Problem, backend: Backend, gather: Gather) -> ContrastiveResult
         ValueError: Unknown backend or gather, or the kernels cannot run.
     """
     num_processes = gathering.processes_to_gather(gather)
+    first = gathering.first_number() if num_processes > 1 else 0
     if takes_reference(backend, problem.query):
-        return _run_reference(_without_layout(problem), num_processes)
+        return _run_reference(written_out(problem, first), num_processes)
     if num_processes > 1:
-        return gathering.run(_without_layout(problem), gather)
+        return gathering.run(written_out(problem, first), gather)
     merged = op.run(problem)
     return ContrastiveResult(merged.loss, *merged.hits.unbind())
 
@@ -207,22 +209,6 @@ def _bind_temperature(
         return None, temperature, settings
     learned = temperature.requires_grad and torch.is_grad_enabled()
     return temperature, 1.0, settings._replace(learned=learned)
-
-
-def _without_layout(problem: Problem) -> Problem:
-    """Return the same problem with ids and groups written out."""
-    rows, ids, layout = problem.query, problem.query_ids, problem.settings.layout
-    if layout is None:
-        return problem
-    if ids is None:
-        ids = gathering.local_numbers(layout.num_ids, device=rows.device)
-    row_ids = ids.repeat_interleave(layout.id_run)
-    groups = gathering.local_numbers(len(rows) // layout.group_run, device=rows.device)
-    return problem._replace(
-        query_ids=row_ids.repeat(len(rows) // len(row_ids)),
-        query_groups=groups.repeat_interleave(layout.group_run),
-        settings=problem.settings._replace(layout=None),
-    )
 
 
 def _run_reference(problem: Problem, num_processes: int) -> ContrastiveResult:

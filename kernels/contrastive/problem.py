@@ -104,6 +104,25 @@ class Problem(NamedTuple):
         return torch.promote_types(self.query.dtype, torch.float32)
 
 
+def written_out(problem: Problem, first: int = 0) -> Problem:
+    """Return the same problem without a layout: ids (where there are none) and groups by number.
+
+    Args:
+        problem: With or without a layout.
+        first: The lowest of the numbers.
+    """
+    rows, ids, layout = problem.query, problem.query_ids, problem.settings.layout
+    if layout is None:
+        return problem
+    row = torch.arange(len(rows), device=rows.device)
+    sample = row // layout.id_run % layout.num_ids
+    return problem._replace(
+        query_ids=sample + first if ids is None else ids[sample],
+        query_groups=row // layout.group_run + first,
+        settings=problem.settings._replace(layout=None),
+    )
+
+
 class Prepared(NamedTuple):
     """What a forward works out first, for all of its steps and the backward."""
 

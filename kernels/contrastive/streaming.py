@@ -5,8 +5,6 @@ in base e, and like them never holds the [N, M] logits. Positives and ignored pa
 as lists of pairs: a tile of logits is written and read as negatives alone, and put right at them.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -39,49 +37,35 @@ from fastdual.kernels.contrastive.streaming_tiles import (
 LOWEST = -3e38  # finite, so that a share of 0 times it is 0
 
 
-class _LogSumExp(NamedTuple):
-    """Running log-sum-exps [N], peak + log(mass), and sums of e^(value - peak) x value, in place.
+def _raise(sums: Tensor, highest: Tensor) -> Tensor:
+    """Raise the peaks of running sums to `highest` at least; return them, 0 where there is none.
 
-    One logarithm per tile would round a log-sum-exp once per tile.
+    Sums are peaks, masses and, if the temperature is learned, moments [2 or 3, rows]: log-sum-exps
+    peak + log(mass), and sums of e^(value - peak) x value. One logarithm per tile would round a
+    log-sum-exp once per tile.
     """
+    higher = torch.maximum(sums[0], highest)
+    base = higher.masked_fill(higher == -torch.inf, 0)
+    sums[1:] *= (sums[0] - base).exp_()
+    sums[0] = higher
+    return base
 
-    peak: Tensor
-    mass: Tensor
-    moment: Tensor | None  # if the temperature is learned
 
-    def add(self, rows: slice, values: Tensor, dim: int) -> None:
-        """Add a tile of values to its rows (dim 1), or to its columns (dim 0)."""
-        base = self._raise(rows, values.amax(dim)).unsqueeze(dim)
-        shares = (values - base).exp_()
-        self.mass[rows] += shares.sum(dim)
-        if self.moment is not None:
-            self.moment[rows] += shares.mul_(values.clamp(min=LOWEST)).sum(dim)
+def _add_tile(sums: Tensor, values: Tensor, dim: int) -> None:
+    """Add a tile of values to the sums of its rows (dim 1), or of its columns (dim 0)."""
+    shares = (values - _raise(sums, values.amax(dim)).unsqueeze(dim)).exp_()
+    sums[1] += shares.sum(dim)
+    if len(sums) == 3:
+        sums[2] += shares.mul_(values.clamp(min=LOWEST)).sum(dim)
 
-    def add_pairs(self, rows: Tensor, values: Tensor) -> None:
-        """Add values [pairs] to their rows [pairs]."""
-        base = self._raise(slice(None), self.peak.scatter_reduce(0, rows, values, "amax"))
-        shares = (values - base[rows]).exp_()
-        self.mass.index_add_(0, rows, shares)
-        if self.moment is not None:
-            self.moment.index_add_(0, rows, shares.mul_(values.clamp(min=LOWEST)))
 
-    def _raise(self, rows: slice, highest: Tensor) -> Tensor:
-        """Raise the peaks of rows to `highest` at least; return them, 0 where there is none."""
-        peak = self.peak[rows]
-        higher = torch.maximum(peak, highest)
-        base = higher.masked_fill(higher == -torch.inf, 0)
-        kept = (peak - base).exp_()
-        self.mass[rows] *= kept
-        if self.moment is not None:
-            self.moment[rows] *= kept
-        peak.copy_(higher)
-        return base
-
-    def finish(self, mean: Tensor) -> None:
-        """Turn the peaks into log-sum-exps, and store the means of the values."""
-        self.peak.add_(self.mass.log())
-        if self.moment is not None:
-            torch.div(self.moment, self.mass.clamp(min=1), out=mean)  # any mass is at least 1
+def _add_pairs(sums: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Add values [pairs] to the sums of their rows [pairs]."""
+    base = _raise(sums, sums[0].scatter_reduce(0, rows, values, "amax"))
+    shares = (values - base[rows]).exp_()
+    sums[1].index_add_(0, rows, shares)
+    if len(sums) == 3:
+        sums[2].index_add_(0, rows, shares.mul_(values.clamp(min=LOWEST)))
 
 
 def compute_partials(problem: Problem) -> Partials:
@@ -95,25 +79,25 @@ def compute_partials(problem: Problem) -> Partials:
     )
     num_rows = query.shape[0]
     fields = query.new_zeros((1, NUM_FIELDS, num_rows), dtype=problem.dtype)
-    fields[0, : BEST_POSITIVE + 1] = -torch.inf
-    masses = query.new_zeros((4, num_rows), dtype=problem.dtype)
-    learned = settings.learned
-    negatives = _LogSumExp(fields[0, NEGATIVE_LSE], masses[0], masses[2] if learned else None)
-    positives = _LogSumExp(fields[0, POSITIVE_LSE], masses[1], masses[3] if learned else None)
+    sums = query.new_zeros((2, 3 if settings.learned else 2, num_rows), dtype=problem.dtype)
+    sums[:, 0] = -torch.inf
+    negatives, positives = sums
     for tile in tiles(problem, prepared):
         if tile.positive.numel():
-            rows, values = tile.at_positive()
-            positives.add_pairs(rows, values)
+            rows, places = tile.positive_pairs()
+            values = tile.logits.view(-1)[places]
+            _add_pairs(positives, rows, values)
             fields[0, POSITIVE_COUNT].index_add_(0, rows, torch.ones_like(values))
             if settings.positives == "mean":
                 fields[0, POSITIVE_SUM].index_add_(0, rows, values)
-        logits = tile.without_excluded(-torch.inf)
-        negatives.add(tile.rows, logits, 1)
+        logits = tile.without_excluded()
+        _add_tile(negatives[:, tile.rows], logits, 1)
         if tile.mirrored is not None:
-            negatives.add(tile.mirrored, tile.mirror(logits), 0)
-    fields[0, BEST_POSITIVE] = fields[0, POSITIVE_LSE]
-    negatives.finish(fields[0, NEGATIVE_MEAN])
-    positives.finish(fields[0, POSITIVE_MEAN])
+            _add_tile(negatives[:, tile.mirrored], tile.mirror(logits), 0)
+    fields[0, [NEGATIVE_LSE, POSITIVE_LSE]] = sums[:, 0] + sums[:, 1].log()
+    fields[0, BEST_POSITIVE] = positives[0]
+    if settings.learned:  # any mass is at least 1
+        fields[0, [NEGATIVE_MEAN, POSITIVE_MEAN]] = sums[:, 2] / sums[:, 1].clamp(min=1)
     return Partials(fields, prepared)
 
 
@@ -122,7 +106,7 @@ def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor
     best = fields[:, BEST_POSITIVE].amax(dim=0)
     counts = torch.zeros_like(best, dtype=torch.int32)
     for tile in tiles(problem, prepared):
-        logits = tile.without_excluded(-torch.inf)
+        logits = tile.without_excluded()
         counts[tile.rows] += (logits > best[tile.rows, None]).sum(1, dtype=torch.int32)
         if tile.mirrored is not None:
             above = tile.mirror(logits) > best[tile.mirrored]
@@ -282,18 +266,16 @@ def _slopes(tile: Tile, statistics: Tensor, weight: Tensor | None, positives: st
     flat = slopes.view(-1)
     flat.index_fill_(0, tile.excluded, 0)
     if tile.positive.numel():
-        rows, logits = tile.at_positive()
+        rows, places = tile.positive_pairs()
         at_positive, _, *others = statistics[:, rows].unbind()
-        away = logits - at_positive
+        away = tile.logits.view(-1)[places] - at_positive
         at_pairs = -away.exp()
         if positives == "mean":
             ratio, uniform = others
             at_pairs = uniform * away.expm1() + at_pairs * ratio
         if weight is not None:
             at_pairs *= weight[rows]
-        # The pairs of rows, then those of the mirror image.
-        flat.index_add_(0, tile.positive, at_pairs[: len(tile.positive)])
-        flat.index_add_(0, tile.positive[tile.in_mirror], at_pairs[len(tile.positive) :])
+        flat.index_add_(0, places, at_pairs)
     return slopes
 
 
@@ -318,7 +300,7 @@ def _finish(
         return grad
     grad *= factor
     if problem.settings.normalize:
-        unit = scaled_rows(x, scale, slice(None), problem)
+        unit = scaled_rows(x, scale, problem)
         along = (grad * unit).sum(dim=1, keepdim=True)
         # A length at the floor is a constant: nothing to take out.
         along = along.masked_fill(scale[:, None] >= 1 / NORM_FLOOR, 0)

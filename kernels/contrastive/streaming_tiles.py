@@ -1,12 +1,12 @@
 """Tiles of the logits, as the forward and the backward in torch operations share them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastdual.kernels.contrastive.problem import NORM_FLOOR, Prepared, Problem
+from fastdual.kernels.contrastive.problem import NORM_FLOOR, Prepared, Problem, written_out
 
 # A tile has at most so many columns, and rows so that it fits into the cache of one core.
 COLUMNS, LOGITS = 4096, 1 << 18
@@ -16,8 +16,7 @@ LARGE_GROUP = 64
 FEW_PAIRS = 1 << 14
 
 
-@dataclass(slots=True)
-class Tile:
+class Tile(NamedTuple):
     """Logits [rows, columns], and the pairs among them that are not plain negatives."""
 
     rows: slice
@@ -27,7 +26,6 @@ class Tile:
     key: Tensor  # [columns, D], scaled
     logits: Tensor
     positive: Tensor  # [pairs], places in the flat tile
-    in_mirror: Tensor  # [pairs] bool: the pair's column is mirrored
     excluded: Tensor  # [pairs]: positive, or of one group
 
     def mirror(self, x: Tensor) -> Tensor:
@@ -35,19 +33,20 @@ class Tile:
         assert self.mirrored is not None
         return x[:, self.mirrored.start - self.columns.start :]
 
-    def at_positive(self) -> tuple[Tensor, Tensor]:
-        """Return rows and logits of the positive pairs, then of those in the mirror image."""
-        values = self.logits.view(-1)[self.positive]
+    def positive_pairs(self) -> tuple[Tensor, Tensor]:
+        """Return the rows of the positive pairs and their places, then of the mirror image."""
         width = self.columns.stop - self.columns.start
         rows = self.positive // width + self.rows.start
         if self.mirrored is None:
-            return rows, values
-        columns = self.positive[self.in_mirror] % width + self.columns.start
-        return torch.cat([rows, columns]), torch.cat([values, values[self.in_mirror]])
+            return rows, self.positive
+        columns = self.positive % width + self.columns.start
+        inside = columns >= self.mirrored.start
+        places = torch.cat([self.positive, self.positive[inside]])
+        return torch.cat([rows, columns[inside]]), places
 
-    def without_excluded(self, value: float) -> Tensor:
-        """Return the logits, once and for all with another value in place of those excluded."""
-        self.logits.view(-1).index_fill_(0, self.excluded, value)
+    def without_excluded(self) -> Tensor:
+        """Return the logits, once and for all with -inf in place of those excluded."""
+        self.logits.view(-1).index_fill_(0, self.excluded, -torch.inf)
         return self.logits
 
 
@@ -60,26 +59,27 @@ def tiles(problem: Problem, prepared: Prepared) -> Iterator[Tile]:
     own, layout = problem.key is None, problem.settings.layout
     num_rows, num_columns = problem.query.shape[0], problem.columns.shape[0]
     run = layout.group_run if layout is not None and layout.group_run >= LARGE_GROUP else None
+    problem = written_out(problem)
+    if run is not None:
+        problem = problem._replace(query_groups=None)
     key_scale = prepared.query_scale if own else prepared.key_scale
-    all_rows = scaled_rows(problem.query, prepared.query_scale, slice(None), problem)
-    all_columns = all_rows if own else scaled_rows(problem.columns, key_scale, slice(None), problem)
-    labels = Labels(problem)
+    all_rows = scaled_rows(problem.query, prepared.query_scale, problem)
+    all_columns = all_rows if own else scaled_rows(problem.columns, key_scale, problem)
+    labels = _Labels(problem)
     factor = 1.0 / divisor_of(problem)
     height = max(16, LOGITS // min(num_columns, COLUMNS))
     for rows in _spans(0, num_rows, height, run):
         query = all_rows[rows]
         scaled = query * factor
         first = (rows.start if run is None else (rows.start // run + 1) * run) if own else 0
-        for columns in _spans(first, num_columns, COLUMNS, None):
+        for columns in _spans(first, num_columns, COLUMNS, COLUMNS):
             key = all_columns[columns]
             mirrored = None
             if own and columns.stop > rows.stop:
                 mirrored = slice(max(columns.start, rows.stop), columns.stop)
             with torch.autocast(query.device.type, enabled=False):
                 logits = scaled @ key.T
-            yield Tile(
-                rows, columns, mirrored, query, key, logits, *labels.pairs(rows, columns, mirrored)
-            )
+            yield Tile(rows, columns, mirrored, query, key, logits, *labels.pairs(rows, columns))
 
 
 def _spans(first: int, last: int, length: int, run: int | None) -> Iterator[slice]:
@@ -99,10 +99,10 @@ def length_scales(x: Tensor, problem: Problem) -> Tensor:
     return lengths.clamp_(min=NORM_FLOOR).reciprocal_()
 
 
-def scaled_rows(x: Tensor, scale: Tensor, span: slice, problem: Problem) -> Tensor:
-    """Return a span of the rows of x [rows, D], of length 1 where rows are normalised."""
-    rows = x[span].to(problem.dtype)
-    return rows * scale[span, None] if problem.settings.normalize else rows
+def scaled_rows(x: Tensor, scale: Tensor, problem: Problem) -> Tensor:
+    """Return the rows of x [rows, D], of length 1 where rows are normalised."""
+    rows = x.to(problem.dtype)
+    return rows * scale[:, None] if problem.settings.normalize else rows
 
 
 def divisor_of(problem: Problem) -> Tensor | float:
@@ -113,59 +113,49 @@ def divisor_of(problem: Problem) -> Tensor | float:
     return 1.0 / value if problem.settings.is_scale else value
 
 
-class Labels:
+class _Labels:
     """Ids and groups of a problem, and the pairs that meet in them."""
 
     def __init__(self, problem: Problem) -> None:
-        layout, device = problem.settings.layout, problem.query.device
-        if layout is None:
-            self.ids, self.column_ids = problem.query_ids, problem.column_ids
-            self.groups, self.column_groups = problem.query_groups, problem.column_groups
-        else:
-            place = torch.arange(problem.query.shape[0], device=device)
-            sample = place // layout.id_run % layout.num_ids
-            ids = sample if problem.query_ids is None else problem.query_ids[sample]
-            self.ids, self.groups = ids, place // layout.group_run
-            self.column_ids, self.column_groups = self.ids, self.groups
-        assert self.column_ids is not None
-        self._sorted: dict[str, tuple[Tensor, Tensor]] = {}
+        assert problem.query_ids is not None and problem.column_ids is not None
+        self._ids = problem.query_ids.long(), problem.column_ids.long()
+        self._groups = None
+        if problem.query_groups is not None and problem.column_groups is not None:
+            self._groups = problem.query_groups.long(), problem.column_groups.long()
+        self._sorted: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def pairs(
-        self, rows: slice, columns: slice, mirrored: slice | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return positive, in_mirror and excluded of a Tile."""
+    def pairs(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return positive and excluded of a Tile."""
+        row, column = self._meeting(self._ids, rows, columns)
         width = columns.stop - columns.start
-        positive = self._meeting("ids", rows, columns)
-        excluded = positive
-        if self.groups is not None:
-            row = positive // width + rows.start
-            column = positive % width + columns.start
-            assert self.column_groups is not None
-            groups = self.column_groups[column]
-            positive = positive[(self.groups[row] != groups) | (groups < 0)]
-            excluded = torch.cat([positive, self._meeting("groups", rows, columns)])
-        if mirrored is None:
-            return positive, positive < 0, excluded
-        return positive, positive % width >= mirrored.start - columns.start, excluded
+        positive = row * width + column
+        if self._groups is None:
+            return positive, positive
+        groups, others = self._groups[0][rows][row], self._groups[1][columns][column]
+        positive = positive[(groups != others) | (groups < 0)]
+        row, column = self._meeting(self._groups, rows, columns)
+        return positive, torch.cat([positive, row * width + column])
 
-    def _meeting(self, name: str, rows: slice, columns: slice) -> Tensor:
-        """Return the places in a flat tile where a label that is not negative meets itself."""
-        own, other = getattr(self, name)[rows], getattr(self, f"column_{name}")
-        width = columns.stop - columns.start
-        if len(own) * width <= FEW_PAIRS:
-            part = other[columns]
-            found = (own[:, None] == part).logical_and_(part >= 0)
-            compared: Tensor = found.view(-1).nonzero().view(-1)
-            return compared
-        if name not in self._sorted:
-            self._sorted[name] = torch.sort(other.long(), stable=True)
-        values, order = self._sorted[name]
-        own = own.long().contiguous()
+    def _meeting(
+        self, labels: tuple[Tensor, Tensor], rows: slice, columns: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and columns in a tile where a label that is not negative meets itself."""
+        own, other = labels[0][rows], labels[1]
+        if len(own) * (columns.stop - columns.start) <= FEW_PAIRS:
+            found = (own[:, None] == other[columns]) & (own >= 0)[:, None]
+            row, column = found.nonzero().unbind(1)
+            return row, column
+        # In the block of columns that the tile is a part of, which many tiles share.
+        start = columns.start // COLUMNS * COLUMNS
+        at = id(labels), start
+        if at not in self._sorted:
+            self._sorted[at] = torch.sort(other[start : start + COLUMNS], stable=True)
+        values, order = self._sorted[at]
         first = torch.searchsorted(values, own)
         count = torch.searchsorted(values, own, right=True).sub_(first).masked_fill_(own < 0, 0)
         row = torch.repeat_interleave(count)
-        start = first - count.cumsum(0) + count  # of the row's run, less the pairs before it
-        column = order[start[row] + torch.arange(len(row), device=row.device)]
-        inside = (column >= columns.start) & (column < columns.stop)
-        looked_up: Tensor = (row * width + column - columns.start)[inside]
-        return looked_up
+        before = count.cumsum(0) - count  # pairs of the rows before
+        column = order[(first - before)[row] + torch.arange(len(row), device=row.device)]
+        column += start - columns.start
+        inside = column >= 0
+        return row[inside], column[inside]

@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastdual.kernels.backend import capability_of
 from fastdual.kernels.contrastive.problem import Gradients, Needs, Problem, Saved
 from fastdual.kernels.contrastive.streaming import temperature_gradient
 from fastdual.kernels.contrastive.triton_launch import (
     backward_tile,
-    capability_of,
     flags_of,
     sides_of,
     split,

@@ -69,20 +69,14 @@ def backward_tile(
         num_own: Number of own rows.
         dim: Embedding size D.
         rich: Slopes take more registers: positives="mean", or a weight of each row.
-        capability: See capability_of. From 9 on four warps multiply 64 rows at once; before, such
-            tiles spill, or have warps that do the same twice.
+        capability: See backend.capability_of. From 9 on four warps multiply 64 rows at once;
+            before, such tiles spill, or have warps that do the same twice.
     """
     if dtype == torch.float32:
         return Tile(16, 16, 4, 2)
     if num_own <= FEW_ROWS or dim > 128 or capability < 9:
         return Tile(32, 32, 4, 2)
     return Tile(64, 32, 4, 2) if rich else Tile(128, 64, 8, 3)
-
-
-@functools.cache
-def capability_of(device: torch.device) -> int:
-    """Return the first number of the GPU's compute capability; 9 where kernels are interpreted."""
-    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 @functools.cache

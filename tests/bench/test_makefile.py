@@ -9,6 +9,7 @@ NOT_BENCHMARKS = {
     "gpu_check": "make gpu-check",
     "gpu_bundle": "makes what gpu_check takes along",
     "kernels": "compiles a table for GPUs, times nothing",
+    "mutants": "judges the tests, times nothing",
 }
 TAKE_LONG = {"method", "packs", "soak"}
 

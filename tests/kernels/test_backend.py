@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
+from fastdual.kernels import backend
 from fastdual.kernels.backend import MAX_KERNEL_DIM, device_of, has_triton, runs_triton
 
 
@@ -27,6 +29,17 @@ def test_kernels_run_on_a_cpu_only_where_they_are_interpreted(
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert runs_triton(x) == (interpretable and has_triton())
     assert not runs_triton(torch.zeros(2, MAX_KERNEL_DIM + 1, dtype=dtype))
+
+
+@pytest.mark.parametrize(("capability", "runs"), [(7, False), (8, True), (12, True)])
+def test_kernels_run_on_no_gpu_that_is_too_small_for_their_tiles(
+    capability: int, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(backend, "capability_of", lambda device: capability)
+    with FakeTensorMode():
+        x = torch.zeros(2, 3, device="cuda:1")
+    assert runs_triton(x) == (runs and has_triton())
 
 
 def test_import_needs_no_triton() -> None:

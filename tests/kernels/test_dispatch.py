@@ -23,10 +23,10 @@ def test_eager_alone_is_the_reference() -> None:
 
 def test_rows_too_wide_for_the_kernels_are_told_of_on_a_gpu() -> None:
     with FakeTensorMode():  # a device without a driver
-        wide, narrow = (torch.empty(2, dim, device="cuda") for dim in (2048, MAX_KERNEL_DIM))
-    with pytest.warns(UserWarning, match="D = 2048, more than the 1024 of the fused kernels"):
+        wide, narrow = (torch.empty(2, dim, device="cuda") for dim in (4096, MAX_KERNEL_DIM))
+    with pytest.warns(UserWarning, match="D = 4096, more than the 2048 of the fused kernels"):
         assert not takes_reference("auto", wide)
-    with pytest.raises(ValueError, match="D = 2048: the kernels need .* D of at most 1024"):
+    with pytest.raises(ValueError, match="D = 4096: the kernels need .* D of at most 2048"):
         takes_reference("fused", wide)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

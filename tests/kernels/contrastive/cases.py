@@ -93,7 +93,7 @@ def kernel_cases(*dtypes: torch.dtype) -> list[Case]:
     first, *_ = dtypes
     # More rows than one block of the merge has; candidates in many parts; D past one tile.
     cases += [Case(1040, 24, 8, first, groups=False), Case(8, 1500, 16, first, ids="some")]
-    cases += [Case(9, 20, 1024, first, normalize=True)]
+    cases += [Case(9, 20, 2048, first, normalize=True)]
     return cases
 
 
@@ -104,6 +104,10 @@ FLAGGED_CASES = [
     Case(70, 150, 24, ids="far", groups=False),
     Case(150, 70, 24, torch.float16, "mean", normalize=True, ids="far"),
     Case(140, None, 24, place=Layout(1, 70, 1)),
+    # Tiles of 128 rows, of which the second 64 alone hold a positive.
+    Case(1100, 100, 8, torch.float16, ids="shifted", groups=False, learned=False),
+    # Groups meet where no ids do.
+    Case(70, 150, 16, ids="far", learned=False),
 ]
 INTERPRETED_CASES = kernel_cases(torch.float32, torch.float16)
 NUM_REPEATED = 6
@@ -139,6 +143,8 @@ def make_inputs(case: Case, device: str = "cpu") -> Inputs:
     if case.ids == "far":
         # Each row's positive is one candidate, and the last ones are positives of none.
         query_ids, key_ids = torch.arange(case.rows), torch.arange(num_columns)
+    if case.ids == "shifted":
+        query_ids, key_ids = torch.arange(case.rows), torch.arange(num_columns) * 10 + 70
     query_ids, key_ids = query_ids.to(case.index).to(device), key_ids.to(case.index).to(device)
     if case.place is not None:
         samples = sample_ids(case, device)

@@ -1,14 +1,7 @@
-"""A child process that interprets the contrastive kernels.
+"""What the child process of the tests does, in which the contrastive kernels are interpreted."""
 
-Triton decides at import whether it interprets, so
-`python -m tests.kernels.contrastive.interpreted FILE` under TRITON_INTERPRET=1 works all cases off
-and stores the outcomes for the tests.
-"""
-
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,32 +11,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual import losses
-from fastdual.kernels.contrastive import contrastive_loss, problem
+from fastdual.kernels.contrastive import problem
 from fastdual.kernels.contrastive.problem import Layout
 from fastdual.kernels.contrastive.triton_shared import Side, is_special
-from fastdual.kernels.segment_sums.op import segment_sums
 from fastdual.kernels.shuffle_rank import loss as shuffle_rank
-from tests.kernels.contrastive.cases import (
-    FLAGGED_CASES,
-    INTERPRETED_CASES,
-    NUM_REPEATED,
-    Case,
-    evaluate,
-    fused,
-    make_inputs,
-)
-from tests.kernels.contrastive.traps import (
-    FAR_STRIDES,
-    fields_without_slope,
-    loss_and_gradient,
-    loss_with_nan,
-    rows_apart,
-    rows_with_infinity,
-    ties,
-)
+from tests.kernels.contrastive.cases import Case, evaluate, fused, make_inputs
 from tests.kernels.launches import TorchLaunches, triton_launches
-from tests.kernels.segment_sums.cases import segment_views
 from tests.numerics import poisoned_empty
+
+
+def outcome(case: Case) -> tuple[Tensor, ...]:
+    """What the case gives, every number of it written."""
+    with poisoned_empty():
+        return tuple(evaluate(fused(case), case, make_inputs(case)))
+
+
+def flagged_outcome(case: Case) -> tuple[Tensor, ...]:
+    """The same, worked off with flags however few the logits are."""
+    problem.FEW_LOGITS, few = 0, problem.FEW_LOGITS
+    try:
+        return outcome(case)
+    finally:
+        problem.FEW_LOGITS = few
+
+
+def launches_of(case: Case) -> int:
+    """How many kernels a case launches."""
+    with triton_launches() as launches:
+        outcome(case)
+    return len(launches)
 
 
 def launches_of_losses() -> dict[str, int]:
@@ -116,47 +112,3 @@ def special_kernel(
         side, own * BLOCK_OWN, side, other * BLOCK_OTHER, layout, None, BLOCK_OWN, BLOCK_OTHER
     )
     tl.store(special_ptr + own * 18 + other, special.to(tl.int32))
-
-
-def main(path: Path) -> None:
-    """Evaluates every case, the first ones twice, and counts launches."""
-
-    def run(case: Case) -> tuple[Tensor, ...]:
-        with poisoned_empty():
-            return tuple(evaluate(fused(case), case, make_inputs(case)))
-
-    outcomes = [run(case) for case in [*INTERPRETED_CASES, *INTERPRETED_CASES[:NUM_REPEATED]]]
-    problem.FEW_LOGITS, few = 0, problem.FEW_LOGITS
-    flagged = [run(case) for case in FLAGGED_CASES]
-    problem.FEW_LOGITS = few
-    counts = []
-    for columns in (None, 128):
-        with triton_launches() as launches:
-            run(Case(128, columns, 128, learned=False))
-        counts.append(len(launches))
-    torch.save(
-        {
-            "outcomes": outcomes,
-            "launches_at_128_rows": counts,
-            "launches_of_losses": launches_of_losses(),
-            "segment_sums": {
-                dtype: segment_sums(*segment_views(dtype))
-                for dtype in (torch.float32, torch.float16)
-            },
-            "loss_with_nan": loss_with_nan(),
-            "rows_with_infinity": rows_with_infinity(),
-            "ties": ties(),
-            "flagged": flagged,
-            "special_by_place": special_by_place(),
-            "fields_without_slope": fields_without_slope(),
-            # Not within poisoned_empty, which would write all the memory.
-            "far_rows": [
-                loss_and_gradient(contrastive_loss, rows_apart(stride)) for stride in FAR_STRIDES
-            ],
-        },
-        path,
-    )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,9 +1,7 @@
 """The kernels of the contrastive softmax against the truth: interpreted on a CPU, or on a GPU."""
 
 import itertools
-import os
-import subprocess
-import sys
+import math
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ import torch
 from fastdual.kernels import reference
 from fastdual.kernels.contrastive import contrastive_loss
 from fastdual.kernels.contrastive.problem import NEGATIVE_MEAN, POSITIVE_MEAN, Layout
-from fastdual.kernels.segment_sums.op import segment_sums
 from tests.kernels.contrastive.cases import (
     FLAGGED_CASES,
     INTERPRETED_CASES,
@@ -23,13 +20,27 @@ from tests.kernels.contrastive.cases import (
     kernel_cases,
     make_inputs,
 )
+from tests.kernels.contrastive.interpreted import (
+    flagged_outcome,
+    launches_of,
+    launches_of_losses,
+    outcome,
+    special_by_place,
+)
 from tests.kernels.contrastive.traps import (
     FAR_STRIDES,
+    at_perfect_positives,
+    far_rows,
+    fields_without_slope,
+    fused_with_a_row_of_zeros,
     loss_and_gradient,
+    loss_with_nan,
     rows_apart,
+    rows_with_infinity,
     ties,
+    with_a_row_of_zeros,
 )
-from tests.kernels.segment_sums.cases import segment_views
+from tests.kernels.segment_sums.cases import sums_of_views
 from tests.numerics import assert_no_worse_than_eager
 
 # Beyond eager's error, in units of the largest entry. Half precision: one rounding of the gradient
@@ -41,8 +52,6 @@ ROUNDING = {
     torch.bfloat16: 2**-6,
 }
 GPU_CASES = kernel_cases(torch.float32, torch.float16, torch.bfloat16)
-
-pytestmark = pytest.mark.xdist_group("contrastive")
 
 
 def assert_right(ours: Outcome, case: Case, device: str = "cpu") -> None:
@@ -81,38 +90,27 @@ def assert_right(ours: Outcome, case: Case, device: str = "cpu") -> None:
     assert ours.grad_query.dtype == case.dtype
 
 
-@pytest.fixture(scope="module")
-def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
-    """Outcomes of INTERPRETED_CASES from the kernels, interpreted on the CPU in a child."""
-    path = tmp_path_factory.mktemp("interpreted") / "outcomes.pt"
-    subprocess.run(
-        [sys.executable, "-m", "tests.kernels.contrastive.interpreted", str(path)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        check=True,
-        timeout=500,
-    )
-    return torch.load(path)
-
-
 @pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
 def test_interpreted_kernels_are_no_worse_than_eager(interpreted, number: int) -> None:
-    assert_right(Outcome(*interpreted["outcomes"][number]), INTERPRETED_CASES[number])
+    case = INTERPRETED_CASES[number]
+    assert_right(Outcome(*interpreted(outcome, case)), case)
 
 
 def test_interpreted_kernels_repeat_bit_by_bit(interpreted) -> None:
-    outcomes = interpreted["outcomes"]
-    for first, second in zip(outcomes, outcomes[-NUM_REPEATED:], strict=False):
+    for case in INTERPRETED_CASES[:NUM_REPEATED]:
+        first, second = (interpreted(outcome, case) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_launches_at_the_size_of_the_paper(interpreted) -> None:
     """Forward, metrics and backward: a batch against itself takes four, two sides five."""
-    assert interpreted["launches_at_128_rows"] == [4, 5]
+    cases = [Case(128, columns, 128, learned=False) for columns in (None, 128)]
+    assert [interpreted(launches_of, case) for case in cases] == [4, 5]
 
 
 def test_losses_take_at_most_five_launches(interpreted) -> None:
     """Forward and backward, whatever torch launches for them included; lengths take one."""
-    assert interpreted["launches_of_losses"] == {
+    assert interpreted(launches_of_losses) == {
         "NT-Xent": 5,
         "NT-Xent, learned temperature": 5,
         "SupCon": 4,
@@ -126,13 +124,14 @@ def test_losses_take_at_most_five_launches(interpreted) -> None:
 
 @pytest.mark.parametrize("number", range(len(FLAGGED_CASES)))
 def test_flagged_tiles_are_no_worse_than_eager(interpreted, number: int) -> None:
-    assert_right(Outcome(*interpreted["flagged"][number]), FLAGGED_CASES[number])
+    case = FLAGGED_CASES[number]
+    assert_right(Outcome(*interpreted(flagged_outcome, case)), case)
 
 
 def test_tiles_by_place_are_special_where_labels_meet(interpreted) -> None:
     """Exactly there: against all pairs of 140 rows."""
     row = torch.arange(140)
-    for layout, special in interpreted["special_by_place"]:
+    for layout, special in interpreted(special_by_place):
         id_run, num_ids, group_run = layout
         ids, groups = row // id_run % num_ids, row // group_run
         meets = (ids[:, None] == ids) | (groups[:, None] == groups)
@@ -143,38 +142,63 @@ def test_tiles_by_place_are_special_where_labels_meet(interpreted) -> None:
 
 
 def test_equal_logits_count_for_the_positive(interpreted) -> None:
-    for top1, top5 in (interpreted["ties"], ties()):
+    for top1, top5 in (interpreted(ties), ties()):
         assert top1.tolist() == [True, False, False]
         assert top5.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_segment_sums_of_the_kernel(interpreted, dtype: torch.dtype) -> None:
-    ours = interpreted["segment_sums"][dtype]
+    ours = interpreted(sums_of_views, dtype)
     assert ours.dtype == dtype
-    assert torch.equal(ours, segment_sums(*segment_views(dtype)))
+    assert torch.equal(ours, sums_of_views(dtype))
 
 
 def test_nan_reaches_the_loss_of_the_kernels(interpreted) -> None:
-    assert interpreted["loss_with_nan"].isnan()
+    assert interpreted(loss_with_nan).isnan()
 
 
 def test_a_positive_at_minus_infinity_is_one_to_the_kernels(interpreted) -> None:
-    losses, valid = interpreted["rows_with_infinity"]
+    losses, valid = interpreted(rows_with_infinity)
     assert valid.all() and losses.isfinite().tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize("exponent", [10.0, 20.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_slopes_and_losses_near_zero_keep_their_digits(
+    interpreted, exponent: float, dtype: torch.dtype
+) -> None:
+    """Where eager has lost them: held to the formula itself."""
+    loss, grad = interpreted(at_perfect_positives, exponent, dtype)
+    away = math.exp(-exponent)
+    assert loss.item() == pytest.approx(2 * math.log1p(away), rel=1e-5)
+    slope = 16384 * exponent * away / (1 + away)
+    expected = torch.zeros(2, 16)
+    expected[:2, :2] = slope * torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    rounding = 2**-9 if dtype == torch.float16 else 1e-5
+    torch.testing.assert_close(grad.float(), expected, rtol=rounding, atol=0)
+
+
+def test_a_row_of_zeros_stays_finite(interpreted) -> None:
+    loss, grad = with_a_row_of_zeros(reference.contrastive_loss)
+    assert loss.isfinite().all()
+    for ours in (interpreted(fused_with_a_row_of_zeros), fused_with_a_row_of_zeros()):
+        torch.testing.assert_close(ours[0], loss)
+        # That of the row itself is 1e12 times as large, and of its own size right.
+        torch.testing.assert_close(ours[1], grad, rtol=1e-4, atol=1e-6)
+
+
 def test_kernels_gather_no_slope_where_none_is_wanted(interpreted) -> None:
-    missing = interpreted["fields_without_slope"].isnan().all(dim=2).all(dim=0)
+    missing = interpreted(fields_without_slope).isnan().all(dim=2).all(dim=0)
     assert missing.nonzero().flatten().tolist() == [NEGATIVE_MEAN, POSITIVE_MEAN]
 
 
-@pytest.mark.parametrize("number", range(len(FAR_STRIDES)))
-def test_interpreted_offsets_past_two_to_the_31_elements(interpreted, number: int) -> None:
-    rows = rows_apart(FAR_STRIDES[number]).contiguous()
+@pytest.mark.parametrize("stride", FAR_STRIDES)
+def test_interpreted_offsets_past_two_to_the_31_elements(interpreted, stride: int) -> None:
+    rows = rows_apart(stride).contiguous()
     loss, grad = loss_and_gradient(reference.contrastive_loss, rows.float())
     assert loss[2] > 0.1  # the farthest row counts
-    far_loss, far_grad = interpreted["far_rows"][number]
+    far_loss, far_grad = interpreted(far_rows, stride)
     torch.testing.assert_close(far_loss, loss, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(far_grad.float(), grad, rtol=2**-10, atol=2**-10)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastdual.kernels.contrastive import contrastive_loss_with_metrics
+from fastdual.kernels.contrastive import contrastive_loss, contrastive_loss_with_metrics
 from fastdual.kernels.contrastive.op import compute_partials
 from fastdual.kernels.contrastive.problem import Problem, Settings
 from tests.kernels.contrastive.cases import Case, make_inputs
@@ -30,6 +30,35 @@ def rows_with_infinity() -> tuple[Tensor, Tensor]:
     inputs.query[1, 3] = -torch.inf
     result = contrastive_loss_with_metrics(*inputs[:4], temperature=0.1, reduction="none")
     return result.loss, result.valid
+
+
+def with_a_row_of_zeros(function: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """Losses and gradient of rows to be normalised of which one has no length."""
+    rows = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    rows[2] = 0
+    ids, groups = torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    loss = function(
+        rows.requires_grad_(), rows, ids, ids, query_groups=groups, key_groups=groups,
+        temperature=0.5, reduction="none", normalize=True,
+    )  # fmt: skip
+    (grad,) = torch.autograd.grad(loss.sum(), rows)
+    return loss.detach(), grad
+
+
+def fused_with_a_row_of_zeros() -> tuple[Tensor, Tensor]:
+    """The same of our op."""
+    return with_a_row_of_zeros(contrastive_loss)
+
+
+def at_perfect_positives(exponent: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Sum of losses and 16,384 times its gradient, of rows whose negative is so much lower."""
+    rows = torch.eye(2, 16, dtype=dtype, requires_grad=True)
+    ids = torch.arange(2)
+    loss = contrastive_loss(
+        rows, torch.eye(2, 16, dtype=dtype), ids, ids, temperature=1 / exponent, reduction="sum"
+    )
+    (grad,) = torch.autograd.grad(loss * 16384, rows)
+    return loss.detach(), grad
 
 
 def ties() -> tuple[Tensor, Tensor]:
@@ -78,3 +107,8 @@ def loss_and_gradient(function: Callable[..., Tensor], rows: Tensor) -> tuple[Te
     )  # fmt: skip
     (grad,) = torch.autograd.grad(loss.sum(), rows)
     return loss.detach(), grad
+
+
+def far_rows(stride: int) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of rows so far apart; not within poisoned_empty, which writes to all."""
+    return loss_and_gradient(contrastive_loss, rows_apart(stride))

@@ -1,12 +1,7 @@
 """The kernels of the shuffle-rank loss against the truth: interpreted on a CPU, or on a GPU."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from torch import Tensor
 
 from fastdual.kernels import shuffle_rank
 from tests.kernels.shuffle_rank.cases import (
@@ -16,46 +11,29 @@ from tests.kernels.shuffle_rank.cases import (
     Outcome,
     assert_right,
     evaluate,
+    interpreted_outcome,
     kernel_cases,
+    launches_of,
     make_inputs,
 )
 
 GPU_CASES = kernel_cases(torch.float32, torch.float16, torch.bfloat16)
 
-pytestmark = pytest.mark.xdist_group("shuffle_rank")
-
-
-@pytest.fixture(scope="module")
-def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Outcomes of INTERPRETED_CASES from the kernels, interpreted on the CPU in a child."""
-    path = tmp_path_factory.mktemp("interpreted") / "outcomes.pt"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.kernels.shuffle_rank.cases", str(path)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        check=True,
-        timeout=300,
-    )
-    outcomes: dict[str, object] = torch.load(path)
-    return outcomes
-
 
 @pytest.mark.parametrize("number", range(len(INTERPRETED_CASES)))
-def test_interpreted_kernels_are_no_worse_than_eager(
-    interpreted: dict[str, list[tuple[Tensor, ...]]], number: int
-) -> None:
-    assert_right(Outcome(*interpreted["outcomes"][number]), INTERPRETED_CASES[number])
+def test_interpreted_kernels_are_no_worse_than_eager(interpreted, number: int) -> None:
+    case = INTERPRETED_CASES[number]
+    assert_right(Outcome(*interpreted(interpreted_outcome, case)), case)
 
 
-def test_interpreted_kernels_repeat_bit_by_bit(
-    interpreted: dict[str, list[tuple[Tensor, ...]]],
-) -> None:
-    outcomes = interpreted["outcomes"]
-    for first, second in zip(outcomes, outcomes[-NUM_REPEATED:], strict=False):
+def test_interpreted_kernels_repeat_bit_by_bit(interpreted) -> None:
+    for case in INTERPRETED_CASES[:NUM_REPEATED]:
+        first, second = (interpreted(interpreted_outcome, case) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_forward_and_backward_are_three_launches(interpreted: dict[str, int]) -> None:
-    assert interpreted["launches_per_case"] == 3
+def test_forward_and_backward_are_three_launches(interpreted) -> None:
+    assert interpreted(launches_of, INTERPRETED_CASES[0]) == 3
 
 
 @pytest.mark.gpu

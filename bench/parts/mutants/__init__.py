@@ -1,0 +1,1 @@
+"""Mutants of the kernels, and who judges them."""
