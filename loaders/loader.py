@@ -154,6 +154,11 @@ class ClipLoader:
         while self._epoch == epoch:
             yield self._next()
 
+    @property
+    def worker_idle_seconds(self) -> float:
+        """Time that the decoding workers have waited for a video, of all together."""
+        return 0.0 if self._producer is None else self._producer.idle_seconds
+
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data as plain values: (epoch, step) and what they belong to."""
         return {"epoch": self._epoch, "step": self._step, **self._identity()}

@@ -30,6 +30,7 @@ from fastdual.loaders.pool.memory import RecycledMemory, Target
 
 Ints = NDArray[np.int64]
 
+_MOST_BYTES_AHEAD = 1 << 30  # of the rows under way
 MOST_SHARED_BATCHES = 8  # more than wait, are being filled and are usually held by the consumer
 
 
@@ -82,6 +83,8 @@ class Assembler:
         canary = Canary(index, spec, self._reader, folder)
         self._dali = DaliDecoder(index, spec, self._graphs, routing, canary, self._leave_to_pyav)
         self._rows_ahead = 2 * num_workers + self._chunk_rows
+        row_bytes = np.prod(self._view_shape) * (4 if device.type == "cpu" else 1)
+        self._most_rows = max(2 * self._rows_ahead, int(_MOST_BYTES_AHEAD // row_bytes))
 
     def batches(self, spans: Iterable[Span]) -> Iterator[Assembled]:
         """Yield the batches of the spans, in order.
@@ -91,16 +94,25 @@ class Assembler:
         """
         pending: deque[Chunk] = deque()
         under_way = 0
-        for span in spans:
-            batch = self._allocate(span)
-            for chunk in self._start(batch):
-                pending.append(chunk)
-                under_way += len(chunk.rows)
-                while under_way - len(pending[0].rows) >= self._rows_ahead:
-                    under_way -= len(pending[0].rows)
-                    yield from self._finish(pending.popleft())
+        for chunk in (chunk for span in spans for chunk in self._start(self._allocate(span))):
+            pending.append(chunk)
+            under_way += len(chunk.rows)
+            while not self._has_room(pending[0], under_way):
+                under_way -= len(pending[0].rows)
+                yield from self._finish(pending.popleft())
         while pending:
             yield from self._finish(pending.popleft())
+
+    def _has_room(self, first: Chunk, under_way: int) -> bool:
+        """Return whether another chunk is to be started before the first one is finished.
+
+        A few are under way at any time. While a video of the first one takes long, more are
+        started, so that workers that are done with theirs do not wait for it.
+        """
+        if under_way - len(first.rows) < self._rows_ahead:
+            return True
+        tickets = [row.ticket for row in first.rows if row.ticket is not None]
+        return under_way < self._most_rows and self._reader.wait_for_room(tickets)
 
     def interrupt(self) -> None:
         """Kill the workers, which ends waiting for one that hangs; may be called by any thread."""
@@ -111,6 +123,11 @@ class Assembler:
         self._reader.close()
         self._dali.close()
         self._graphs.close()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time that the decoding workers have waited for a video, of all together."""
+        return self._reader.idle_seconds
 
     def overdue(self) -> str | None:
         """Return what takes too long inside DALI, or None; may be called by any thread."""

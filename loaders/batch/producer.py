@@ -70,6 +70,11 @@ class Producer:
             assembled.clips.record_stream(stream)
         return assembled
 
+    @property
+    def idle_seconds(self) -> float:
+        """See `Assembler`."""
+        return 0.0 if self._assembler is None else self._assembler.idle_seconds
+
     def stop(self) -> None:
         """Stop the thread and its workers and drop what waits; may be called twice."""
         self._stopping.set()

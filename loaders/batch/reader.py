@@ -5,6 +5,7 @@ Frame i is the same picture for every decoder: `decode.video` numbers frames by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +146,15 @@ class FrameReader:
                 f"{failure.reason}): start again when it does"
             )
         return failure
+
+    def wait_for_room(self, tickets: Sequence[int]) -> bool:
+        """Wait until targets are filled, or the workers want more to do; see `ProcessPool`."""
+        return self._pool.wait_for_room(tickets)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time that the workers have waited for something to decode, of all together."""
+        return self._pool.idle_seconds
 
     def close(self) -> None:
         """Stop the workers."""

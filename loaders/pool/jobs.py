@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,6 +99,22 @@ class Jobs:
                 return job.result
             raise FailureError(self.broken or "the worker pool was closed before its result came")
 
+    def wait_for_room(self, tickets: Sequence[int], most_queued: int) -> bool:
+        """Wait until all jobs are done, or fewer than so many are queued.
+
+        Returns:
+            Whether jobs are awaited still, and more may be queued meanwhile.
+        """
+        with self._condition:
+            jobs = [self._by_ticket[ticket] for ticket in tickets]
+
+            def awaited() -> bool:
+                ended = self.broken is not None or self.closing
+                return not ended and not all(job.done for job in jobs)
+
+            self._condition.wait_for(lambda: not awaited() or len(self._queue) < most_queued)
+            return awaited()
+
     def release(self, ticket: int) -> None:
         """Forget a job and its result; a queued one is not run."""
         with self._condition:
@@ -122,6 +138,7 @@ class Jobs:
                 self._queue.popleft()
             if not self._queue or most_bytes is not None and len(self._queue[0].task) > most_bytes:
                 return None
+            self._condition.notify_all()  # for those that wait for room
             return self._queue.popleft()
 
     def put_back(self, jobs: Iterable[Job]) -> None:

@@ -29,7 +29,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any, Literal, Self
@@ -66,6 +66,9 @@ class ProcessPool:
         send_ahead: Send a worker its next task while it is at another, so that it never waits for
             us. That task cannot go to another worker then: for short tasks of similar length.
 
+    Attributes:
+        idle_seconds: Time that workers have waited for the tasks that are done, of all together.
+
     Raises:
         ValueError: No workers, or no time.
     """
@@ -90,6 +93,7 @@ class ProcessPool:
         self._jobs = Jobs()
         self._workers: list[Worker] = []
         self._failed_starts = 0
+        self.idle_seconds = 0.0
         self._stall = Stall()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -121,6 +125,14 @@ class ProcessPool:
             FailureError: Workers cannot be started, or the pool was closed meanwhile.
         """
         return self._jobs.wait(ticket)
+
+    def wait_for_room(self, tickets: Sequence[int]) -> bool:
+        """Wait until tasks are done, or workers will soon have nothing to do.
+
+        Returns:
+            Whether tasks are awaited still, and workers want more of them meanwhile.
+        """
+        return self._jobs.wait_for_room(tickets, self._num_workers)
 
     def release(self, ticket: int) -> None:
         """Forget a ticket; its task is not run if it is still queued."""
@@ -214,7 +226,7 @@ class ProcessPool:
 
     def _receive(self, worker: Worker) -> None:
         try:
-            (kind, value), _ = worker.channel.receive()
+            (kind, value, waited), _ = worker.channel.receive()
         except ChannelClosed:
             self._bury(worker)
             return
@@ -224,6 +236,7 @@ class ProcessPool:
             self._jobs.stop(f"a worker process could not import {self._function}: {value}")
         else:
             job = worker.jobs.popleft()
+            self.idle_seconds += waited
             if worker.jobs:
                 worker.begin(self._timeout_seconds)
             if kind == "passing":

@@ -13,6 +13,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,9 @@ def main() -> None:
         try:
             call = _load(function)
         except Exception as error:
-            channel.send(("broken", f"{type(error).__name__}: {error}"))
+            channel.send(("broken", f"{type(error).__name__}: {error}", 0.0))
             return
-        channel.send(("ready", None))
+        channel.send(("ready", None, 0.0))
         _serve(channel, call, setup)
     except ChannelClosed:
         return
@@ -56,7 +57,9 @@ def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -
     for number in itertools.count(1):
         if trim is not None and number % _TASKS_BETWEEN_TRIMS == 0:
             trim(0)
+        begun = time.monotonic()
         (task, place, gone), descriptor = channel.receive()
+        waited = time.monotonic() - begun
         attached.forget(gone)
         try:
             arguments = *setup, pickle.loads(task)
@@ -64,11 +67,12 @@ def _serve(channel: Channel, call: Callable[..., Any], setup: tuple[Any, ...]) -
                 result = call(*arguments)
             else:
                 result = call(*arguments, attached.array(place, descriptor))
-            channel.send(("value", result))
+            channel.send(("value", result, waited))
         except ChannelClosed:
             raise
         except Exception as error:  # of the task, or a result that cannot be pickled
-            channel.send(("passing" if is_passing(error) else "error", _describe(error)))
+            kind = "passing" if is_passing(error) else "error"
+            channel.send((kind, _describe(error), waited))
 
 
 def _describe(error: Exception) -> str:

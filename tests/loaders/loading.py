@@ -1,12 +1,18 @@
 """A set of small videos in two codecs, and the first batches that a loader makes of it."""
 
+import contextlib
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdual.errors import FailureError
+from fastdual.loaders.batch.reader import ReadTask
+from fastdual.loaders.batch.worker import run_task
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipBatch, ClipLoader
 from fastdual.loaders.order import EpochOrder
@@ -45,6 +51,27 @@ def load(index: VideoIndex, count: int, **options: Any) -> list[ClipBatch]:
         while len(batches) < count:
             batches.extend(islice(loader, count - len(batches)))
     return batches
+
+
+def run_task_late(task: ReadTask, out: NDArray[Any]) -> None:
+    """As `batch.worker.run_task`; the first task waits until a number of others are done.
+
+    The number, and the seconds after which the video fails, stand in the file `first` beside the
+    folder of the videos; there, `done` gets a letter for each task.
+    """
+    folder = Path(str(task.source.path)).parents[2]
+    done = folder / "done"
+    with contextlib.suppress(FileNotFoundError):
+        others, seconds = map(int, (folder / "first").read_text().split())
+        (folder / "first").unlink()
+        end = time.monotonic() + seconds
+        while not done.exists() or done.stat().st_size < others:
+            if time.monotonic() > end:
+                raise FailureError("others were not decoded meanwhile")
+            time.sleep(0.01)
+    run_task(task, out)
+    with done.open("a") as file:
+        file.write("x")
 
 
 def break_file(index: VideoIndex, video: int) -> None:

@@ -74,22 +74,34 @@ class Contestant:
         return ""
 
 
-def ours(index: VideoIndex, job: Job, *, decode: Requested, device: str = "cpu") -> Iterator[Any]:
-    """Yield the clips of our loader."""
-    with ClipLoader(
-        index,
-        ClipSpec(),
-        batch_size=job.batch_size,
-        seed=SEED,
-        decode=decode,
-        device=device,
-        num_workers=job.num_workers,
-    ) as loader:
-        while True:
-            for batch in loader:
-                # A rate of PyAV's is never shown as one of NVDEC's.
-                assert set(batch.decoders) == {loader.decode_choice.decoder}, loader.decoded_by
-                yield batch.clips
+class Ours(Iterator[Any]):
+    """The clips of our loader."""
+
+    def __init__(
+        self, index: VideoIndex, job: Job, *, decode: Requested, device: str = "cpu"
+    ) -> None:
+        self._loader = ClipLoader(
+            index,
+            ClipSpec(),
+            batch_size=job.batch_size,
+            seed=SEED,
+            decode=decode,
+            device=device,
+            num_workers=job.num_workers,
+        )
+        self._batches = (batch for _ in itertools.count() for batch in self._loader)
+
+    def __next__(self) -> Any:
+        batch = next(self._batches)
+        # A rate of PyAV's is never shown as one of NVDEC's.
+        chosen = self._loader.decode_choice.decoder
+        assert set(batch.decoders) == {chosen}, self._loader.decoded_by
+        return batch.clips
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time that its workers have waited for a video, of all together."""
+        return self._loader.worker_idle_seconds
 
 
 def theirs(
@@ -159,17 +171,17 @@ def bare(
 _decode = partial(bare, function="decode_only", tasks=decode_tasks)
 _augment = partial(bare, function="augment_only", tasks=augment_tasks)
 _LISTED = (
-    Contestant("ours, pyav, raw", "ours", partial(ours, decode="pyav")),
-    Contestant("ours, pyav, pack", "ours", partial(ours, decode="pyav"), "pack"),
-    Contestant("ours, pyav, pack 128 px h264", "ours", partial(ours, decode="pyav"), "h264"),
-    Contestant("ours, pyav, pack 128 px h264, shown order", "ours", partial(ours, decode="pyav"),
+    Contestant("ours, pyav, raw", "ours", partial(Ours, decode="pyav")),
+    Contestant("ours, pyav, pack", "ours", partial(Ours, decode="pyav"), "pack"),
+    Contestant("ours, pyav, pack 128 px h264", "ours", partial(Ours, decode="pyav"), "h264"),
+    Contestant("ours, pyav, pack 128 px h264, shown order", "ours", partial(Ours, decode="pyav"),
                "shown order"),
-    Contestant("ours, dali-cpu, pack 128 px mjpeg", "ours", partial(ours, decode="dali-cpu"),
+    Contestant("ours, dali-cpu, pack 128 px mjpeg", "ours", partial(Ours, decode="dali-cpu"),
                "mjpeg"),
-    Contestant("ours, nvdec, raw", "ours", partial(ours, decode="nvdec", device="cuda"),
+    Contestant("ours, nvdec, raw", "ours", partial(Ours, decode="nvdec", device="cuda"),
                needs_gpu=True),
     Contestant("ours, nvdec, pack 128 px h264", "ours",
-               partial(ours, decode="nvdec", device="cuda"), "h264", needs_gpu=True),
+               partial(Ours, decode="nvdec", device="cuda"), "h264", needs_gpu=True),
     Contestant("torchcodec", "theirs", partial(theirs, decode=decoders.torchcodec),
                package="torchcodec"),
     Contestant("torchcodec, approximate", "theirs",

@@ -61,7 +61,7 @@ def measure(job: Job) -> dict[str, Any]:
     watch = PeakMemory()
     watch.start()
     started = time.perf_counter()
-    batches = CONTESTANTS[job.contestant].batches(job)
+    batches: Any = CONTESTANTS[job.contestant].batches(job)
     first = next(batches)
     first_seconds = time.perf_counter() - started
     if job.dump:
@@ -69,6 +69,7 @@ def measure(job: Job) -> dict[str, Any]:
     del first
     take(batches, job.warmup - 1, job.seconds / 3)
     peak_mib = watch.stop()
+    idle = getattr(batches, "idle_seconds", None)
     cpu, clock = sum(process_tree(os.getpid()).values()), time.perf_counter()
     count = take(batches, job.batches, job.seconds)
     if torch.cuda.is_available():
@@ -77,6 +78,8 @@ def measure(job: Job) -> dict[str, Any]:
     cpu_seconds = sum(process_tree(os.getpid()).values()) - cpu
     peak_mib = max(peak_mib, memory_mib(process_tree(os.getpid())))
     videos = count * job.batch_size
+    if idle is not None:
+        idle = (batches.idle_seconds - idle) / (job.num_workers * seconds)
     device_mib = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
     return {
         "videos_per_second": videos / seconds if videos else 0.0,
@@ -84,6 +87,7 @@ def measure(job: Job) -> dict[str, Any]:
         "first_batch_seconds": first_seconds,
         "peak_mib": peak_mib,
         "peak_device_mib": device_mib,
+        "idle_share": idle,
     }
 
 

@@ -46,6 +46,10 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
                 f"contestant, {best}, {cost[best]:.0f} ms: {cost[best] / cost[REFERENCE]:.2f} "
                 "times ours"
             )
+    idle = _timed([row for row in rows if "idle_share" in row], "idle_share")
+    if idle:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items())
+        yield f"workers waited for a video: {shares}"
     for row in rows:
         name = row["contestant"]
         if row["status"] != "ok":

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastdual.loaders import loader
+from fastdual.loaders.batch import assemble, reader
 from fastdual.loaders.batch.assemble import MOST_SHARED_BATCHES
 from fastdual.loaders.index import VideoIndex
 from fastdual.loaders.loader import ClipLoader
-from tests.loaders.loading import SPEC, assert_same, load
+from tests.loaders.loading import SPEC, assert_same, load, order_of
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -38,6 +40,34 @@ def test_dali_and_pyav_serve_one_batch_side_by_side(
                 assert not torch.equal(ours.clips[row], theirs.clips[row])
                 difference = (ours.clips[row] - theirs.clips[row]).abs().mean()
                 assert difference < 2 / 57  # 2 of 255, normalised
+
+
+def test_workers_go_on_while_one_video_takes_long(
+    own_index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first video is decoded after more others than are under way as a rule."""
+    folder = own_index.root.parent
+    expected = load(own_index, 6, num_workers=2)
+    (folder / "first").write_text("16 20")
+    monkeypatch.setattr(reader, "_RUN_TASK", "tests.loaders.loading:run_task_late")
+    monkeypatch.setattr(loader, "available_cpus", lambda _: 2)
+    assert_same(load(own_index, 6, num_workers=2), expected)
+    assert not (folder / "first").exists()
+
+
+def test_videos_under_way_are_bounded(
+    own_index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that waits for more others than may be under way fails, and another is shown."""
+    folder = own_index.root.parent
+    (folder / "first").write_text("40 3")
+    monkeypatch.setattr(assemble, "_MOST_BYTES_AHEAD", 0)
+    monkeypatch.setattr(reader, "_RUN_TASK", "tests.loaders.loading:run_task_late")
+    monkeypatch.setattr(loader, "available_cpus", lambda _: 2)
+    first = order_of(own_index)[0]
+    (batch,) = load(own_index, 1, num_workers=2)
+    assert batch.video_ids[0] != first
+    assert (folder / "done").stat().st_size < 40
 
 
 def test_batches_that_are_held_and_batches_that_are_let_go_are_the_same(index: VideoIndex):

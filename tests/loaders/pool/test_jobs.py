@@ -35,6 +35,24 @@ def test_a_released_job_is_not_taken_and_a_long_one_waits() -> None:
     assert take(jobs, 4).task == b"long"
 
 
+def test_who_waits_for_jobs_is_told_when_few_are_queued() -> None:
+    jobs = Jobs()
+    tickets = add(jobs, b"a", b"b", b"c")
+    first = take(jobs)
+    told: list[bool] = []
+    waiting = threading.Thread(target=lambda: told.append(jobs.wait_for_room(tickets[:1], 2)))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive() and not told  # two are queued
+    take(jobs)
+    waiting.join(10)
+    assert told == [True]
+    jobs.finish(first, 1)
+    assert jobs.wait_for_room(tickets[:1], 2) is False  # the result is there
+    jobs.stop("broken")
+    assert jobs.wait_for_room(tickets[1:], 2) is False  # and here none will come
+
+
 def test_a_result_is_kept_until_it_is_released() -> None:
     jobs = Jobs()
     (ticket,) = add(jobs, b"a")

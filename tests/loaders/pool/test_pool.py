@@ -46,6 +46,18 @@ def test_results_can_be_asked_for_in_any_order(pool: ProcessPool) -> None:
     ]
 
 
+def test_the_time_that_workers_wait_for_tasks_is_counted(pool: ProcessPool) -> None:
+    pool.result(pool.submit(("square", 1)))  # a worker has started
+    before = pool.idle_seconds
+    for task in (("sleep", 0.3), ("square", 1)):
+        pool.result(pool.submit(task))
+    busy = pool.idle_seconds - before
+    time.sleep(0.3)
+    tickets = [pool.submit(("square", number)) for number in range(20)]
+    assert all(pool.result(ticket) is not None for ticket in tickets)
+    assert pool.idle_seconds - before > busy + 0.25
+
+
 def test_an_exception_is_reported_at_once_and_keeps_the_worker(pool: ProcessPool) -> None:
     assert pool.result(pool.submit(("square", 2))) == 4
     pids = worker_pids()
