@@ -198,21 +198,21 @@ class _RingLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         problem = problem._replace(query=query, temperature=temperature)
         own_block = [key.contiguous(), _pack_labels(problem)]
-        parts = [
-            op.compute_partials(_with_columns(problem, *block)) for block in _rounds(own_block)
-        ]
-        prepared = [part.prepared for part in parts]
-        fields = torch.cat([part.fields for part in parts])
-        counts = fields.new_empty((0, 0), dtype=torch.int32)
-        if problem.settings.metrics:
-            rounds = zip(_rounds(own_block), prepared, strict=True)
-            counts = torch.cat(
-                [
-                    op.count_beaten(_with_columns(problem, *block), of, fields)
+        with op.steps_on(query) as steps:
+            parts = [
+                steps.compute_partials(_with_columns(problem, *block))
+                for block in _rounds(own_block)
+            ]
+            prepared = [part.prepared for part in parts]
+            fields, counts = torch.cat([part.fields for part in parts]), None
+            if problem.settings.metrics:
+                rounds = zip(_rounds(own_block), prepared, strict=True)
+                counted = [
+                    steps.count_beaten(_with_columns(problem, *block), of, fields)
                     for block, of in rounds
                 ]
-            )
-        merged = op.merge_partials(problem, fields, counts)
+                counts = torch.cat(counted)
+            merged = steps.merge_partials(problem, fields, counts)
         ctx.save_for_backward(query, temperature, *own_block, *merged[1:2], *merged[3:])
         # Autograd holds the tensors it knows; the problem holds ids, groups and settings alone.
         ctx.problem = problem._replace(query=query.new_empty(0), key=None, temperature=None)
@@ -233,10 +233,11 @@ class _RingLoss(torch.autograd.Function):
         travelling: _Shift | None = None
         for block, prepared in zip(_rounds(own_block), ctx.prepared, strict=True):
             saved = Saved(num_valid, statistics, slope, prepared)
-            grad_query, grad_key = op.compute_gradients(
-                _with_columns(problem, *block), saved, upstream, (*needs[:2], False),
-                dtype=problem.dtype,
-            )[:2]  # fmt: skip
+            with op.steps_on(query) as steps:
+                grad_query, grad_key = steps.compute_gradients(
+                    _with_columns(problem, *block), saved, upstream, (*needs[:2], False),
+                    dtype=problem.dtype,
+                )[:2]  # fmt: skip
             total = grad_query if total is None else total + grad_query
             if needs[1]:
                 # What the block has gathered on its way so far arrives behind it.

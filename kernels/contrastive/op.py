@@ -6,8 +6,9 @@ the logits again: memory is O((N + M) D). The ops run Triton kernels where they 
 and the same steps as torch operations elsewhere (streaming.py).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,70 +37,34 @@ def run(problem: Problem) -> Merged:
     return Merged(*_contrastive_fwd(*problem[:-1], problem.settings.encode())[:5])
 
 
-def _steps(x: Tensor) -> Any:
-    """Return the module whose functions work on tensors like `x`."""
+class Steps(Protocol):
+    """What an op is made of: streaming.py says what each step returns."""
+
+    def compute_partials(self, problem: Problem) -> Partials:
+        """Gather what each row needs of the candidates of the problem."""
+
+    def count_beaten(self, problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
+        """Count the negatives of the problem above the best positive of each row."""
+
+    def merge_partials(self, problem: Problem, fields: Tensor, counts: Tensor | None) -> Merged:
+        """Merge the fields [P, F, N] and counts [P, N] of all parts of the candidates."""
+
+    def compute_gradients(
+        self, problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
+    ) -> Gradients:
+        """Compute the gradients of query, key and temperature."""
+
+
+@contextmanager
+def steps_on(x: Tensor) -> Iterator[Steps]:
+    """Return the steps that work on tensors like `x`, to be taken on the device of `x`."""
+    steps: Any
     if runs_triton(x):
         from fastdual.kernels.contrastive import triton_steps as steps
     else:
-        from fastdual.kernels.contrastive import streaming as steps  # type: ignore[no-redef]
-    return steps
-
-
-def compute_partials(problem: Problem) -> Partials:
-    """Return what each row gathers from the candidates of the problem."""
-    with device_of(problem.query):
-        partials: Partials = _steps(problem.query).compute_partials(problem)
-    return partials
-
-
-def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
-    """Return how many negatives of the problem are above the best positive of each row.
-
-    Args:
-        problem: Rows, and some of their candidates.
-        prepared: Of the partials of the same problem.
-        fields: [P, F, N] of all parts of the candidates.
-
-    Returns:
-        [P, N] int32, to be added up; [0, 0] where metrics are not wanted.
-    """
-    if not problem.settings.metrics:
-        return fields.new_empty((0, 0), dtype=torch.int32)
-    with device_of(problem.query):
-        counts: Tensor = _steps(problem.query).count_beaten(problem, prepared, fields)
-    return counts
-
-
-def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
-    """Return the loss and what the backward needs.
-
-    Args:
-        problem: The rows, and how they are reduced.
-        fields: [P, F, N] of all parts of the candidates.
-        counts: [P, N], see count_beaten.
-    """
-    with device_of(problem.query):
-        merged: Merged = _steps(problem.query).merge_partials(problem, fields, counts)
-    return merged
-
-
-def compute_gradients(
-    problem: Problem, saved: Saved, upstream: Tensor, needs: Needs, *, dtype: torch.dtype
-) -> Gradients:
-    """Return the gradients of query, key and temperature.
-
-    Args:
-        problem: The inputs of the forward.
-        saved: What the forward kept.
-        upstream: Gradient of the loss: 0-d, or [N] for the reduction "none".
-        needs: Which of query, key and temperature want a gradient.
-        dtype: Of the gradients of query and key.
-    """
-    with device_of(problem.query):
-        gradients: Gradients = _steps(problem.query).compute_gradients(
-            problem, saved, upstream, needs, dtype=dtype
-        )
-    return gradients
+        from fastdual.kernels.contrastive import streaming as steps
+    with device_of(x):
+        yield steps
 
 
 @torch.library.custom_op("fastdual::contrastive_fwd", mutates_args=())
@@ -119,9 +84,12 @@ def _contrastive_fwd(
         query, key, query_ids, key_ids, query_groups, key_groups,
         temperature, temperature_value, Settings.decode(settings),
     )  # fmt: skip
-    fields, prepared = compute_partials(problem)
-    counts = count_beaten(problem, prepared, fields)
-    return *merge_partials(problem, fields, counts), *prepared
+    with steps_on(query) as steps:
+        fields, prepared = steps.compute_partials(problem)
+        counts = None
+        if problem.settings.metrics:
+            counts = steps.count_beaten(problem, prepared, fields)
+        return *steps.merge_partials(problem, fields, counts), *prepared
 
 
 @_contrastive_fwd.register_fake
@@ -167,10 +135,11 @@ def _contrastive_bwd(
         temperature, temperature_value, Settings.decode(settings),
     )  # fmt: skip
     needs_query, needs_key, needs_temperature = needs
-    return compute_gradients(
-        problem, Saved(saved[0], saved[1], saved[2], Prepared(*saved[3:])), upstream,
-        (needs_query, needs_key, needs_temperature), dtype=query.dtype,
-    )  # fmt: skip
+    with steps_on(query) as steps:
+        return steps.compute_gradients(
+            problem, Saved(saved[0], saved[1], saved[2], Prepared(*saved[3:])), upstream,
+            (needs_query, needs_key, needs_temperature), dtype=query.dtype,
+        )  # fmt: skip
 
 
 @_contrastive_bwd.register_fake

@@ -114,8 +114,14 @@ def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor
     return counts[None]
 
 
-def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
-    """Return the loss and what the backward needs, from all fields [P, F, N] and counts [P, N]."""
+def merge_partials(problem: Problem, fields: Tensor, counts: Tensor | None) -> Merged:
+    """Return the loss and what the backward needs.
+
+    Args:
+        problem: The rows, and how they are reduced.
+        fields: [P, F, N] of all parts of the candidates.
+        counts: [P, N] of count_beaten; None where metrics are not wanted.
+    """
     positives, reduction = problem.settings.positives, problem.settings.reduction
     negative_lse = fields[:, NEGATIVE_LSE].logsumexp(dim=0)
     positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
@@ -128,7 +134,7 @@ def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
         rows = rows + (positive_lse - fields[:, POSITIVE_SUM].sum(dim=0) / count)
     rows = rows.masked_fill(~valid, 0)
     hits = fields.new_empty((3, 0), dtype=torch.bool)
-    if problem.settings.metrics:
+    if counts is not None:
         beaten_by = counts.sum(dim=0)
         hits = torch.stack([valid & (beaten_by < 1), valid & (beaten_by < 5), valid])
     statistics = statistics_of(negative_lse, positive_lse, count, positives)

@@ -19,6 +19,7 @@ from fastdual.kernels.contrastive.streaming import temperature_gradient
 from fastdual.kernels.contrastive.triton_launch import (
     backward_tile,
     flags_of,
+    laid_out,
     sides_of,
     split,
     temperature_of,
@@ -248,6 +249,7 @@ def compute_gradients(
     gradient of the temperature, unless the loss has rows: torch computes it then.
     """
     needs_query, needs_key, needs_temperature = needs
+    dim, problem = problem.query.shape[1], laid_out(problem)
     # float16 slopes are weighted by rows before they become operands: 1 is the largest weight then.
     peak = None
     if upstream.ndim and problem.query.dtype == torch.float16:
@@ -264,8 +266,10 @@ def compute_gradients(
         grad_temperature = temperature_gradient(problem, saved.slope, upstream)
     if needs_query:
         grad_query = _launch(problem, saved, weights, of_temperature, dtype, own_is_query=True)
+        grad_query = grad_query[:, :dim].contiguous()
     if needs_key and problem.key is not None:
         grad_key = _launch(problem, saved, weights, None, dtype, own_is_query=False)
+        grad_key = grad_key[:, :dim].contiguous()
     return grad_query, grad_key, grad_temperature
 
 
@@ -310,4 +314,4 @@ def _launch(
             UPSTREAM_ROWS=by_row, D=dim, BLOCK_OWN=16, BLOCK_D=min(options["BLOCK_D"], 64),
             enable_fp_fusion=True,
         )  # fmt: skip
-    return grad[:, : problem.query.shape[1]].contiguous()
+    return grad

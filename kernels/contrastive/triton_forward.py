@@ -28,6 +28,7 @@ from fastdual.kernels.contrastive.triton_launch import (
     block_of,
     flags_of,
     forward_tile,
+    laid_out,
     sides_of,
     split,
     temperature_of,
@@ -215,7 +216,7 @@ def compute_partials(problem: Problem) -> Partials:
 
     As streaming.compute_partials, but the candidates come in parts.
     """
-    settings = problem.settings
+    settings, problem = problem.settings, laid_out(problem)
     prepared = _prepare(problem)
     grid, arguments, options = _plan(problem, prepared)
     fields = torch.empty(
@@ -230,7 +231,7 @@ def compute_partials(problem: Problem) -> Partials:
 
 def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
     """Launch once; as streaming.count_beaten, but [P, N]."""
-    grid, arguments, options = _plan(problem, prepared)
+    grid, arguments, options = _plan(laid_out(problem), prepared)
     counts = fields.new_empty((grid[1], fields.shape[2]), dtype=torch.int32)
     _count_kernel[grid](*arguments[:-1], fields, fields.shape[0], counts, arguments[-1], **options)
     return counts

@@ -120,13 +120,28 @@ def aligned(x: Tensor) -> Tensor:
     return F.pad(x, (0, -x.shape[1] % 16)).contiguous()
 
 
+def laid_out(problem: Problem) -> Problem:
+    """Return the same problem with rows that kernels can load well, and contiguous labels.
+
+    Where that takes copies, each step makes them once.
+    """
+    ids, key_ids, groups, key_groups = (
+        label.contiguous() if isinstance(label, Tensor) else None for label in problem[2:6]
+    )
+    return problem._replace(
+        query=aligned(problem.query), key=None if problem.key is None else aligned(problem.key),
+        query_ids=ids, key_ids=key_ids, query_groups=groups, key_groups=key_groups,
+    )  # fmt: skip
+
+
 def sides_of(problem: Problem, prepared: Prepared) -> tuple[Side, Side]:
-    """Return rows and candidates as kernels take them; one and the same where they are the same."""
+    """Return rows and candidates as kernels take them; one and the same where they are the same.
+
+    The problem is laid out.
+    """
 
     def side(rows: Tensor, ids: Tensor | None, groups: Tensor | None, scale: Tensor) -> Side:
-        rows = aligned(rows)
-        labels = (label if label is None else label.contiguous() for label in (ids, groups))
-        return Side(rows, rows.stride(0), len(rows), scale if scale.numel() else None, *labels)
+        return Side(rows, rows.stride(0), len(rows), scale if scale.numel() else None, ids, groups)
 
     query = side(problem.query, problem.query_ids, problem.query_groups, prepared.query_scale)
     if problem.key is None:

@@ -131,59 +131,36 @@ def _merge_kernel(
             tl.store(slope_ptr + tl.program_id(0), tl.sum(slope, 0) / divisor)
 
 
-@triton.jit
-def _total_kernel(
-    losses_ptr, counts_ptr, slopes_ptr, loss_ptr, count_ptr, slope_ptr, num_blocks,
-    IS_MEAN: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Add up the results of all blocks of the merge, by one program in a fixed order."""
-    loss = tl.zeros([BLOCK], tl.float32)
-    count = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, num_blocks, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        loss += tl.load(losses_ptr + at, mask=at < num_blocks, other=0.0)
-        count += tl.load(counts_ptr + at, mask=at < num_blocks, other=0.0)
-    num_valid = tl.sum(count, 0)
-    divisor = tl.maximum(num_valid, 1.0) if IS_MEAN else 1.0
-    tl.store(loss_ptr, tl.sum(loss, 0) / divisor)
-    tl.store(count_ptr, num_valid)
-    if slope_ptr is not None:
-        slope = tl.zeros([BLOCK], tl.float32)
-        for start in range(0, num_blocks, BLOCK):
-            at = start + tl.arange(0, BLOCK)
-            slope += tl.load(slopes_ptr + at, mask=at < num_blocks, other=0.0)
-        tl.store(slope_ptr, tl.sum(slope, 0) / divisor)
-
-
-def merge_partials(problem: Problem, fields: Tensor, counts: Tensor) -> Merged:
-    """Launch once, or twice for many rows; as streaming.merge_partials."""
+def merge_partials(problem: Problem, fields: Tensor, counts: Tensor | None) -> Merged:
+    """Launch once; torch adds up the blocks of many rows. As streaming.merge_partials."""
     settings = problem.settings
     is_sum, learned = settings.positives == "sum", settings.learned
     by_row, is_mean = settings.reduction == "none", settings.reduction == "mean"
     num_parts, _, num_rows = fields.shape
+    num_counts = 0 if counts is None else counts.shape[0]
     # Few rows may have many parts, which are then loaded side by side.
     parts, block = (16, 128) if num_rows <= 128 else (1, 1024)
     num_blocks = triton.cdiv(num_rows, block)
     rows = fields.new_empty(num_rows) if by_row else None
-    hits = fields.new_empty((3, counts.shape[1]), dtype=torch.bool)
+    hits = fields.new_empty((3, num_rows if num_counts else 0), dtype=torch.bool)
     statistics = fields.new_empty((2 if is_sum else 4, num_rows))
-    loss, num_valid = fields.new_empty(()), fields.new_empty(())
-    slope = fields.new_empty(((num_rows,) if by_row else ()) if learned else 0)
-    losses, valids, slopes = loss, num_valid, slope
-    if num_blocks > 1:
-        losses, valids = fields.new_empty(num_blocks), fields.new_empty(num_blocks)
-        slopes = slope if by_row else fields.new_empty(num_blocks)
+    loss, num_valid, slope = (fields.new_empty(num_blocks) for _ in range(3))
+    if by_row or not learned:
+        slope = fields.new_empty(num_rows if learned else 0)
     _merge_kernel[(num_blocks,)](
-        fields, counts if settings.metrics else None, rows, losses, valids, hits, statistics,
-        slopes if learned else None, num_rows, num_parts, counts.shape[0],
+        fields, counts, rows, loss, num_valid, hits, statistics, slope if learned else None,
+        num_rows, num_parts, num_counts,
         IS_SUM=is_sum, IS_MEAN=is_mean and num_blocks == 1, PARTS=parts, ROWS=block, num_warps=8,
         enable_fp_fusion=True,
     )  # fmt: skip
-    if num_blocks > 1:
-        totals_slope = learned and not by_row
-        _total_kernel[(1,)](
-            losses, valids, slopes if totals_slope else None, loss, num_valid,
-            slope if totals_slope else None, num_blocks, IS_MEAN=is_mean, BLOCK=1024, num_warps=4,
-            enable_fp_fusion=True,
-        )  # fmt: skip
-    return Merged(loss if rows is None else rows, num_valid, hits, statistics, slope)
+    num_valid = num_valid.sum() if num_blocks > 1 else num_valid.view(())
+    divisor = num_valid.clamp(min=1) if num_blocks > 1 and is_mean else None
+
+    def total(blocks: Tensor) -> Tensor:
+        if num_blocks == 1:
+            return blocks.view(())
+        return blocks.sum() if divisor is None else blocks.sum() / divisor
+
+    loss = total(loss) if rows is None else rows
+    slope = total(slope) if learned and not by_row else slope
+    return Merged(loss, num_valid, hits, statistics, slope)

@@ -54,7 +54,7 @@ def contrastive_launches(
         problem = problem._replace(query_ids=None, query_groups=None, settings=settings)
     with recorded_launches(architecture) as launches:
         fields, prepared = triton_steps.compute_partials(problem)
-        counts = fields.new_empty((0, 0), dtype=torch.int32)
+        counts = None
         if settings.metrics:
             counts = triton_steps.count_beaten(problem, prepared, fields)
         merged = triton_steps.merge_partials(problem, fields, counts)

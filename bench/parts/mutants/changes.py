@@ -271,8 +271,7 @@ MUTANTS = (
     ),
     _other(
         "a step outside of the guard", f"{_CONTRASTIVE}op.py",
-        "    with device_of(problem.query):\n        merged: Merged",
-        "    if True:\n        merged: Merged",
+        "    with device_of(x):\n        yield steps", "    yield steps",
         f"{_TESTS}test_op.py::test_every_step_runs_under_the_guard_of_its_rows",
     ),
     _other(

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastdual.kernels.contrastive import contrastive_loss, contrastive_loss_with_metrics
-from fastdual.kernels.contrastive.op import compute_partials
+from fastdual.kernels.contrastive.op import steps_on
 from fastdual.kernels.contrastive.problem import Problem, Settings
 from tests.kernels.contrastive.cases import Case, make_inputs
 from tests.numerics import poisoned_empty
@@ -85,8 +85,8 @@ def fields_without_slope() -> Tensor:
     """
     inputs = make_inputs(Case(33, 40, 16))
     settings = Settings("mean", normalize=True, metrics=False)
-    with poisoned_empty():
-        return compute_partials(Problem(*inputs, torch.tensor(0.1), 1.0, settings)).fields
+    with poisoned_empty(), steps_on(inputs.query) as steps:
+        return steps.compute_partials(Problem(*inputs, torch.tensor(0.1), 1.0, settings)).fields
 
 
 def rows_apart(stride: int) -> Tensor:
