@@ -45,11 +45,11 @@ demo: install
 	$(BIN)/python -m fastdual demo demo --train
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The floor of a range that was never run is not a floor.
 test-floor: $(FLOOR)/installed
-	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 --dist loadgroup $(FLOOR_TESTS)
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n 2 --dist loadfile $(FLOOR_TESTS)
 
 $(FLOOR)/installed: setup.py pyproject.toml constraints.txt .ci/lowest
 	$(PYTHON) -m venv $(FLOOR)

@@ -50,13 +50,14 @@ def block_of(dim: int) -> int:
 def forward_tile(dtype: torch.dtype, num_own: int, dim: int) -> Tile:
     """Return the tile of the forward: the least work per logit that does not spill.
 
-    bench/results/kernels_aot.csv holds what each costs.
+    bench/results/kernels_aot.csv holds what each costs. A third stage takes registers that the
+    lowest Triton allowed does not have.
     """
     if dtype == torch.float32:
         return Tile(16, 32, 4, 2)
     if num_own <= FEW_ROWS or dim > 256:
         return Tile(32, 64, 4, 2)
-    return Tile(128, 64, 8, 3 if dim <= 128 else 2)
+    return Tile(128, 64, 8, 2)
 
 
 def backward_tile(
@@ -76,7 +77,7 @@ def backward_tile(
         return Tile(16, 16, 4, 2)
     if num_own <= FEW_ROWS or dim > 128 or capability < 9:
         return Tile(32, 32, 4, 2)
-    return Tile(64, 32, 4, 2) if rich else Tile(128, 64, 8, 3)
+    return Tile(64, 32, 4, 2) if rich else Tile(128, 64, 8, 2)
 
 
 @functools.cache

@@ -17,11 +17,9 @@ from bench import kernels as bench_kernels  # noqa: E402
 from bench.kernels import TABLE, all_cases, costs_of  # noqa: E402
 from bench.parts.kernels import compile as aot  # noqa: E402
 
-# Tiles are chosen under the Triton of the table; under another one a launch may spill so much.
-OTHER_TRITON_SPILLS = 32
 # Of a default NT-Xent at D = 128 in bf16 on sm_90: instructions of a thread per logit, barriers
 # per tile, what a tile of negatives alone may take. A loop that does its work twice is far above.
-BUDGETS = {"forward_kernel": (13.0, 4), "backward_kernel": (16.0, 4)}
+BUDGETS = {"forward_kernel": (13.0, 4), "backward_kernel": (17.0, 4)}
 
 
 def read_table() -> list[dict[str, str]]:
@@ -171,9 +169,8 @@ def test_compiled_now_it_is_what_the_table_says(kernel: str) -> None:
         for row in read_table()
         if (row["case"], row["kernel"], row["architecture"]) == (name, kernel, "sm_90")
     )
-    same_triton = row["triton"] == costs["triton"]
-    if same_triton:
+    if row["triton"] == costs["triton"]:
         assert costs.items() <= row.items()
-    assert int(costs["spilled_bytes"]) <= (0 if same_triton else OTHER_TRITON_SPILLS)
+    assert costs["spilled_bytes"] == "0"  # under every Triton allowed
     assert costs["replication"] == "1"
     assert float(costs["instructions_per_logit"]) <= BUDGETS[kernel][0]
