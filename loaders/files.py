@@ -90,6 +90,12 @@ def _check_writable(folder: Path, named: Path, what: str, needed_bytes: int) -> 
         )
 
 
+def refuse_special(path: Path) -> None:
+    """Raise InputError for a pipe or a device, reading which might never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a pipe or a device: name a file or a folder")
+
+
 def _temporary_name(path: Path) -> str:
     """Return a name of one's own: two that write a file do not write into each other's."""
     return f".{path.name[:40]}.{secrets.token_hex(4)}.partial"

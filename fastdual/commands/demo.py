@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from fastdual.commands.shared.options import InputPath
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 from fastdual.demo.videos import CLASSES, DemoSet, write_demo
@@ -13,7 +14,7 @@ DEFAULTS = DemoSet()
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=InputPath())
 @click.option(
     "--train-scenes",
     default=DEFAULTS.train_scenes,

@@ -8,6 +8,7 @@ import click
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.next_command import show_next
 from fastdual.commands.shared.options import (
+    InputPath,
     OutputFile,
     clips_option,
     embedding_options,
@@ -16,7 +17,7 @@ from fastdual.commands.shared.options import (
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command()

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from fastdual.commands.shared.options import OutputFile
+from fastdual.commands.shared.options import InputPath, OutputFile
 from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 _SUFFIX = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
 _SUFFIX["checkpoint"] = ".pt"
 

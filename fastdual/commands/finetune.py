@@ -21,12 +21,17 @@ from fastdual.commands.shared.launching import (
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next
-from fastdual.commands.shared.options import allow_missing_option, overlap_options, split_pair
+from fastdual.commands.shared.options import (
+    InputPath,
+    allow_missing_option,
+    overlap_options,
+    split_pair,
+)
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say, say_text
 from fastdual.errors import InputError
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 _KEYS = {
     "train": "data.split",
     "test": "test.split",

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.next_command import show_pretraining
-from fastdual.commands.shared.options import OutputFile
+from fastdual.commands.shared.options import InputPath, OutputFile
 from fastdual.commands.shared.pack_options import parse_bytes
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
@@ -17,7 +17,7 @@ from fastdual.loaders.index.build import TIMEOUT_SECONDS
 from fastdual.loaders.index.lists import parse_columns
 from fastdual.loaders.index.sources import KINDS, local_folder
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 _TIMEOUT_HELP = f"Give up on a video after so many seconds [default: {TIMEOUT_SECONDS:g}]."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fastdual.commands.shared.next_command import show_pretraining
-from fastdual.commands.shared.options import OutputFile, allow_missing_option
+from fastdual.commands.shared.options import InputPath, OutputFile, allow_missing_option
 from fastdual.commands.shared.pack_options import encoding_options, parse_bytes, parse_job
 from fastdual.commands.shared.progress import keeping_what_is_done
 from fastdual.commands.shared.verify import verify_videos
@@ -14,7 +14,7 @@ from fastdual.console import say, say_text
 from fastdual.errors import InputError
 from fastdual.loaders.index import VideoIndex, load_index, open_index, summary
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command("pack")

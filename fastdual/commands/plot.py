@@ -7,11 +7,16 @@ import click
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
-from fastdual.commands.shared.options import OutputFolder, clips_option, embedding_options
+from fastdual.commands.shared.options import (
+    InputPath,
+    OutputFolder,
+    clips_option,
+    embedding_options,
+)
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command()

@@ -14,13 +14,14 @@ from fastdual.commands.shared.evaluation import (
 )
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
+    InputPath,
     embedding_options,
     json_option,
     random_weights_option,
     result_option,
 )
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command(cls=RecordedCommand)

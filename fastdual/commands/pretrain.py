@@ -19,11 +19,11 @@ from fastdual.commands.shared.launching import (
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next, typed
-from fastdual.commands.shared.options import allow_missing_option
+from fastdual.commands.shared.options import InputPath, allow_missing_option
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say, say_text
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 _KEYS = {
     "device": "run.device",
     "epochs": "schedule.epochs",

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
-from fastdual.commands.shared.options import allow_missing_option
+from fastdual.commands.shared.options import InputPath, allow_missing_option
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command("replay")

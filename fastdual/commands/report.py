@@ -8,6 +8,7 @@ import click
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
 from fastdual.commands.shared.options import (
+    InputPath,
     OutputFile,
     clips_option,
     embedding_options,
@@ -17,7 +18,7 @@ from fastdual.commands.shared.options import (
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say, say_text
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command()

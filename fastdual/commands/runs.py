@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from fastdual.commands.shared.options import InputPath
 from fastdual.console import say_text
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command("runs")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from fastdual.commands.shared.options import OutputFile
+from fastdual.commands.shared.options import InputPath, OutputFile
 from fastdual.console import say, say_text
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 @click.command()

@@ -22,7 +22,6 @@ from fastdual.errors import FailureError, InputError, first_line
 _T = TypeVar("_T")
 
 _POLL_SECONDS = 0.05
-_STORE_STAYS_SECONDS = 2.0
 # The store itself has this long to answer, beyond what its callers wait for: machines may be busy.
 _STORE_ANSWERS_SECONDS = 1.0
 
@@ -65,6 +64,9 @@ def within(seconds: float, function: Callable[[], _T]) -> _T:
 def roll_call(store: Store, world: World, occasion: str, *, seconds: float) -> list[int]:
     """Announce this rank, wait for the others, and return those that stayed silent.
 
+    The store ends with rank 0. So that rank stays, as long again at most, until those who came have
+    its answer: they would name it as lost otherwise.
+
     Args:
         store: Of all processes.
         world: The place of this one.
@@ -75,19 +77,38 @@ def roll_call(store: Store, world: World, occasion: str, *, seconds: float) -> l
         TimeoutError: The store does not answer.
         RuntimeError: The store is gone.
     """
-    whole = seconds + _STORE_STAYS_SECONDS * world.is_main + _STORE_ANSWERS_SECONDS
+    whole = seconds * (1 + world.is_main) + _STORE_ANSWERS_SECONDS
     return within(whole, lambda: _call_roll(store, world, occasion, seconds))
 
 
 def _call_roll(store: Store, world: World, occasion: str, seconds: float) -> list[int]:
-    store.set(f"{occasion}/{world.rank}", "here")
-    ranks = {f"{occasion}/{rank}": rank for rank in range(world.size)}
+    store.set(f"{occasion}/here/{world.rank}", "")
+    verdict = f"{occasion}/verdict"
+    missing = _silent(store, f"{occasion}/here", range(world.size), seconds, verdict)
+    if world.is_main:
+        store.set(verdict, " ".join(map(str, missing)))
+    elif store.check([verdict]):
+        missing = [int(rank) for rank in store.get(verdict).split()]
+    store.set(f"{occasion}/left/{world.rank}", "")
+    if world.is_main:
+        present = [rank for rank in range(world.size) if rank not in missing]
+        _silent(store, f"{occasion}/left", present, seconds)
+    return missing
+
+
+def _silent(
+    store: Store, word: str, ranks: Sequence[int], seconds: float, verdict: str | None = None
+) -> list[int]:
+    """Wait until all of some ranks have said a word, and return those that have not in time.
+
+    Whoever began later than rank 0 does not wait beyond its verdict.
+    """
+    keys = {f"{word}/{rank}": rank for rank in ranks}
     deadline = time.monotonic() + seconds
-    while not store.check(list(ranks)):
-        if time.monotonic() > deadline:
-            # The store ends with rank 0, so that rank leaves last.
-            time.sleep(_STORE_STAYS_SECONDS * world.is_main)
-            return [rank for key, rank in ranks.items() if not store.check([key])]
+    while not store.check(list(keys)):
+        is_told = verdict is not None and store.check([verdict])
+        if is_told or time.monotonic() > deadline:
+            return [rank for key, rank in keys.items() if not store.check([key])]
         time.sleep(_POLL_SECONDS)
     return []
 

@@ -204,6 +204,8 @@ class Team:
                 [0],
                 silent=silent,
             )
+        if len(missing) > 1 and missing[0] == 0:
+            missing = missing[1:]  # its store answers: it may not have noticed anything yet
         if not missing:
             return LostProcessError(f"the connection between the processes broke: {reason}")
         return LostProcessError(

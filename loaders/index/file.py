@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from fastdual.errors import InputError
+from fastdual.loaders.files import refuse_special
 from fastdual.loaders.index.fields import read_fields, write_fields
 from fastdual.loaders.index.hdf5 import UNREADABLE, Container, Tables
 from fastdual.loaders.index.missing import look_for_files
 from fastdual.loaders.index.pack_file import check_shards, is_pack, read_pack
-from fastdual.loaders.index.paths import refuse_special
 from fastdual.loaders.index.table import VideoIndex
 
 _INDEX = Container(b"fastdual-index ", 2, "an index", "fastdual index", "build it again")

@@ -126,9 +126,3 @@ def walk_videos(root: Path) -> Iterator[str]:
 def _identity(folder: Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def refuse_special(path: Path) -> None:
-    """Raise InputError for a pipe or a device, reading which might never end."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is a pipe or a device: name a file or a folder")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fastdual.errors import InputError
+from fastdual.loaders.files import refuse_special
 from fastdual.loaders.index.folders import read_classes, read_flat, read_folder
 from fastdual.loaders.index.listing import Entry, Listing, class_names, merge
 from fastdual.loaders.index.lists import Columns, read_rows
@@ -23,7 +24,6 @@ from fastdual.loaders.index.paths import (
     VIDEO_SUFFIXES,
     cache_folder,
     is_video,
-    refuse_special,
     safe_relative,
 )
 from fastdual.loaders.remote import address_of, mount

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from fastdual.cli import COMMANDS, cli
-from fastdual.commands.shared.options import OutputFile
+from fastdual.commands.shared.options import InputPath, OutputFile
 from fastdual.loaders import files
 from tests.evaluate.small import small_checkpoint
 from tests.runs import arguments, invoke, write_index
@@ -26,17 +26,29 @@ def line_of(words: list[object]) -> str:
     return line
 
 
-def test_every_option_that_names_a_file_to_write_is_checked_as_it_is_read() -> None:
+def test_every_place_is_checked_as_it_is_read() -> None:
     found = set()
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
         for parameter in command.params:
+            assert not isinstance(parameter.type, click.Path) or isinstance(
+                parameter.type, InputPath
+            ), (name, parameter.name)
             if parameter.name in ("output", "overlaps_file"):
                 assert isinstance(parameter.type, OutputFile), (name, parameter.name)
                 found.add(name)
     writing = {"embed", "export", "finetune", "index", "knn", "pack", "plot", "pretext", "probe"}
     assert found == writing | {"report", "retrieve", "table"}
+
+
+@pytest.mark.parametrize("place", ["pipe.h5", "/dev/zero"])
+@pytest.mark.parametrize("words", [["table"], ["knn"], ["pretrain", "--run", "r", "--init", "x"]])
+def test_what_might_never_end_is_not_read(words: list[str], place: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    assert f"{tmp_path / place} is a pipe or a device: name a file" in line_of(
+        [*words, tmp_path / place]
+    )
 
 
 MADE: dict[str, Callable[[Path], object]] = {

@@ -67,14 +67,18 @@ def test_sigterm_on_any_rank_stops_all_with_one_checkpoint_and_one_process_goes_
         assert int(state["objective"]["clip_queue.position"]) == 4 * step % 7
 
 
-def test_sigterm_to_the_launcher_saves_and_ends_all(index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_saves_and_ends_all(
+    number: signal.Signals, index: Path, tmp_path: Path
+) -> None:
+    """SIGUSR1 is what a cluster sends before the time limit."""
     run = tmp_path / "run"
     process = start(arguments(index, run, *TWO, **SETTINGS))
     wait_for_steps(process, run, 3)
     ranks = ranks_of(process.pid)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 143, stderr
+    assert process.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
     assert "stopped     by a signal" in stdout
     assert "torch/distributed" not in stderr  # what elastic tells its own log

@@ -6,10 +6,66 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from torch.distributed import HashStore, Store
 
+from fastdual.distributed.meeting import roll_call
+from fastdual.distributed.world import World
 from tests.conftest import PROJECT
+
+
+class _Slow:
+    """A store for a process that gets little of a busy machine: each question takes it long."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def set(self, key: str, value: str) -> None:
+        self._store.set(key, value)
+
+    def get(self, key: str) -> bytes:
+        return self._store.get(key)
+
+    def check(self, keys: list[str]) -> bool:
+        time.sleep(0.15)
+        return self._store.check(keys)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_keeper_of_the_store_leaves_when_all_who_came_know_who_did_not(size: int) -> None:
+    store, ended = HashStore(), dict[int, float]()
+    found: dict[int, list[int]] = {}
+
+    def call(rank: int, of: Any) -> None:
+        found[rank] = roll_call(of, World(rank, size, rank, size), "failed", seconds=3.0)
+        ended[rank] = time.monotonic()
+
+    # Where all came, the keeper knows it at once; where one is lost, all wait as long.
+    slow = threading.Thread(target=call, args=(1, _Slow(store)))
+    slow.start()
+    call(0, store)
+    slow.join()
+    assert found[0] == found[1] == [2][: size - 2]
+    assert ended[0] >= ended[1] - 0.08  # it looks every 0.05 s
+
+
+def test_who_noticed_first_takes_the_verdict_of_the_keeper() -> None:
+    """It has more time, and would find the store gone when the keeper has ended."""
+    store, found = HashStore(), dict[int, list[int]]()
+
+    def call(rank: int, seconds: float) -> None:
+        found[rank] = roll_call(store, World(rank, 3, rank, 3), "failed", seconds=seconds)
+
+    early = threading.Thread(target=call, args=(1, 60.0))
+    early.start()
+    began = time.monotonic()
+    call(0, 1.0)
+    assert time.monotonic() - began < 1.9  # it did not wait in vain for the other to leave
+    early.join(5)
+    assert found == {0: [2], 1: [2]}
+
 
 # In a process of its own: a call that is given up stays in its thread until the process ends.
 _CODE = """

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -64,12 +64,22 @@ def spawn(function: Callable[..., None], size: int, folder: Path, *args: Any) ->
 
 def _meet(rank: int, size: int, folder: str, function: Callable[..., None], args: tuple) -> None:
     torch.set_num_threads(1)
+    start_together(Path(folder), rank, range(size))
     port = os.path.join(folder, "port")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(port).read_text())
     with joined(read_world(), device=torch.device("cpu"), timeout_seconds=60) as team:
         function(team, *args)
     end_process()
+
+
+def start_together(folder: Path, rank: int, ranks: Sequence[int]) -> None:
+    """Wait until all have loaded their modules: on a busy machine that takes one of them a minute,
+    and limits of seconds are meant for what comes after.
+    """
+    (folder / f"here-{rank}").touch()
+    while not all((folder / f"here-{other}").exists() for other in ranks):
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -327,8 +337,10 @@ def hang_or_wait(rank: int, folder: str, collective: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE="3", LOCAL_RANK=str(rank))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(folder, "port").read_text())
-    if rank == 2 and collective == "join":
+    come = (0, 1) if collective == "join" else (0, 1, 2)
+    if rank not in come:
         return
+    start_together(Path(folder), rank, come)
     began = time.monotonic()
     try:
         with joined(read_world(), device=torch.device("cpu"), timeout_seconds=6) as team:

@@ -50,6 +50,14 @@ def test_damaged_and_foreign_exports_are_refused(tmp_path: Path) -> None:
         load(path)
     export_safetensors(random_encoder("tiny"), path)
     content = path.read_bytes()
+    data = 8 + int.from_bytes(content[:8], "little")  # behind the length and the header
+    for place in (data, (data + len(content)) // 2, len(content) - 1):
+        for bit in (1, 0x40):
+            flipped = bytearray(content)
+            flipped[place] ^= bit
+            path.write_bytes(flipped)
+            with pytest.raises(InputError, match=r"x\.safetensors: damaged: the checksum of its w"):
+                load(path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="damaged, or not safetensors"):
         load(path)

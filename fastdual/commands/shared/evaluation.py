@@ -14,6 +14,7 @@ from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, announce, hold_out_options
 from fastdual.commands.shared.next_command import show_next
 from fastdual.commands.shared.options import (
+    InputPath,
     clips_option,
     embedding_options,
     json_option,
@@ -27,7 +28,7 @@ from fastdual.console import say, say_text
 from fastdual.errors import InputError
 from fastdual.loaders.files import check_folder
 
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 _ARGUMENTS = "fastdual.arguments"
 # Options that say how videos become features: without meaning for features that exist.
 _EMBEDDING = ("clips_per_video", "stride", "device", "decode", "workers", "root", "random_weights")

@@ -8,25 +8,35 @@ import click
 
 from fastdual.commands.shared.backbone_option import backbone_option
 from fastdual.errors import InputError
-from fastdual.loaders.files import check_folder, check_place
+from fastdual.loaders.files import check_folder, check_place, refuse_special
 
 
-class OutputFile(click.Path):
-    """The type of an option that names a file to write: checked as it is read, before any work.
+class InputPath(click.Path):
+    """The type of every argument and option that names a file or folder to read."""
 
-    Args:
-        what: What the file will be, for the message: "the features".
-    """
-
-    def __init__(self, what: str) -> None:
+    def __init__(self) -> None:
         super().__init__(path_type=Path)
-        self._what = what
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
         assert isinstance(path, Path)
         self._check(path)
         return path
+
+    def _check(self, path: Path) -> None:
+        refuse_special(path)
+
+
+class OutputFile(InputPath):
+    """That of an option that names a file to write: checked as it is read, before any work.
+
+    Args:
+        what: What the file will be, for the message: "the features".
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
 
     def _check(self, path: Path) -> None:
         check_place(path, self._what)
@@ -40,7 +50,7 @@ class OutputFolder(OutputFile):
 
 
 _DECODERS = ("auto", "nvdec", "dali-cpu", "pyav")
-_PATH = click.Path(path_type=Path)
+_PATH = InputPath()
 
 
 def clips_option(default: int) -> Callable[..., Any]:
