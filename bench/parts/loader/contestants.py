@@ -107,7 +107,7 @@ class Ours(Iterator[Any]):
 def theirs(
     index: VideoIndex, job: Job, *, decode: Decode, threads: bool = False, jpeg: bool = False
 ) -> Iterator[Any]:
-    """Return the clips of another library's decoder, under a DataLoader or (CUDA) in threads."""
+    """Return the clips of another library's decoder, under a DataLoader or in threads."""
     dataset = VideoDataset(
         index,
         ClipSpec(),
@@ -186,7 +186,11 @@ _LISTED = (
                package="torchcodec"),
     Contestant("torchcodec, approximate", "theirs",
                partial(theirs, decode=decoders.torchcodec_approximate), package="torchcodec"),
-    Contestant("decord", "theirs", partial(theirs, decode=decoders.decord), package="decord"),
+    Contestant("SPDL", "theirs", partial(theirs, decode=decoders.spdl, threads=True),
+               package="spdl"),
+    Contestant("decord2", "theirs", partial(theirs, decode=decoders.decord), package="decord"),
+    Contestant("video-reader-rs", "theirs", partial(theirs, decode=decoders.video_reader),
+               package="video_reader"),
     Contestant("PyAV", "theirs", partial(theirs, decode=decoders.pyav), package="av"),
     Contestant("JPEG frames, PIL", "theirs", partial(theirs, decode=decoders.jpeg, jpeg=True),
                "jpeg", package="PIL"),

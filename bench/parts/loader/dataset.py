@@ -131,7 +131,7 @@ def under_dataloader(dataset: VideoDataset, *, num_workers: int) -> Iterator[Ten
 
 
 def under_threads(dataset: VideoDataset, *, num_workers: int) -> Iterator[Tensor]:
-    """Yield batches from threads: a CUDA decoder does not survive a fork."""
+    """Yield batches from threads: as SPDL wants it; and a CUDA decoder does not survive a fork."""
     with ThreadPoolExecutor(num_workers) as threads:
         tasks = (threads.submit(dataset.__getitem__, number) for number in range(len(dataset)))
         pending = deque(islice(tasks, dataset.batch_size + 2 * num_workers))

@@ -4,6 +4,7 @@ Each takes a file, the numbers [F] of the frames and (height, width), and return
 [F, h, w, 3] or [F, 3, h, w] uint8. Each scales in the decoder's pass where it can.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,11 +53,37 @@ def one_frame_early(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
 
 
 def decord(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
-    """Decode with decord in one thread; it scales while it decodes."""
+    """Decode with decord2 in one thread; it scales while it decodes."""
     import decord  # type: ignore[import-untyped]
 
     reader = decord.VideoReader(str(path), height=size[0], width=size[1], num_threads=1)
     return torch.from_numpy(reader.get_batch(frames.tolist()).asnumpy())
+
+
+def spdl(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
+    """Decode with SPDL, which opens at the keyframes before the frames, and scales in its filter.
+
+    Its authors want it in threads of one process, see `dataset.under_threads`.
+    """
+    import spdl.io
+
+    filters = spdl.io.get_video_filter_desc(
+        scale_height=size[0], scale_width=size[1], scale_algo="bilinear", scale_mode=None
+    )
+    packets = spdl.io.demux_video(str(path))
+    pictures = spdl.io.sample_decode_video(packets, frames.tolist(), filter_desc=filters)
+    scaled: Tensor = spdl.io.to_torch(spdl.io.convert_frames(pictures))
+    return scaled
+
+
+def video_reader(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
+    """Decode with video-reader-rs in one thread; it seeks or not by its own estimate."""
+    from video_reader import PyVideoReader
+
+    reader = PyVideoReader(
+        str(path), threads=1, target_height=size[0], target_width=size[1], resize_algo="bilinear"
+    )
+    return torch.from_numpy(reader.get_batch(frames.tolist()))
 
 
 def torchcodec(
@@ -123,7 +150,10 @@ def _resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def lend_ffmpeg(folder: Path) -> dict[str, str]:
-    """Return an environment in which torchcodec finds PyAV's FFmpeg, so that both decode alike."""
+    """Return an environment in which torchcodec and SPDL find PyAV's FFmpeg: all decode alike.
+
+    video-reader-rs finds what it brings itself only there, too.
+    """
     import av
 
     libraries = Path(av.__file__).parent.with_name("av.libs")
@@ -135,4 +165,7 @@ def lend_ffmpeg(folder: Path) -> dict[str, str]:
             link.symlink_to(library)
     known = os.environ.get("LD_LIBRARY_PATH")
     paths = [str(folder), str(libraries), *([known] if known else [])]
+    reader = importlib.util.find_spec("video_reader")
+    if reader is not None and reader.origin is not None:
+        paths.append(str(Path(reader.origin).parents[1] / "video_reader_rs.libs"))
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(paths)}

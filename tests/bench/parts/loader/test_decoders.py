@@ -26,12 +26,20 @@ def test_the_controls_are_wrong_by_one_frame(tmp_path: Path) -> None:
     assert [read_number(picture) for picture in early] == [1, 4, 5, 19]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("decord") is None,
-    reason="decord is not installed",
+@pytest.mark.parametrize(
+    ("package", "decode"),
+    [
+        ("decord", decoders.decord),
+        ("spdl", decoders.spdl),
+        ("video_reader", decoders.video_reader),
+    ],
 )
-def test_decord_numbers_frames_as_we_do(tmp_path: Path) -> None:
+def test_the_others_number_frames_as_we_do(
+    package: str, decode: decoders.Decode, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed (requirements/loader-contestants.txt)")
     path = encode(tmp_path / "a.mp4", 20, b_frames=2)
     wanted = np.array([0, 3, 4, 19])
-    theirs = decoders.decord(path, wanted, (48, 64)).numpy().astype(int)
+    theirs = decode(path, wanted, (48, 64)).numpy().astype(int)
     assert np.abs(theirs - read_frames(path, wanted, size=(48, 64))).mean() < 4
