@@ -74,6 +74,7 @@ class Assembler:
         self._batch_memory = RecycledMemory(MOST_SHARED_BATCHES)
         self._chunk_memory = RecycledMemory()
         self._chunk_rows = 32 if device.type == "cuda" else max(4, num_cpus)
+        self._crosses_batches = device.type == "cuda" or routing.choice.decoder != "pyav"
         threads = graph_threads(routing.choice.decoder, num_cpus)
         self._graphs = Graphs(
             spec, device, max_rows=self._chunk_rows, num_threads=threads,
@@ -93,15 +94,19 @@ class Assembler:
             FailureError: Too many videos fail, or workers cannot be started.
         """
         pending: deque[Chunk] = deque()
+        unfinished: deque[Assembled] = deque()
         under_way = 0
-        for chunk in (chunk for span in spans for chunk in self._start(self._allocate(span))):
+        for chunk in self._chunks(spans, unfinished):
             pending.append(chunk)
             under_way += len(chunk.rows)
             while not self._has_room(pending[0], under_way):
                 under_way -= len(pending[0].rows)
-                yield from self._finish(pending.popleft())
+                self._finish(pending.popleft())
+                yield from _take_complete(unfinished)
         while pending:
-            yield from self._finish(pending.popleft())
+            self._finish(pending.popleft())
+            yield from _take_complete(unfinished)
+        yield from _take_complete(unfinished)
 
     def _has_room(self, first: Chunk, under_way: int) -> bool:
         """Return whether another chunk is to be started before the first one is finished.
@@ -135,23 +140,40 @@ class Assembler:
 
     # ---- starting a chunk: draw the plan, queue the decoding
 
-    def _start(self, batch: Assembled) -> Iterator[Chunk]:
+    def _chunks(self, spans: Iterable[Span], unfinished: deque[Assembled]) -> Iterator[Chunk]:
+        """Cut the rows of all batches into chunks, and start to decode each.
+
+        A chunk that goes through a graph continues into the next batch: batches of eight must not
+        feed the decoders of a GPU eight at a time.
+        """
+        rows: list[Row] = []
+        for span in spans:
+            batch = self._allocate(span)
+            unfinished.append(batch)
+            rows += self._rows(batch)
+            parts = list(self._dali.cut(rows, self._chunk_rows))
+            rows = parts.pop() if parts and self._crosses_batches else []
+            yield from map(self._start, parts)
+        if rows:
+            yield self._start(rows)
+
+    def _rows(self, batch: Assembled) -> list[Row]:
         span = batch.span
         videos = self._order.at(span.epoch, span.start, span.stop)
         plan = self._draw(span.epoch, videos)
         wanted, order = unique_frames(self._index.places(plan.videos, plan.frames))
-        rows = [
-            Row(row, plan[row : row + 1], wanted[row], order[row : row + 1])
+        if not len(plan):  # a rank's part of a short last batch may be empty
+            batch.plans.append(plan)
+        return [
+            Row(batch, row, plan[row : row + 1], wanted[row], order[row : row + 1])
             for row in range(len(plan))
         ]
-        if not rows:  # a rank's part of a short last batch may be empty
-            batch.plans.append(plan)
-            yield Chunk(batch, 0, [])
-        for part in self._dali.cut(rows, self._chunk_rows):
-            chunk = Chunk(batch, part[0].number, part)
-            for row in part:
-                self._submit(chunk, row)
-            yield chunk
+
+    def _start(self, rows: list[Row]) -> Chunk:
+        chunk = Chunk(rows)
+        for row in rows:
+            self._submit(chunk, row)
+        return chunk
 
     def _draw(self, epoch: int, videos: Ints) -> ClipPlan:
         return draw_plan(
@@ -180,15 +202,15 @@ class Assembler:
 
     def _target(self, chunk: Chunk, row: Row) -> Target:
         """Return what a worker fills: the batch's own row, or one of the chunk's memory."""
-        if chunk.batch.shared is not None:
-            return chunk.batch.shared.row(row.number)
+        if row.batch.shared is not None:
+            return row.batch.shared.row(row.number)
         on_cpu, spec = self._device.type == "cpu", self._spec
         if chunk.shared is None:
             frames = (spec.most_frames, spec.resize_height, spec.resize_width, 3)
             shape, dtype = (self._view_shape, "<f4") if on_cpu else (frames, "|u1")
             chunk.shared = self._chunk_memory.take((self._chunk_rows, *shape), dtype)
             assert chunk.shared is not None
-        return chunk.shared.row(row.number - chunk.first_row, None if on_cpu else len(row.wanted))
+        return chunk.shared.row(chunk.rows.index(row), None if on_cpu else len(row.wanted))
 
     def _allocate(self, span: Span) -> Assembled:
         shape = (span.stop - span.start, *self._view_shape)
@@ -200,9 +222,8 @@ class Assembler:
 
     # ---- finishing a chunk: replace what failed, run the graph
 
-    def _finish(self, chunk: Chunk) -> Iterator[Assembled]:
-        """Fill the chunk's rows, and yield the batch if it is complete."""
-        batch = chunk.batch
+    def _finish(self, chunk: Chunk) -> None:
+        """Fill the chunk's rows."""
         for row in chunk.rows:
             self._replace_if_unreadable(chunk, row)
         self._dali.finish(chunk)
@@ -210,17 +231,16 @@ class Assembler:
         for row in by_pyav:
             self._replace_if_bad(chunk, row)
         made = [self._target(chunk, row).array for row in by_pyav]
-        if self._device.type == "cpu" and batch.shared is None:
+        if by_pyav and self._device.type == "cuda":
+            augment_rows(self._graphs, self._index, by_pyav, {"frames": made})
+        else:
             for row, views in zip(by_pyav, made, strict=True):
-                batch.clips[row.number] = torch.from_numpy(views)
-        elif by_pyav and self._device.type == "cuda":
-            augment_rows(self._graphs, self._index, chunk, by_pyav, {"frames": made})
+                if row.batch.shared is None:
+                    row.batch.clips[row.number] = torch.from_numpy(views)
         for row in chunk.rows:
             decoder = "pyav" if row.encoded is None else self._routing.choice.decoder
-            batch.decoded.append((decoder, row.reason))
-        batch.plans.extend(row.plan for row in chunk.rows)
-        if chunk.first_row + len(chunk.rows) == len(batch.clips):
-            yield batch
+            row.batch.decoded.append((decoder, row.reason))
+            row.batch.plans.append(row.plan)
 
     def _leave_to_pyav(self, chunk: Chunk, row: Row, reason: str) -> None:
         if row.watched is not None:
@@ -230,12 +250,12 @@ class Assembler:
 
     def _replace_if_unreadable(self, chunk: Chunk, row: Row) -> None:
         """Wait for the bytes that DALI is given; where they cannot be read, replace the video."""
-        substitutes = self._substitutes(chunk, row)
+        substitutes = self._substitutes(row)
         while row.encoded is not None and (reason := read_error(row)) is not None:
             if row.watched is not None:
                 self._reader.wait(row.watched.ticket)
             row.encoded = row.watched = None
-            self._show_next(chunk, row, reason, substitutes)
+            self._show_next(row, reason, substitutes)
             self._submit(chunk, row)
 
     def _replace_if_bad(self, chunk: Chunk, row: Row) -> None:
@@ -244,26 +264,31 @@ class Assembler:
         Nothing is remembered between attempts, so the video shown depends on the order and the
         files alone, not on the rank or the run.
         """
-        substitutes = self._substitutes(chunk, row)
+        substitutes = self._substitutes(row)
         while True:
             assert row.ticket is not None
             failure = self._reader.wait(row.ticket)
             if failure is None:
                 return
-            self._show_next(chunk, row, failure.reason, substitutes)
+            self._show_next(row, failure.reason, substitutes)
             row.reason = self._routing.why_not(row.video) or row.reason
             self._submit_to_pyav(chunk, row)
 
-    def _substitutes(self, chunk: Chunk, row: Row) -> Iterator[int]:
-        span = chunk.batch.span
+    def _substitutes(self, row: Row) -> Iterator[int]:
+        span = row.batch.span
         return self._order.substitutes(span.epoch, span.start + row.number)
 
-    def _show_next(self, chunk: Chunk, row: Row, reason: str, substitutes: Iterator[int]) -> None:
+    def _show_next(self, row: Row, reason: str, substitutes: Iterator[int]) -> None:
         """Put the next video into a row whose own cannot be used."""
         self._quarantine.add(row.video, reason)
         video = next(substitutes, None)
         if video is None:
             raise FailureError("none of the videos can be decoded; build the index again")
-        row.plan = self._draw(chunk.batch.span.epoch, np.array([video]))
+        row.plan = self._draw(row.batch.span.epoch, np.array([video]))
         places = self._index.places(row.plan.videos, row.plan.frames)
         (row.wanted,), row.order = unique_frames(places)
+
+
+def _take_complete(unfinished: deque[Assembled]) -> Iterator[Assembled]:
+    while unfinished and unfinished[0].is_complete:
+        yield unfinished.popleft()

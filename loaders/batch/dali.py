@@ -6,6 +6,7 @@ are built again: never one per video. What is found out goes to `routing`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from fastdual.loaders.batch.rows import Chunk, Row
 from fastdual.loaders.decode.encoded import read_encoded
 from fastdual.loaders.index.table import VideoIndex
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.views.graph import Source, encoded_inputs
+from fastdual.loaders.views.graph import Rows, Source, encoded_inputs
 
 _READ_THREADS = 4
 _DECODED_BYTES = 1 << 29  # of the frames that DALI holds at a time
@@ -135,7 +136,7 @@ class DaliDecoder:
             np.array(places),
         )
         try:
-            pictures = augment_rows(self._graphs, self._index, chunk, rows, inputs)
+            pictures = augment_rows(self._graphs, self._index, rows, inputs)
         except GraphFailure as failure:
             if failure.is_memory and len(rows) > 1:
                 self._take_less(rows)
@@ -168,14 +169,13 @@ class DaliDecoder:
 
 
 def augment_rows(
-    graphs: Graphs, index: VideoIndex, chunk: Chunk, rows: list[Row], inputs: dict[str, object]
+    graphs: Graphs, index: VideoIndex, rows: list[Row], inputs: dict[str, object]
 ) -> Tensor | None:
-    """Run the graph for some rows of a chunk and put their views into the batch.
+    """Run the graph for some rows of a chunk and put their views into their batches.
 
     Args:
         graphs, index: Of the loader.
-        chunk: Their chunk.
-        rows: Some of its rows, in any order.
+        rows: In any order.
         inputs: "frames", or those of `encoded_inputs`.
 
     Returns:
@@ -188,9 +188,12 @@ def augment_rows(
     order: NDArray[np.int64] = np.concatenate([row.order for row in rows])
     names = f"{len(rows)} videos (the first: {index.path(rows[0].video)})"
     source: Source = "frames" if "frames" in inputs else "encoded"
-    clips, numbers = chunk.batch.clips, np.array([row.number for row in rows])
-    pictures = graphs.fill(source, plan, order, inputs, clips=clips, rows=numbers, what=names)
-    if clips.is_cuda:
+    of_batch = (list(part) for _, part in itertools.groupby(rows, lambda row: id(row.batch)))
+    places = [
+        Rows(part[0].batch.clips, np.array([row.number for row in part])) for part in of_batch
+    ]
+    pictures = graphs.fill(source, plan, order, inputs, rows=places, what=names)
+    if places[0].clips.is_cuda:
         # The memory of the inputs and of the outputs is used again from here on.
         torch.cuda.current_stream().synchronize()
     return pictures

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from fastdual.errors import FailureError
 from fastdual.loaders.batch.decoder import Augment
 from fastdual.loaders.plan import ClipPlan, ClipSpec
-from fastdual.loaders.views.graph import ClipGraph, FusedGraph, Source
+from fastdual.loaders.views.graph import ClipGraph, FusedGraph, Rows, Source
 
 Ints = NDArray[np.int64]
 
@@ -87,17 +88,15 @@ class Graphs:
         order: Ints,
         inputs: dict[str, Any],
         *,
-        clips: Tensor,
-        rows: Ints,
+        rows: Sequence[Rows],
         what: str,
     ) -> Tensor | None:
-        """Put the views of some videos into rows of `clips`.
+        """Put the views of some videos into rows of batches.
 
         Args:
             source: What `inputs` hold.
             plan, order, inputs: As `ClipGraph.run` takes them.
-            clips: [B, V, T, H, W, C] the batch.
-            rows: The videos' rows of it.
+            rows: Where the videos belong, in their order.
             what: Names the videos if this takes too long.
 
         Returns:
@@ -116,7 +115,7 @@ class Graphs:
                     max_batch_size=self._max_rows,
                     num_threads=self._num_threads,
                 )
-            return self._graphs[source].fill(plan, order, inputs, clips, rows)
+            return self._graphs[source].fill(plan, order, inputs, rows)
         except RuntimeError as error:
             if source in self._graphs:
                 self._graphs.pop(source).close()  # one that failed once cannot be used again

@@ -48,6 +48,10 @@ class Assembled:
     def plan(self) -> ClipPlan:
         return ClipPlan.concatenate(self.plans)
 
+    @property
+    def is_complete(self) -> bool:
+        return len(self.decoded) == len(self.clips)
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -71,7 +75,7 @@ class Row:
     """One video of a batch that is being filled.
 
     Attributes:
-        number: Its row of the batch.
+        batch, number: The batch, and its row of it.
         plan: Of this video alone.
         wanted, order: As `unique_frames` returns them.
         ticket: Of the task in `batch.reader`, if PyAV decodes it.
@@ -80,6 +84,7 @@ class Row:
         reason: Why PyAV decodes it in place of DALI, "" if it is the decoder.
     """
 
+    batch: Assembled
     number: int
     plan: ClipPlan
     wanted: Ints
@@ -96,16 +101,12 @@ class Row:
 
 @dataclass(eq=False)
 class Chunk:
-    """Some rows of a batch, which are decoded and augmented together.
+    """Some rows of one batch or of several, in order, which are decoded and augmented together.
 
     Attributes:
-        batch: What is being filled.
-        first_row: Number of the first row in the batch.
         rows: The videos.
         shared: A row for each video's frames or views, unless workers write into the batch itself.
     """
 
-    batch: Assembled
-    first_row: int
     rows: list[Row]
     shared: SharedRows | None = None

@@ -6,7 +6,7 @@ decodes for a CPU, `views.augment` makes the same views without a graph, at less
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +31,13 @@ class Made(NamedTuple):
 
     views: list[Tensor]
     pictures: Tensor | None
+
+
+class Rows(NamedTuple):
+    """Rows `numbers` of a batch `clips` [B, V, T, H, W, C]."""
+
+    clips: Tensor
+    numbers: Ints
 
 
 class ClipGraph:
@@ -91,15 +98,17 @@ class ClipGraph:
         return Made(views, pictures)
 
     def fill(
-        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], clips: Tensor, rows: Ints
+        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], rows: Sequence[Rows]
     ) -> Tensor | None:
-        """Augment one batch into some rows of `clips` [rows, V, T, H, W, C]; see `run`."""
+        """As `run`, but put the views into rows of batches; return the pictures alone."""
         made = self.run(plan, order, decoded)
-        places: slice | Tensor = slice(int(rows[0]), int(rows[-1]) + 1)
-        if not np.array_equal(rows, np.arange(rows[0], rows[-1] + 1)):
-            places = torch.from_numpy(rows).to(clips.device)
-        for view, values in enumerate(made.views):
-            clips[places, view] = values.to(clips.dtype)
+        for part, (clips, numbers) in _parts(rows):
+            first, last = int(numbers[0]), int(numbers[-1])
+            places: slice | Tensor = slice(first, last + 1)
+            if not np.array_equal(numbers, np.arange(first, last + 1)):
+                places = torch.from_numpy(numbers).to(clips.device)
+            for view, values in enumerate(made.views):
+                clips[places, view] = values[part].to(clips.dtype)
         return made.pictures
 
     def close(self) -> None:
@@ -133,9 +142,9 @@ class FusedGraph:
             self._pipeline.build()
 
     def fill(
-        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], clips: Tensor, rows: Ints
+        self, plan: ClipPlan, order: Ints, decoded: dict[str, Any], rows: Sequence[Rows]
     ) -> Tensor | None:
-        """Augment one batch into some rows of `clips`; arguments and errors as of `ClipGraph`."""
+        """As `ClipGraph.fill`."""
         from fastdual.loaders.views import fused
 
         pictures = None
@@ -147,8 +156,9 @@ class FusedGraph:
             frames, pictures = padded.flatten(0, 1), watched[:, 0]
             first = self._spec.most_frames * np.arange(len(plan))
         numbers = order + first[:, None, None]
-        tables = fused.tables(self._spec, plan, numbers, rows)
-        fused.make_views(frames, self._spec, tables, clips)
+        for part, (clips, places) in _parts(rows):
+            tables = fused.tables(self._spec, plan[part], numbers[part], places)
+            fused.make_views(frames, self._spec, tables, clips)
         return pictures
 
     def _joined(self, videos: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Ints]:
@@ -165,6 +175,14 @@ class FusedGraph:
     def close(self) -> None:
         """Free the graph."""
         self._pipeline = None
+
+
+def _parts(rows: Sequence[Rows]) -> Iterator[tuple[slice, Rows]]:
+    """Yield the rows of each batch, and which of all videos they are."""
+    start = 0
+    for part in rows:
+        yield slice(start, start + len(part.numbers)), part
+        start += len(part.numbers)
 
 
 def _place(device: torch.device) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastdual.errors import FailureError, InputError
+from fastdual.loaders import loader as loader_module
 from fastdual.loaders.batch import dali, routing
 from fastdual.loaders.index import VideoIndex, build_index
 from fastdual.loaders.loader import ClipLoader
@@ -127,6 +128,43 @@ def test_memory_that_runs_out_makes_chunks_smaller_and_is_said_once(
     assert calls["__init__"] <= 4
     lines = [line for line in said(caplog) if "memory ran out" in line]
     assert len(lines) == 1 and "it gets half as many from here on" in lines[0]
+
+
+@LENIENT
+def test_chunks_go_on_into_the_next_batch(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DALI gets as many videos at a time as it may, however small the batches are."""
+    whole = load(index, 1, batch_size=12)
+    sizes = []
+    run = ClipGraph.run
+
+    def counted(self: ClipGraph, plan: Any, *rest: Any) -> Any:
+        sizes.append(len(plan))
+        return run(self, plan, *rest)
+
+    monkeypatch.setattr(ClipGraph, "run", counted)
+    monkeypatch.setattr(loader_module, "available_cpus", lambda _: 6)
+    small = load(index, 6, batch_size=2)
+    assert torch.equal(torch.cat([batch.clips for batch in small]), whole[0].clips)
+    decoders = [decoder for batch in small for decoder in batch.decoders]
+    assert decoders == list(whole[0].decoders)
+    # Chunks of six, of which DALI decodes what is VP9.
+    by_dali = [decoder == "dali-cpu" for decoder in decoders]
+    assert sizes[:2] == [sum(by_dali[:6]), sum(by_dali[6:])] and max(sizes[:2]) > 2
+
+
+@LENIENT
+def test_short_and_empty_batches_come_in_their_place(index: VideoIndex) -> None:
+    """The last batch of 13 videos has one; of two ranks, the first gets none of it."""
+    options: Any = {"batch_size": 4, "num_workers": 1, "shuffle": False, "drop_last": False}
+    for rank, lengths in ((0, [2, 2, 2, 0]), (1, [2, 2, 2, 1])):
+        with ClipLoader(index, SPEC, rank=rank, world_size=2, **options) as loader:
+            batches = list(loader)
+        assert [len(batch) for batch in batches] == lengths
+        videos = [video for batch in batches for video in batch.video_ids.tolist()]
+        first = [4 * step + 2 * rank + place for step in range(3) for place in range(2)]
+        assert videos == first + [12] * rank
 
 
 def test_chunks_are_cut_by_the_decoded_pixels(index: VideoIndex) -> None:

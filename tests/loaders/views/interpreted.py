@@ -18,7 +18,7 @@ from fastdual.loaders.batch.decoder import DecodeChoice
 from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.index import load_index
 from fastdual.loaders.plan import ClipSpec
-from fastdual.loaders.views.graph import FusedGraph
+from fastdual.loaders.views.graph import FusedGraph, Rows
 from tests.loaders.loading import load
 from tests.loaders.views.test_augment import ODD
 from tests.loaders.views.test_graph import SPECS, noise_video, plan_for
@@ -45,7 +45,7 @@ def fused_views(spec: ClipSpec, dtype: torch.dtype, device: str = "cpu") -> Tens
     graph = FusedGraph(
         spec, source="frames", device=torch.device(device), max_batch_size=2, num_threads=1
     )
-    assert graph.fill(plan, order, {"frames": videos}, clips, ROWS) is None
+    assert graph.fill(plan, order, {"frames": videos}, [Rows(clips, ROWS)]) is None
     return clips
 
 
