@@ -83,6 +83,7 @@ class ContrastiveLoss(_Contrast):
             "mean" of their losses (SupCon, arXiv:2004.11362). They differ from two positives on.
         reduction: "mean" over the rows with a positive, "sum", or "none" for [N].
         precision: Of float32 products on a GPU: "ieee", or "tf32" (tensor cores, 10-bit mantissas).
+            None, as for all losses: as torch.set_float32_matmul_precision has it for torch's own.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ContrastiveLoss(_Contrast):
         positives: Positives = "sum",
         reduction: Reduction = "mean",
         normalize: bool = False,
-        precision: Precision = "ieee",
+        precision: Precision | None = None,
         backend: Backend = "auto",
         gather: Gather = None,
     ) -> None:

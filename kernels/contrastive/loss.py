@@ -54,7 +54,7 @@ def contrastive_loss(
     positives: Positives = "sum",
     reduction: Reduction = "mean",
     normalize: bool = False,
-    precision: Precision = "ieee",
+    precision: Precision | None = None,
     backend: Backend = "auto",
     gather: Gather = None,
 ) -> Tensor:
@@ -78,7 +78,7 @@ def contrastive_loss_with_metrics(
     positives: Positives = "sum",
     reduction: Reduction = "mean",
     normalize: bool = False,
-    precision: Precision = "ieee",
+    precision: Precision | None = None,
     backend: Backend = "auto",
     gather: Gather = None,
     metrics: bool = True,
@@ -107,7 +107,8 @@ def contrastive_loss_with_metrics(
             [N]. A row without a positive has loss 0 and no gradient.
         normalize: L2-normalise the rows of query and key first, in the same pass.
         precision: Of float32 products on a GPU: "ieee", or "tf32" for tensor cores and 10-bit
-            mantissas. Elsewhere, and in half precision, it changes nothing.
+            mantissas; None for what torch.set_float32_matmul_precision allows torch's own products.
+            Elsewhere, and in half precision, it changes nothing.
         backend: See fastdual.losses.
         gather: See fastdual.losses.
         metrics: False leaves the metrics out: top1, top5 and valid are then empty, [0].
@@ -125,6 +126,7 @@ def contrastive_loss_with_metrics(
     temperature = as_temperature(temperature)
     check_contrast(query, key, (query_ids, key_ids), (query_groups, key_groups), temperature)
     own = key is query and key_ids is query_ids and key_groups is query_groups
+    precision = torchs_precision() if precision is None else precision
     settings = Settings(positives, reduction, normalize, precision, metrics)
     problem = Problem(
         query,
@@ -155,7 +157,7 @@ def batch_problem(
         ids: [num_ids] int64 or int32 id of each sample, or None: all samples are different.
         layout: Which row belongs to which sample and group. Groups of two processes differ.
         temperature: Softmax divisor, a float or a 0-d tensor, which gets a gradient.
-        settings: All else; `layout` and `learned` are set here.
+        settings: All else; `layout`, `learned` and, after torch's, `precision` are set here.
 
     Raises:
         ValueError: An argument does not fit; the message names it, its value and the rule.
@@ -170,8 +172,18 @@ def batch_problem(
     if ids is not None:
         check_ids("ids", ids, layout.num_ids, "the samples")
     check_same_device(rows=rows, ids=ids, temperature=temperature)
-    bound = _bind_temperature(temperature, settings._replace(layout=layout))
+    settings = settings._replace(layout=layout, precision=torchs_precision())
+    bound = _bind_temperature(temperature, settings)
     return Problem(rows, None, ids, None, None, None, *bound)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def torchs_precision() -> Precision:
+    """Return the precision that torch takes for its own float32 products on a GPU.
+
+    A compiled graph keeps that of its compilation.
+    """
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def run(problem: Problem, backend: Backend, gather: Gather) -> ContrastiveResult:

@@ -101,7 +101,7 @@ class Problem(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of logits, losses and statistics: float64 for float64 inputs, else float32."""
-        return torch.promote_types(self.query.dtype, torch.float32)
+        return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
 
 def written_out(problem: Problem, first: int = 0) -> Problem:
@@ -115,10 +115,11 @@ def written_out(problem: Problem, first: int = 0) -> Problem:
     if layout is None:
         return problem
     row = torch.arange(len(rows), device=rows.device)
-    sample = row // layout.id_run % layout.num_ids
+    sample = (row if layout.id_run == 1 else row // layout.id_run) % layout.num_ids
+    group = row if layout.group_run == 1 else row // layout.group_run
     return problem._replace(
         query_ids=sample + first if ids is None else ids[sample],
-        query_groups=row // layout.group_run + first,
+        query_groups=group + first if first else group,
         settings=problem.settings._replace(layout=None),
     )
 

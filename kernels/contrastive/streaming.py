@@ -13,7 +13,6 @@ from fastdual.kernels.contrastive.problem import (
     NEGATIVE_LSE,
     NEGATIVE_MEAN,
     NORM_FLOOR,
-    NUM_FIELDS,
     POSITIVE_COUNT,
     POSITIVE_LSE,
     POSITIVE_MEAN,
@@ -44,19 +43,20 @@ def _raise(sums: Tensor, highest: Tensor) -> Tensor:
     peak + log(mass), and sums of e^(value - peak) x value. One logarithm per tile would round a
     log-sum-exp once per tile.
     """
-    higher = torch.maximum(sums[0], highest)
+    peak = sums[0]
+    higher = torch.maximum(peak, highest)
     base = higher.masked_fill(higher == -torch.inf, 0)
-    sums[1:] *= (sums[0] - base).exp_()
-    sums[0] = higher
+    sums[1:].mul_((peak - base).exp_())
+    peak.copy_(higher)
     return base
 
 
 def _add_tile(sums: Tensor, values: Tensor, dim: int) -> None:
     """Add a tile of values to the sums of its rows (dim 1), or of its columns (dim 0)."""
     shares = (values - _raise(sums, values.amax(dim)).unsqueeze(dim)).exp_()
-    sums[1] += shares.sum(dim)
+    sums[1].add_(shares.sum(dim))
     if len(sums) == 3:
-        sums[2] += shares.mul_(values.clamp(min=LOWEST)).sum(dim)
+        sums[2].add_(shares.mul_(values.clamp(min=LOWEST)).sum(dim))
 
 
 def _add_pairs(sums: Tensor, rows: Tensor, values: Tensor) -> None:
@@ -77,28 +77,27 @@ def compute_partials(problem: Problem) -> Partials:
         nothing if problem.key is None else length_scales(problem.key, problem),
         query.new_empty((0, 0), dtype=torch.int8),
     )
-    num_rows = query.shape[0]
-    fields = query.new_zeros((1, NUM_FIELDS, num_rows), dtype=problem.dtype)
-    sums = query.new_zeros((2, 3 if settings.learned else 2, num_rows), dtype=problem.dtype)
-    sums[:, 0] = -torch.inf
+    sums = query.new_zeros((2, 3 if settings.learned else 2, len(query)), dtype=problem.dtype)
+    sums[:, 0].fill_(-torch.inf)
     negatives, positives = sums
+    count, total = query.new_zeros((2, len(query)), dtype=problem.dtype)
     for tile in tiles(problem, prepared):
         if tile.positive.numel():
             rows, places = tile.positive_pairs()
             values = tile.logits.view(-1)[places]
             _add_pairs(positives, rows, values)
-            fields[0, POSITIVE_COUNT].index_add_(0, rows, torch.ones_like(values))
+            count.index_add_(0, rows, torch.ones_like(values))
             if settings.positives == "mean":
-                fields[0, POSITIVE_SUM].index_add_(0, rows, values)
+                total.index_add_(0, rows, values)
         logits = tile.without_excluded()
         _add_tile(negatives[:, tile.rows], logits, 1)
         if tile.mirrored is not None:
             _add_tile(negatives[:, tile.mirrored], tile.mirror(logits), 0)
-    fields[0, [NEGATIVE_LSE, POSITIVE_LSE]] = sums[:, 0] + sums[:, 1].log()
-    fields[0, BEST_POSITIVE] = positives[0]
-    if settings.learned:  # any mass is at least 1
-        fields[0, [NEGATIVE_MEAN, POSITIVE_MEAN]] = sums[:, 2] / sums[:, 1].clamp(min=1)
-    return Partials(fields, prepared)
+    lse = sums[:, 0] + sums[:, 1].log()
+    # Any mass is at least 1.
+    means = sums[:, 2] / sums[:, 1].clamp(min=1) if settings.learned else torch.zeros_like(lse)
+    others = torch.stack([positives[0], count, total])  # in the order of the numbered fields
+    return Partials(torch.cat([lse, others, means])[None], prepared)
 
 
 def count_beaten(problem: Problem, prepared: Prepared, fields: Tensor) -> Tensor:
@@ -123,8 +122,7 @@ def merge_partials(problem: Problem, fields: Tensor, counts: Tensor | None) -> M
         counts: [P, N] of count_beaten; None where metrics are not wanted.
     """
     positives, reduction = problem.settings.positives, problem.settings.reduction
-    negative_lse = fields[:, NEGATIVE_LSE].logsumexp(dim=0)
-    positive_lse = fields[:, POSITIVE_LSE].logsumexp(dim=0)
+    negative_lse, positive_lse = fields[:, : POSITIVE_LSE + 1].logsumexp(dim=0)
     count = fields[:, POSITIVE_COUNT].sum(dim=0)
     valid = count > 0
     # log(1 + e^d) keeps its digits where negatives weigh next to nothing; all_lse - positive_lse

@@ -244,7 +244,7 @@ MUTANTS = (
     _streamed(
         "streamed: no value yet", "streaming.py",
         "base = higher.masked_fill(higher == -torch.inf, 0)", "base = higher",
-        "test_triton.py::test_streaming_takes_the_same_cases[7]",
+        "test_loss.py::test_a_row_without_negative_has_loss_0",
     ),
     _streamed(
         "streamed: a mirror image beats nobody", "streaming.py",
@@ -280,6 +280,12 @@ MUTANTS = (
         "tests/kernels/test_backend.py",
     ),
     # Modules, and several processes.
+    _other(
+        "a precision that is not torch's", f"{_CONTRASTIVE}loss.py",
+        'return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"',
+        'return "ieee"',
+        f"{_TESTS}test_loss.py::test_precision_is_that_of_torchs_own_products",
+    ),
     _other(
         "an annealed temperature stays behind", "fastdual/losses.py",
         "self.register_buffer(name, value)", "setattr(self, name, value)",

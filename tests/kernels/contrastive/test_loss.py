@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from fastdual import losses
 from fastdual.kernels import contrastive, reference
+from fastdual.kernels.contrastive import op
 from fastdual.kernels.contrastive.loss import batch_problem
-from fastdual.kernels.contrastive.problem import Layout
+from fastdual.kernels.contrastive.problem import PRECISIONS, Layout
 from tests.kernels.contrastive.cases import (
     Case,
     Inputs,
@@ -131,6 +133,21 @@ def test_symmetric_call_has_the_gradient_of_both_sides() -> None:
     two_tensors = call(contrastive, inputs._replace(key=rows * 1.0), temperature=0.1).loss
     (ours,), (expected,) = (torch.autograd.grad(loss, rows) for loss in (one_tensor, two_tensors))
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(("torchs", "ours"), [("highest", 0), ("high", 1), ("medium", 1)])
+def test_precision_is_that_of_torchs_own_products(torchs: str, ours: int, monkeypatch) -> None:
+    asked, run = [], op.run
+    monkeypatch.setattr(op, "run", lambda problem: asked.append(problem) or run(problem))
+    torch.set_float32_matmul_precision(torchs)
+    try:
+        x, ids = torch.ones(4, 8), torch.arange(4)
+        losses.NTXentLoss()(x, x)
+        losses.ContrastiveLoss()(x, x, ids, ids)
+        losses.ContrastiveLoss(precision="tf32")(x, x, ids, ids)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert [PRECISIONS.index(problem.settings.precision) for problem in asked] == [ours, ours, 1]
 
 
 def test_precision_must_be_known() -> None:

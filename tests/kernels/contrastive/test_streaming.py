@@ -76,8 +76,9 @@ def test_never_holds_the_matrix(columns: int | None, normalize: bool, monkeypatc
 def test_pairs_that_are_looked_up_are_those_that_are_compared(
     ids: str, columns: int | None, monkeypatch
 ) -> None:
-    """Few labels are compared all with all, many are sorted."""
+    """Few labels are compared all with all, many are sorted; a tile begins within a block."""
     small_tiles(monkeypatch, 8)
+    monkeypatch.setattr(streaming_tiles, "COLUMNS", 24)
     case = Case(29, columns, 12, torch.float32, "mean", "none", ids=ids)
     inputs = make_inputs(case)
     compared = evaluate(contrastive_loss_with_metrics, case, inputs)
