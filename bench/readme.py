@@ -1,8 +1,9 @@
-"""The tables of docs/benchmarks.md, from committed results: speed, and what the method reaches.
+"""The tables of docs/benchmarks.md and the README's figure, from committed results.
 
     python -m bench.readme [--check]
 
-Writes between the marks of that page; with --check it exits 1 if they differ.
+Writes between the marks of that page, and docs/images/measured.svg; with --check it exits 1 if they
+differ.
 """
 
 import argparse
@@ -16,11 +17,13 @@ if not __package__:  # run as a file
 from bench.parts.markdown import between_marks
 from bench.parts.method import journal
 from bench.parts.method.summary import conclude
+from bench.parts.readme.figure import figure
 from bench.parts.readme.speed import speed
 from bench.parts.results import RESULTS
 from fastdual.loaders import files
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, FIGURE = DOCS / "benchmarks.md", DOCS / "images" / "measured.svg"
 _SHOWN = ("finetuned_100", "finetuned_30", "finetuned_10", "probe", "moved_rank")
 
 
@@ -48,10 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, make in SECTIONS.items():
         marks = f"<!-- {name}: made by python -m bench.readme -->", f"<!-- end of {name} -->"
         wanted = between_marks(wanted, marks, make(RESULTS))
-    if options.check and wanted != page:
-        raise SystemExit("docs/benchmarks.md is not what python -m bench.readme makes; run it")
+    drawn = figure(RESULTS)
     if not options.check:
         files.write(PAGE, wanted, "the benchmarks")
+        files.write(FIGURE, drawn, "the figure")
+    elif wanted != page or drawn != FIGURE.read_text():
+        raise SystemExit(
+            f"docs/{PAGE.name} or docs/images/{FIGURE.name} is not what python -m bench.readme "
+            "makes; run it"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step: the paper's way, plain eager, ours; where its time goes, and how fast it is.
+"""A training step: as the paper's code, plain eager, ours; where its time goes, and how fast it is.
 
     python -m bench.train [--backbones r2plus1d s3d] [--data INDEX] [--levers] [--out PATH]
 

@@ -21,6 +21,8 @@ _MODULES = dict.fromkeys(
 ) | {"FeatureSet": "fastdual.evaluate.features", "load": "fastdual.weights.load"}
 
 
+_OTHERS = ("functional", "losses")  # modules of the face
+
 if not os.path.isdir(os.path.join(__path__[0], "kernels")):
     # In a checkout that is not installed, fastdual.kernels and fastdual.loaders lie beside this.
     __path__.append(os.path.dirname(__path__[0]))
@@ -43,7 +45,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_MODULES]
+    return [*(name for name in globals() if name.startswith("__")), *_MODULES, *_OTHERS]
 
 
 def _warn_of_namesake() -> None:

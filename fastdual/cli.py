@@ -13,28 +13,28 @@ from fastdual.errors import FailureError, InputError, printable, shown
 
 # In the order in which a new user meets them.
 COMMANDS = {
-    "demo": "Write a small set of videos to try everything on.",
     "doctor": "Check this machine: driver, decoders, kernels, and what will be used.",
+    "demo": "Write a small set of videos to try everything on.",
+    "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
+    "report": "Write one HTML page on what a run learned.",
+    "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
+    "knn": "Classify test videos by their nearest training videos.",
+    "probe": "Fit a linear classifier on frozen features; measure it on a test split.",
+    "finetune": "Train an action classifier from a pretrained backbone, and test it.",
+    "pretext": "Measure on held-out videos how well a run solves its pretext task.",
+    "embed": "Write the features of videos to a file: HDF5, npz, CSV or Parquet.",
+    "export": "Write a backbone as safetensors or for torchvision; read those of other code.",
     "index": "Build, check or show the index of a set of videos.",
     "pack": "Put a set of videos into one file, small and quick to decode.",
-    "pretrain": "Pretrain a video backbone from a folder of videos or an index.",
-    "embed": "Write the features of videos to a file: HDF5, npz, CSV or Parquet.",
-    "pretext": "Measure on held-out videos how well a run solves its pretext task.",
-    "retrieve": "Score features by nearest-neighbour retrieval (R@1 to R@50).",
-    "probe": "Fit a linear classifier on frozen features; measure it on a test split.",
-    "knn": "Classify test videos by their nearest training videos.",
-    "finetune": "Train an action classifier from a pretrained backbone, and test it.",
-    "export": "Write a backbone as safetensors or for torchvision; read those of other code.",
-    "table": "Make a Markdown table of results.",
-    "replay": "Take the step again at which a run stopped being finite, and look where.",
     "runs": "List runs and their last metrics.",
-    "report": "Write one HTML page on what a run learned.",
+    "table": "Make a Markdown table of results.",
     "plot": "Draw loss curves and embeddings of runs as PNG files.",
+    "replay": "Repeat the step at which a run stopped being finite, and find where.",
 }
 
 
 class UserMistake(click.ClickException):
-    """One line and exit code 2: something the user can put right."""
+    """One line and exit code 2: something that the user can correct."""
 
     exit_code = 2
 
@@ -141,9 +141,9 @@ def cli() -> None:
 
     \b
     A first run:
-      fastdual demo demo/videos          write a small set of videos
-      fastdual pretrain demo/videos/videos.csv --run demo/run --recipe tiny
-      fastdual retrieve demo/run demo/videos/videos.csv
+      fastdual pretrain videos/ --run runs/first     a folder of videos, or of class folders
+      fastdual report runs/first videos/             one HTML page on what it learned
+      fastdual demo demo --train                     the same on videos that it writes itself
 
     Errors are one line; FASTDUAL_TRACEBACK=1 shows where they came from.
     """

@@ -131,13 +131,9 @@ class NTXentLoss(_Contrast):
     """SimCLR's loss (arXiv:2002.05709) of two views, with the call and the defaults of lightly."""
 
     def __init__(
-        self,
-        temperature: float | Tensor = 0.5,
-        *,
-        normalize: bool = True,
-        backend: Backend = "auto",
-        gather: Gather = None,
-    ) -> None:
+        self, temperature: float | Tensor = 0.5, *, normalize: bool = True,
+        backend: Backend = "auto", gather: Gather = None,
+    ) -> None:  # fmt: skip
         super().__init__(temperature, backend, gather)
         self.normalize = normalize
 
@@ -155,13 +151,9 @@ class SupConLoss(_Contrast):
     """SupCon (arXiv:2004.11362), with the call and the defaults of pytorch-metric-learning."""
 
     def __init__(
-        self,
-        temperature: float | Tensor = 0.1,
-        *,
-        normalize: bool = True,
-        backend: Backend = "auto",
-        gather: Gather = None,
-    ) -> None:
+        self, temperature: float | Tensor = 0.1, *, normalize: bool = True,
+        backend: Backend = "auto", gather: Gather = None,
+    ) -> None:  # fmt: skip
         super().__init__(temperature, backend, gather)
         self.normalize = normalize
 
@@ -215,14 +207,9 @@ class TemporalCoherenceLoss(_Contrast):
     """
 
     def __init__(
-        self,
-        temperature: float | Tensor = 0.07,
-        *,
-        form: CoherenceForm = "mean",
-        positives: Positives = "sum",
-        backend: Backend = "auto",
-        gather: Gather = None,
-    ) -> None:
+        self, temperature: float | Tensor = 0.07, *, form: CoherenceForm = "mean",
+        positives: Positives = "sum", backend: Backend = "auto", gather: Gather = None,
+    ) -> None:  # fmt: skip
         super().__init__(temperature, backend, gather)
         self.form, self.positives = form, positives
 

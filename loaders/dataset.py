@@ -28,7 +28,7 @@ class ClipDataset(IterableDataset[ClipBatch]):
         batch_size: Videos of a batch of this process.
 
     Raises:
-        InputError: As ClipLoader, when first used; or the DataLoader has workers.
+        InputError: As ClipLoader; or, in the first iteration, that the DataLoader has workers.
     """
 
     def __init__(
@@ -39,6 +39,10 @@ class ClipDataset(IterableDataset[ClipBatch]):
         self._loader: ClipLoader | None = None
         self._world = (0, 1)
         self._is_fresh = True  # the next iteration starts at the loader's own place
+        self._opened()  # a mistake is told here
+
+    def __repr__(self) -> str:
+        return repr(self._opened()).replace("ClipLoader", "ClipDataset", 1)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -52,7 +56,7 @@ class ClipDataset(IterableDataset[ClipBatch]):
         loader = self._opened()
         if not self._is_fresh and loader.step:
             # An epoch that was broken off is not gone on with, as of any DataLoader.
-            loader.load_state_dict({**loader.state_dict(), "epoch": loader.epoch + 1, "step": 0})
+            loader.set_epoch(loader.epoch + 1)
         self._is_fresh = False
         yield from loader
 
@@ -67,6 +71,15 @@ class ClipDataset(IterableDataset[ClipBatch]):
             InputError: The state is of other data, another seed or another batch size.
         """
         self._opened().load_state_dict(state)
+        self._is_fresh = True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be this epoch, from its start; without it, epochs count up.
+
+        Raises:
+            InputError: No number of an epoch.
+        """
+        self._opened().set_epoch(epoch)
         self._is_fresh = True
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, shown
 from fastdual.loaders.batch.assemble import Assembler
 from fastdual.loaders.batch.clip_batch import ClipBatch as ClipBatch
 from fastdual.loaders.batch.decoded_by import DecodedBy
@@ -26,7 +26,14 @@ from fastdual.loaders.batch.decoder import (
 from fastdual.loaders.batch.producer import Producer
 from fastdual.loaders.batch.routing import Routing
 from fastdual.loaders.batch.rows import Assembled, Span
-from fastdual.loaders.index.request import Videos, clip_spec, open_videos
+from fastdual.loaders.index.request import (
+    Videos,
+    check_counts,
+    check_others,
+    clip_device,
+    clip_spec,
+    open_videos,
+)
 from fastdual.loaders.order import EpochOrder, check_world, rank_span
 from fastdual.loaders.plan import ClipSpec
 from fastdual.loaders.pool.cpus import available_cpus
@@ -75,6 +82,7 @@ class ClipLoader:
 
     Attributes:
         index: The videos, as a VideoIndex.
+        spec: What is sampled of them, as a ClipSpec.
         decode_choice: The decoder and the reason for it.
         decoded_by: Videos shown so far, by who decoded them.
         data_wait_seconds: Time that the consumer has waited for batches.
@@ -108,10 +116,11 @@ class ClipLoader:
         transform: Transform | None = None,
         **clip: Any,
     ) -> None:
-        _check(dtype, prefetch, num_workers)
+        check_counts(batch_size=batch_size, prefetch=prefetch, num_workers=num_workers)
+        check_others(dtype, seed, timeout_seconds, transform)
         check_world(rank=rank, world_size=world_size, global_batch_size=batch_size)
-        self._device = _full_device(device)
-        self._spec = spec = clip_spec(spec, clip, is_transformed=transform is not None)
+        self._device = clip_device(device)
+        self.spec = spec = clip_spec(spec, clip, is_transformed=transform is not None)
         self.index = index = open_videos(videos)
         how: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "drop_last": drop_last}
         self._order = EpochOrder(index.split(split), global_batch_size=batch_size, **how)
@@ -138,6 +147,16 @@ class ClipLoader:
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         return self._order.batches_per_epoch
+
+    def __repr__(self) -> str:
+        spec, split = self.spec, self._order_of["split"]
+        named = "" if split is None else f" of the split {split!r}"
+        return (
+            f"ClipLoader({self._order.num_videos:,} videos{named} in {self.index.root}, "
+            f"{len(self)} batches of {self._order.global_batch_size}, {spec.num_views} views "
+            f"{[3, *spec.clip_shape]} at stride {spec.frame_stride}, decoded by "
+            f"{self.decode_choice.decoder}, at epoch {self._epoch}, step {self._step})"
+        )
 
     @property
     def epoch(self) -> int:
@@ -170,15 +189,31 @@ class ClipLoader:
             InputError: The state is of other data, another seed or another batch size.
         """
         for name, ours in self._identity().items():
-            if state.get(name) != ours:
+            if not isinstance(state, Mapping) or name not in state:
+                raise InputError(f"{shown(state)} is no loader's state: give what state_dict gave")
+            if state[name] != ours:
                 raise InputError(
-                    f"the loader's state was saved with {name} {state.get(name)!r}, here it is "
+                    f"the loader's state was saved with {name} {state[name]!r}, here it is "
                     f"{ours!r}; resume with the same data, seed and batch size"
                 )
         epoch, step = state.get("epoch"), state.get("step")
         if not (_is_count(epoch, 2**64) and _is_count(step, len(self))):
             raise InputError(f"the loader's state is damaged: epoch {epoch}, step {step}")
-        self.close()
+        self._go_to(epoch, step)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be this epoch, from its start; without it, epochs count up.
+
+        Raises:
+            InputError: No number of an epoch.
+        """
+        if not _is_count(epoch, 2**64):
+            raise InputError(f"epoch is {epoch!r}; must be a whole number, 0 or more")
+        self._go_to(epoch, 0)
+
+    def _go_to(self, epoch: int, step: int) -> None:
+        if (epoch, step) != (self._epoch, self._step):
+            self.close()
         self._epoch, self._step = epoch, step
 
     def close(self) -> None:
@@ -187,6 +222,10 @@ class ClipLoader:
             self._producer.stop()
             self._at_exit.detach()  # it would keep the producer alive
             self._producer = self._at_exit = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, also in another process, goes on from the same place with workers of its own."""
+        return {**self.__dict__, "_producer": None, "_at_exit": None}
 
     def __enter__(self) -> Self:
         return self
@@ -222,7 +261,7 @@ class ClipLoader:
         clips = assembled.clips.permute(0, 1, 5, 2, 3, 4)
         if self._transform is not None:
             key = self._seed, assembled.span.epoch
-            clips = transformed(clips, self._transform, self._spec, key=key, videos=plan.videos)
+            clips = transformed(clips, self._transform, self.spec, key=key, videos=plan.videos)
         self.decoded_by.add(assembled.decoded)
         return ClipBatch(
             clips=clips,
@@ -256,26 +295,5 @@ def _spans(
         epoch, step = epoch + 1, 0
 
 
-def _check(dtype: torch.dtype, prefetch: int, num_workers: int | None) -> None:
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise InputError(f"dtype is {dtype}; choose float32, float16 or bfloat16")
-    if prefetch < 1 or (num_workers is not None and num_workers < 1):
-        raise InputError(f"prefetch {prefetch} and num_workers {num_workers} must be positive")
-
-
 def _is_count(value: Any, limit: int) -> TypeGuard[int]:
     return isinstance(value, int) and 0 <= value < limit
-
-
-def _full_device(device: str | torch.device) -> torch.device:
-    try:
-        full = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is unknown; use cpu, cuda or cuda:0") from error
-    if full.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device!r} cannot load clips; use cpu or cuda")
-    if full.type == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError(f"device {device!r}: there is no CUDA device here; use cpu")
-        full = torch.device("cuda", full.index or 0)
-    return full

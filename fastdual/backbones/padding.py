@@ -43,7 +43,7 @@ def pad_middle_channels(backbone: nn.Module, *, multiple: int) -> None:
     if not found:
         raise InputError(
             f"model.channel_multiple = {multiple}: this backbone has no factored convolutions, "
-            "whose middle channels it pads; leave it away"
+            "whose middle channels it pads; leave it out"
         )
     for module in found:
         spatial, norm, temporal = module.halves()

@@ -1,10 +1,10 @@
 """`fastdual demo`: the demo videos, and with --train the complete workflow on them."""
 
-import shlex
 from pathlib import Path
 
 import click
 
+from fastdual.commands.shared.next_command import show_pretraining
 from fastdual.commands.shared.options import InputPath
 from fastdual.commands.shared.progress import video_progress
 from fastdual.console import say
@@ -50,5 +50,4 @@ def command(
 
         run_demo(folder)
     else:
-        table = shlex.quote(str(videos / "videos.csv"))
-        say(f"next: fastdual pretrain {table} --run run --recipe tiny")
+        show_pretraining(videos / "videos.csv")

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from fastdual.console import say_text
+from fastdual.console import say, say_text
 from fastdual.errors import FailureError
 
 
@@ -23,3 +23,4 @@ def command(as_json: bool) -> None:
     if diagnosis.failures:
         names = ", ".join(check.name for check in diagnosis.failures)
         raise FailureError(f"{len(diagnosis.failures)} checks failed: {names}")
+    say("next        fastdual demo demo --train", err=True)

@@ -71,6 +71,8 @@ def command(run: Path, data: Path, output: Path, split: str | None, **embedding:
     save_features(features, output)
     count, width = features.features.shape
     say(f"{output}: {count} videos x {width} features ({_short(network)})")
+    if features.num_seen:
+        say(f"the network was pretrained on {features.num_seen} of these {count} videos")
     for video in features.left_out:
         say(f"left out: {video.path} ({video.reason})")
     if output.suffix in (".h5", ".hdf5"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fastdual.commands.shared.next_command import show_next, videos_of
 from fastdual.commands.shared.options import InputPath, OutputFile
 from fastdual.console import say, say_text
 from fastdual.errors import InputError
@@ -72,7 +73,7 @@ def command(
     folder = network if network.is_dir() else network.parent
     target = output or folder / f"backbone{_SUFFIX[form]}"
     if push is not None and form != "safetensors":
-        raise InputError(f"--push {push}: the hub gets the safetensors file; leave --format away")
+        raise InputError(f"--push {push}: the hub gets the safetensors file; leave --format out")
     if form == "safetensors" and target.suffix != ".safetensors":
         raise InputError(
             f"-o {target}: fastdual.load knows an export by its suffix; name it "
@@ -86,15 +87,23 @@ def command(
     weights = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     check_place(target, "the export", needed_bytes=weights)
     _write(encoder, form, target)
+    say(_described(encoder, target))
+    if push is not None:
+        say(f"pushed: {_push(encoder, target, push, network)}")
+    videos = videos_of(network)
+    if form == "safetensors" and videos is not None:
+        features = target.with_name(f"{target.stem}-features.h5")
+        show_next("embed", target, videos, "-o", features, backbone=backbone)
+
+
+def _described(encoder: Any, target: Path) -> str:
     clip = encoder.config.clip
     mean, std = (", ".join(f"{value:.3f}" for value in of) for of in (clip.mean, clip.std))
-    say(
+    return (
         f"{target}: {encoder.config.model.backbone}, clips {clip.frames_per_clip}x"
         f"{clip.crop_size}x{clip.crop_size}, stride {clip.frame_stride}, from frames of "
         f"{clip.resize_height}x{clip.resize_width}; mean {mean}, deviation {std}"
     )
-    if push is not None:
-        say(f"pushed: {_push(encoder, target, push, network)}")
 
 
 def _push(encoder: Any, file: Path, repository: str, network: Path) -> str:

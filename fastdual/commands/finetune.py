@@ -1,5 +1,6 @@
 """`fastdual finetune`: from a pretrained backbone and labels to an action classifier."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fastdual.commands.shared.launching import (
     launch_command,
     launch_options,
     open_data,
+    show_config,
+    show_config_option,
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next
@@ -48,8 +51,9 @@ _KEYS = {
 @click.argument("source", type=_PATH)
 @click.argument("data", type=_PATH)
 @click.option("--run", "run_path", type=_PATH, required=True, help="Folder that keeps everything.")
-@click.option("--recipe", help="Recipe or TOML file.  [default: paper-finetune-k400]")
+@click.option("--recipe", help="Name or TOML file.  [default: what suits the network]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any recipe key.")
+@show_config_option
 @click.option("--freeze", is_flag=True, help="Linear probe: train the classifier alone.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--train", help="Split that is trained on.  [default: train]")
@@ -96,7 +100,11 @@ def command(ctx: click.Context, /, source: Path, data: Path, **options: Any) -> 
         random_weights, seed = options["random_weights"], options["seed"] or 0
         network = load_network(source, heads=False, random_weights=random_weights, seed=seed)
         encoder = network.encoder
-        config = resolve_finetune(folder, config_request(_KEYS, options), encoder)
+        request = config_request(_KEYS, options)
+        if options["show_config"]:
+            show_config(resolve_finetune(folder, replace(request, resume=True), encoder))
+            return
+        config = resolve_finetune(folder, request, encoder)
         if is_launching(options):
             launch_command(ctx, config.config, data=data, root=options["root"])
         else:

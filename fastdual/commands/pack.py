@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Pack the videos of SOURCE, an index or a folder, into one HDF5 file that is itself an index.
 
-    As they are, or encoded anew, small and with a keyframe every few frames, so that a clip costs
+    As they are, or re-encoded, small and with a keyframe every few frames, so that a clip costs
     little more than its own frames to decode; an odd height or width is rounded up to even. A
     packing that was stopped continues where it was.
 

@@ -7,6 +7,7 @@ import click
 
 from fastdual.commands.shared.embedding import Embedding
 from fastdual.commands.shared.held_out import HoldOutRequest, hold_out_options
+from fastdual.commands.shared.next_command import show_next, videos_of
 from fastdual.commands.shared.options import (
     InputPath,
     OutputFolder,
@@ -54,9 +55,8 @@ def command(
       fastdual plot runs/a --data x.h5
     """
     from fastdual.evaluate.features import FeatureSet, is_features_file
-    from fastdual.evaluate.splits import named_splits
     from fastdual.loaders.files import check_folder
-    from fastdual.report.draw import draw_feature_map, draw_network, draw_training_curves
+    from fastdual.report.draw import draw_feature_map, draw_training_curves
     from fastdual.report.runs import distinct_names
     from fastdual.run.summary import runs_under
 
@@ -68,14 +68,31 @@ def command(
         say(str(draw_training_curves(runs, folder)))
     for file, name in zip(files, distinct_names(files), strict=True):
         say(str(draw_feature_map(FeatureSet.load(file), folder, name=name)))
-    if data is None:
-        return
-    chosen = Embedding(**embedding)
-    request = HoldOutRequest(test_share, split_seed)
+    if runs and data is not None:
+        request = HoldOutRequest(test_share, split_seed)
+        _draw_networks(runs, data, split, folder, Embedding(**embedding), request)
+    if runs:
+        show_next("report", runs[0], *filter(None, [data or videos_of(runs[0])]))
+    else:
+        show_next("retrieve", files[0])
+
+
+def _draw_networks(
+    runs: list[Path],
+    data: Path,
+    split: str | None,
+    folder: Path,
+    chosen: Embedding,
+    request: HoldOutRequest,
+) -> None:
+    from fastdual.evaluate.splits import named_splits
+    from fastdual.report.draw import draw_network
+    from fastdual.report.runs import distinct_names
+
     index = chosen.videos(data)
     if split is not None:
         (split,) = named_splits(index.splits, split, ("test",))
-    index, (_, test), _ = request.splits_of(index, None, split, kept_in=paths[0])
+    index, (_, test), _ = request.splits_of(index, None, split, kept_in=runs[0])
     for run, name in zip(runs, distinct_names(runs), strict=True):
         how = {"name": name, "split": test, "options": chosen.options()}
         network = chosen.network(run)

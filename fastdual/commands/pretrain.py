@@ -16,12 +16,14 @@ from fastdual.commands.shared.launching import (
     launch_command,
     launch_options,
     open_data,
+    show_config,
+    show_config_option,
     training_process,
 )
 from fastdual.commands.shared.next_command import show_next, typed
 from fastdual.commands.shared.options import InputPath, allow_missing_option
 from fastdual.commands.shared.progress import video_progress
-from fastdual.console import say, say_text
+from fastdual.console import say
 
 _PATH = InputPath()
 _KEYS = {
@@ -41,9 +43,7 @@ _KEYS = {
 @click.option("--run", "run_path", type=_PATH, required=True, help="Folder that keeps everything.")
 @click.option("--recipe", help="Name or TOML file.  [default: what suits the machine]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any recipe key.")
-@click.option(
-    "--show-config", is_flag=True, help="Print every key with its value and origin; stop."
-)
+@show_config_option
 @click.option(
     "--init",
     type=_PATH,
@@ -79,7 +79,6 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
       fastdual pretrain k400.h5 --run runs/k400 --set data.batch_size=256 --gpus 8
     """
     # torch takes seconds to import; --help does not wait for it.
-    from fastdual.config.recipe import to_toml
     from fastdual.run.folder import RunFolder
     from fastdual.training.resume import resolve_pretrain
     from fastdual.weights.initial import initial_file, read_initial
@@ -89,14 +88,13 @@ def command(ctx: click.Context, /, data: Path, run_path: Path, **options: Any) -
     if options["init"] is not None:
         file, sha256 = initial_file(options["init"])
         begun["--init"] = ("model.init", sha256)
-    if options["show_config"]:
-        config = resolve_pretrain(folder, replace(_request(options, begun), resume=True))
-        say_text(to_toml(config.config.to_dict(), config.sources).rstrip("\n"))
-        return
     with training_process():
         check_run_folder(folder)
         if options["recipe"] is None and not folder.holds_run and not begun:
             _choose_recipe(data, options)
+        if options["show_config"]:
+            show_config(resolve_pretrain(folder, replace(_request(options, begun), resume=True)))
+            return
         config = resolve_pretrain(folder, _request(options, begun))
         _check_backbone(config)
         if is_launching(options):

@@ -19,7 +19,7 @@ _PATH = InputPath()
 @allow_missing_option
 @backbone_option
 def command(plan: Path, data: Path, root: Path | None, allow_missing: bool) -> None:
-    """Take the step of PLAN again, a file RUN/plan-step-*.npz, on the DATA of that run.
+    """Repeat the step of PLAN, a file RUN/plan-step-*.npz, on the DATA of that run.
 
     Starts from the checkpoint before it, changes nothing in the run folder, and tells which clips,
     layers, losses and gradients are not finite.

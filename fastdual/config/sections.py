@@ -215,7 +215,7 @@ class RunConfig:
     keep_every_epochs: int | None = None
     """A checkpoint after every so many epochs stays for good; none: only the newest stay."""
     timeout_seconds: int = 600
-    """A process that has not joined, or not answered the others, for this long is given up."""
+    """A process that has not joined, or not answered the others, for this long ends the run."""
     verbose: bool = False
     """Show every metric, the speed and the wait for data, in long lines; the log has them all."""
     numa_binding: Literal["auto", "off"] = "auto"

@@ -153,7 +153,7 @@ def _compare(run: Path, index_file: Path, before: Path, after: Path) -> list[Row
 
 
 def _table(rows: list[Row]) -> str:
-    lines = [f"{'held-out videos, per cent':<40}{'chance':>9}{'untrained':>11}{'pretrained':>12}"]
+    lines = [f"{'held-out videos, %':<40}{'chance':>9}{'untrained':>11}{'pretrained':>12}"]
     for row in rows:
         chance, untrained, pretrained = map(_percent, (row.chance, row.untrained, row.pretrained))
         lines.append(f"{row.measure:<40}{chance:>9}{untrained:>11}{pretrained:>12}")

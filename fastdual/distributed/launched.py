@@ -108,5 +108,5 @@ def known_processes(folder: Path) -> dict[int, int]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return parse_line(path.read_bytes())
-    except FileNotFoundError:  # removed by a process that starts anew
+    except FileNotFoundError:  # removed by a process that starts again
         return None

@@ -27,7 +27,7 @@ class Watch:
     Args:
         folder: Of the launcher, where its processes leave their numbers and their errors.
         timeout_seconds: How long processes may not answer.
-        max_restarts: How often elastic may start them anew, and wait for other machines again.
+        max_restarts: How often elastic may start them again, and wait for other machines again.
         give_up: Called in the thread when all processes of this machine have ended and elastic has
             not noticed for long; it ends the launcher.
 

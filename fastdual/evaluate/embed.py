@@ -20,6 +20,7 @@ from fastdual.loaders.plan import ClipSpec
 from fastdual.model.dual import DualModel
 from fastdual.model.encoder import CLIPS_AT_ONCE, VideoEncoder
 from fastdual.model.frozen import kept_frozen
+from fastdual.run.seen import seen
 from fastdual.weights.load import Network
 
 Progress = Callable[[int, int, int], None]
@@ -147,6 +148,7 @@ def feature_set(
         rows: [F] features by video number.
     """
     videos = np.array(sorted(rows), dtype=np.int64)
+    known = network.trained_on
     described = "clips_per_video crop_size frame_stride frames_per_clip resize_height resize_width"
     settings = {name: getattr(spec, name) for name in described.split()}
     return FeatureSet(
@@ -159,6 +161,7 @@ def feature_set(
         weights_sha256=network.weights_sha256,
         data_fingerprint=index.fingerprint,
         settings={"backbone": network.config.model.backbone, **settings},
+        pretrained_on=None if known is None else seen(known, index.sha256[videos]),
     )
 
 

@@ -57,6 +57,7 @@ class FeatureSet:
         data_fingerprint: Fingerprint of the index.
         settings: How the features were made (backbone, clip size, stride, clips per video).
         left_out: Videos that were wanted and are not here.
+        pretrained_on: [N] which videos the network was pretrained on; None where it is not known.
     """
 
     features: NDArray[np.float32]
@@ -69,6 +70,7 @@ class FeatureSet:
     data_fingerprint: str
     settings: Mapping[str, Any]
     left_out: tuple[LeftOut, ...] = ()
+    pretrained_on: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.paths)
@@ -78,6 +80,8 @@ class FeatureSet:
                 f"features {list(self.features.shape)} and labels {list(self.labels.shape)} "
                 f"do not fit {count} videos"
             )
+        if self.pretrained_on is not None and self.pretrained_on.shape != (count,):
+            raise InputError(f"what was pretrained on does not fit {count} videos")
         if len(self.groups) != count:
             raise InputError(f"{len(self.groups)} groups do not fit {count} videos")
         if count and not -1 <= self.labels.min() <= self.labels.max() < len(self.class_names):
@@ -96,15 +100,27 @@ class FeatureSet:
         arrays: dict[str, tuple[NDArray[Any], str]]
         arrays = {"features": (self.features, "f4"), "labels": (self.labels, "i4")}
         arrays |= {f"split {name!r}": (rows, "i8") for name, rows in self.splits.items()}
+        if self.pretrained_on is not None:
+            arrays["pretrained_on"] = (self.pretrained_on, "?")
         for name, (array, dtype) in arrays.items():
             if array.dtype != np.dtype(dtype) or array.ndim != 1 + (name == "features"):
                 raise InputError(f"{name}: must be numbers of type {np.dtype(dtype).name}")
         texts = (self.weights_sha256, self.data_fingerprint)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.settings, dict):
-            raise InputError("what is said of the features' origin is no text")
+            raise InputError("the origin of the features must be text and a table of settings")
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(rows):,}" for name, rows in self.splits.items()) or "none"
+        videos, width = self.features.shape
+        return f"FeatureSet({videos:,} videos x {width:,} features, splits: {splits})"
+
+    @property
+    def num_seen(self) -> int:
+        """Videos that the network was pretrained on, as far as is known."""
+        return 0 if self.pretrained_on is None else int(self.pretrained_on.sum())
 
     def split(self, name: str | None) -> NDArray[np.int64]:
         """Return the row numbers of a split; None: all rows.
@@ -128,6 +144,7 @@ class FeatureSet:
             labels=self.labels[rows],
             groups=tuple(self.groups[row] for row in rows),
             splits={},
+            pretrained_on=None if self.pretrained_on is None else self.pretrained_on[rows],
         )
 
     def part(self, name: str | None) -> "FeatureSet":
@@ -166,6 +183,8 @@ def _fill(file: Any, feature_set: FeatureSet) -> None:
     file.attrs["settings"] = json.dumps(dict(feature_set.settings))
     file["features"] = feature_set.features
     file["labels"] = feature_set.labels
+    if feature_set.pretrained_on is not None:
+        file["pretrained_on"] = feature_set.pretrained_on.astype(np.uint8)
     write_texts(file, "paths", feature_set.paths)
     write_texts(file, "class_names", feature_set.class_names)
     write_texts(file, "groups", feature_set.groups)
@@ -182,6 +201,7 @@ def _decode(file: Any, tables: Tables) -> dict[str, Any]:
         name: tables.array(f"splits/{number}")
         for number, name in enumerate(tables.texts("split_names"))
     }
+    has_seen = "pretrained_on" in file  # files of earlier versions do not say
     missing = [json.loads(text) for text in tables.texts("left_out")]
     return {
         "features": tables.array("features"),
@@ -193,6 +213,7 @@ def _decode(file: Any, tables: Tables) -> dict[str, Any]:
         "weights_sha256": file.attrs["checkpoint"],
         "data_fingerprint": file.attrs["data_fingerprint"],
         "settings": json.loads(file.attrs["settings"]),
+        "pretrained_on": tables.array("pretrained_on").astype(np.bool_) if has_seen else None,
         "left_out": tuple(
             LeftOut(video["path"], video["reason"], tuple(video["splits"])) for video in missing
         ),

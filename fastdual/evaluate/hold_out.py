@@ -18,6 +18,9 @@ from fastdual.evaluate.features import FeatureSet
 from fastdual.loaders.files import write
 from fastdual.loaders.index import VideoIndex
 
+ALL = "all"
+"""Name of the one split of videos that have neither splits nor classes."""
+
 TEST_SHARE = 0.2
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
@@ -72,13 +75,14 @@ class Held:
         write(self.file_in(folder), self.table, "the list of held-out videos")
 
     def describe(self, folder: Path) -> str:
-        """Return a line for people; `folder` is where the list is kept."""
-        what = "whole groups of videos" if self.by == "group" else "single videos"
+        """Return lines for people; `folder` is where the list is kept."""
+        what = "by whole groups" if self.by == "group" else "video by video"
         return (
-            f"split     the data name none: {self.num_test} of {self.num_train + self.num_test} "
-            f"videos are held out as test, {what}, share {self.how.share:g}, seed {self.how.seed} "
-            f"(--test-share, --split-seed), in {self.file_in(folder)}; a run on all of them has "
-            "seen those too, without labels"
+            f"split     none is named: {self.num_test} of {self.num_train + self.num_test} videos "
+            f"are held out as test, {what}\n"
+            f"          (--test-share {self.how.share:g} --split-seed {self.how.seed}), listed in "
+            f"{self.file_in(folder)}\n"
+            "          a run on all videos has seen them, too, without labels"
         )
 
 
@@ -111,6 +115,16 @@ def choose_splits(
                 f"--split {families[0]}"
             )
     return videos, (train or "train", test or "test"), None
+
+
+def as_one_set(videos: V) -> V | None:
+    """Return two videos or more, without splits and classes, with the one split ALL; else None.
+
+    Nothing can be counted of such videos, so none is held out: each is looked up among the others.
+    """
+    if videos.splits or (videos.labels >= 0).any() or len(videos) < 2:
+        return None
+    return replace(videos, splits={ALL: videos.split(None)})
 
 
 def hold_out(videos: V, split: str | None, how: HoldOut) -> tuple[V, Held]:

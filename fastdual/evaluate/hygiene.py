@@ -78,8 +78,8 @@ def _describe(overlaps: Sequence[Overlap], listing: Path | None) -> str:
     every = "--overlaps FILE writes every pair" if listing is None else f"all are in {listing}"
     return (
         f"the two splits overlap in {len(overlaps)} pairs, so a test would see what is known "
-        f"already: {pairs}{more}. Choose other splits; {every}, --allow-overlap measures all "
-        "the same"
+        f"already: {pairs}{more}. Choose other splits; {every}, --allow-overlap measures "
+        "nevertheless"
     )
 
 

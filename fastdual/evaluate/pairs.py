@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed
 from fastdual.evaluate.features import FeatureSet, is_features_file, plain_left_out
-from fastdual.evaluate.hold_out import Held, HoldOut, choose_splits
+from fastdual.evaluate.hold_out import ALL, Held, HoldOut, as_one_set, choose_splits
 from fastdual.evaluate.hygiene import feature_overlaps, index_overlaps, settle_overlaps
 from fastdual.loaders.index import VideoIndex
-from fastdual.run.seen import count_seen
+from fastdual.run.seen import seen
 from fastdual.weights.load import Network
 
 Names = tuple[str, str]
@@ -34,7 +34,6 @@ class Pair:
         train, test: Their features.
         overlaps: What they share, where that was allowed.
         held: How the test videos were held out, if the data had no splits.
-        num_seen: Test videos that the network was pretrained on, as far as is known.
     """
 
     train_name: str
@@ -43,7 +42,11 @@ class Pair:
     test: FeatureSet
     overlaps: Sequence[Mapping[str, Any]] = ()
     held: Held | None = None
-    num_seen: int = 0
+
+    @property
+    def is_one_set(self) -> bool:
+        """Whether each video is looked up among the others: they have neither splits nor labels."""
+        return self.train is self.test
 
     def entry(self) -> dict[str, Any]:
         """Return what a result says of the pair beside the numbers."""
@@ -57,7 +60,7 @@ class Pair:
                 "test": plain_left_out(self.test.left_out),
             },
             "overlaps": [*self.overlaps],
-            "pretrained_on": self.num_seen,
+            "pretrained_on": self.test.num_seen,
             **({} if self.held is None else {"held_out": self.held.to_dict()}),
         }
 
@@ -87,6 +90,9 @@ def pairs_of_files(
     """
     train_set, *others = map(FeatureSet.load, files)
     held = None
+    whole = None if others or splits != [(None, None)] else as_one_set(train_set)
+    if names == RETRIEVAL_NAMES and whole is not None:
+        return [_pair(ALL, ALL, whole, whole)]
     if not others and len(splits) == 1:
         train_set, pair_names, held = choose_splits(train_set, *splits[0], how)
         splits = [pair_names]
@@ -124,7 +130,7 @@ def pairs_of_run(
     Args:
         network: Computes the features.
         index: The videos.
-        splits: Names of each pair of splits.
+        splits: Names of each pair of splits; of videos that are one set, (ALL, ALL) alone.
         options: Clips and decoding.
         names: What the two sides are called in errors.
         allow_overlap: Measure although the splits of a pair overlap.
@@ -135,6 +141,9 @@ def pairs_of_run(
         InputError: A missing split, missing labels or classes, or overlaps.
         FailureError: Too many videos cannot be decoded, or a weight or statistic moved.
     """
+    if splits == [(ALL, ALL)]:
+        features = embed(network, index, options=options, progress=progress)
+        return [_pair(ALL, ALL, features, features)]
     # Everything that can be refused is, before hours are spent on features.
     for pair in splits:
         check_labels(index, *pair, names=names)
@@ -146,16 +155,12 @@ def pairs_of_run(
     pairs = [
         _pair(train, test, features.part(train), features.part(test)) for train, test in splits
     ]
-    seen = [num_seen(network, index, test) for _, test in splits]
-    return [
-        replace(pair, overlaps=of, num_seen=number)
-        for pair, of, number in zip(pairs, overlaps, seen, strict=True)
-    ]
+    return [replace(pair, overlaps=of) for pair, of in zip(pairs, overlaps, strict=True)]
 
 
 def num_seen(network: Network, index: VideoIndex, split: str) -> int:
     """Return how many videos of a split the network was pretrained on, as far as is known."""
-    return count_seen(network.trained_on, index.sha256[index.split(split)])
+    return int(seen(network.trained_on, index.sha256[index.split(split)]).sum())
 
 
 def _pair(train_name: str, test_name: str, train: FeatureSet, test: FeatureSet) -> Pair:

@@ -37,7 +37,7 @@ class HeldOutMetrics:
         shuffled_rank_accuracy: The same over the videos whose segments did change places. A network
             that knows only a segment's place in its clip, and nothing of what is seen there, gets
             every identity permutation right (1 in S!) and none of these.
-        rank_chance: What guessing gives, 1 / (2 S - 1).
+        rank_chance: What random answers give, 1 / (2 S - 1).
         clip_top1: Clip embeddings to which, of all others of the split, the other view of the same
             video is nearest.
         same_video_recall: Videos whose other clip is the nearest of all clips of the split, by
@@ -126,7 +126,7 @@ def pretext_entry(
 def pretext_table(metrics: HeldOutMetrics, split: str) -> str:
     """Return the metrics of a split as lines for people."""
     chances = dict.fromkeys(("rank_accuracy", "shuffled_rank_accuracy"), metrics.rank_chance)
-    lines = [f"{metrics.num_videos} videos of the split {split}, per cent"]
+    lines = [f"{metrics.num_videos} videos of the split {split}, in %"]
     lines.append(f"{'':<32}{'chance':>9}{'found':>9}")
     for name, title in _TITLES.items():
         chance = chances.get(name, 1 / metrics.num_videos)

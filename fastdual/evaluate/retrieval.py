@@ -88,13 +88,14 @@ def retrieval_table(report: dict[str, Any]) -> str:
     shares = {f"R@{k}": share for k, share in report["recall"].items()}
     cells = ["-" if share is None else f"{100 * share:.1f}" for share in shares.values()]
     beyond = [name for name, share in shares.items() if share is None]
+    weights = str(report["checkpoint"])
+    weights = weights if weights.startswith("random") else f"weights {weights[:12]}"
     lines = [
         f"{report['num_queries']} queries ({report['queries']}), {report['num_gallery']} gallery "
-        f"videos ({report['gallery']}), {report['num_classes']} classes; "
-        f"{report['checkpoint'][:24]}",
+        f"videos ({report['gallery']}), {report['num_classes']} classes; {weights}",
         "  ".join(f"{name:>5}" for name in shares),
         "  ".join(f"{cell:>5}" for cell in cells),
-        f"per cent; a random order would give R@1 {100 * report['chance']:.1f}",
+        f"in %; a random order would give R@1 {100 * report['chance']:.1f}",
     ]
     if beyond:
         lines.append(f"{', '.join(beyond)}: more than the {report['num_gallery']} gallery videos")

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastdual.config import PretrainConfig
@@ -38,6 +40,14 @@ class VideoEncoder(nn.Module):
         for name, values in (("mean", config.clip.mean), ("std", config.clip.std)):
             self.register_buffer(name, torch.tensor(values).view(shape), persistent=False)
 
+    def extra_repr(self) -> str:
+        """Return what the network is given, and which weights it has."""
+        clip = self.config.clip
+        return (
+            f"{self.config.model.backbone}, clips {[3, *clip.clip_shape]} at stride "
+            f"{clip.frame_stride} -> {self.feature_dim} features, {self.weights_sha256[:24]}"
+        )
+
     def forward(self, clips: Tensor) -> Tensor:
         """Return features [N, F] of preprocessed clips [N, 3, T, H, W]."""
         maps: Tensor = self.backbone(clips)
@@ -51,7 +61,7 @@ class VideoEncoder(nn.Module):
     @torch.inference_mode()
     def embed(
         self,
-        videos: Tensor | Videos,
+        videos: Tensor | NDArray[np.uint8] | Videos,
         *,
         clips_per_video: int = 10,
         batch_size: int = 8,
@@ -64,7 +74,7 @@ class VideoEncoder(nn.Module):
         Args:
             videos: A video's name: [F]. A list of names: [N, F], in its order. A folder, a CSV file
                 or an index: [N, F], in the order of `fastdual.open_index(videos).paths`. Frames of
-                one clip, as `preprocess` takes them, or of N: [F] or [N, F].
+                one clip, a tensor or an array as `preprocess` takes it, or of N: [F] or [N, F].
             clips_per_video: Clips of a video, spread evenly over it; of no meaning for frames.
             batch_size: Videos decoded together.
             num_workers: Decoding processes; None: one per CPU.
@@ -77,6 +87,8 @@ class VideoEncoder(nn.Module):
         was_training = self.training
         self.eval()
         try:
+            if isinstance(videos, np.ndarray):
+                videos = torch.from_numpy(videos)
             if isinstance(videos, Tensor):
                 frames = videos[None] if videos.ndim == 4 else videos
                 features = self._embed_clips(self.preprocess(frames))

@@ -1,6 +1,6 @@
 """Trivial baselines of a set of videos, and whether a network is better than they are.
 
-Features of no merit that need no training: the mean picture of a video, and how much its pictures
+Trivial features, which need no training: the mean picture of a video, and how much its pictures
 change on average. Where one of them finds the class, so does anything that sees colours or motion.
 """
 
@@ -76,5 +76,5 @@ def verdict(
         words.append(f"{said[mark]} {name} ({100 * other['value']:.1f} %)")
     interval = f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
     kind = "bad" if "bad" in marks else "open" if "open" in marks else "good"
-    measured = f"R@1 is {100 * own['value']:.1f} % ({interval}), guessing gives"
+    measured = f"R@1 is {100 * own['value']:.1f} % ({interval}), chance is"
     return kind, f"{measured} {100 * ours['chance']:.1f} %: {', '.join(words)}."

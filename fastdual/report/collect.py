@@ -14,10 +14,11 @@ from fastdual.errors import InputError
 from fastdual.evaluate.embed import EmbedOptions, Progress, embed_clips, feature_set
 from fastdual.evaluate.features import FeatureSet
 from fastdual.evaluate.held_out import HeldOutEmbeddings, embed_held_out, trains_segments
+from fastdual.evaluate.nearest import Lookup, drawn, look_up
 from fastdual.evaluate.pairs import Pair
 from fastdual.evaluate.pretext import HeldOutMetrics, measure
 from fastdual.evaluate.probe import probe
-from fastdual.evaluate.retrieval import centre_and_normalise, retrieval_report
+from fastdual.evaluate.retrieval import retrieval_report
 from fastdual.evaluate.variance import Variance, variance
 from fastdual.loaders.index import VideoIndex
 from fastdual.model.dual import DualModel
@@ -51,15 +52,6 @@ class Learned:
     held_out: HeldOutEmbeddings | None
 
 
-@dataclass(frozen=True)
-class Lookup:
-    """A query and its nearest gallery videos; rows of the features, with the cosines."""
-
-    query: int
-    found: tuple[int, ...]
-    cosines: tuple[float, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All that the page needs of the videos; row numbers are those of `trained.features`.
@@ -85,6 +77,16 @@ class Evidence:
     overlaps: list[dict[str, Any]]
     baselines: dict[str, dict[str, Any] | str]
 
+    @property
+    def is_one_set(self) -> bool:
+        """Whether gallery and queries are the same videos."""
+        return self.splits[0] == self.splits[1]
+
+    @property
+    def num_seen(self) -> int:
+        """Queries that the network was pretrained on, as far as is known."""
+        return self.trained.features.part(self.splits[1]).num_seen
+
 
 def collect(
     trained: Network,
@@ -101,7 +103,8 @@ def collect(
     Args:
         trained, untrained: The run's network, and the same one with random weights.
         index: The videos.
-        splits: Names of the training (gallery) and the test split (queries).
+        splits: Names of the training (gallery) and the test split (queries); the same name twice:
+            each video is looked up among the others.
         options: Clips and decoding.
         overlaps: What the splits share, if that was allowed.
         progress: Told after each batch.
@@ -121,7 +124,8 @@ def collect(
 
     learned = [_learn(network, index, splits, options, count) for network in (trained, untrained)]
     features = learned[0].features
-    lookups = _look_up(features, splits)
+    shown = drawn(len(features.split(splits[1])), _SHOWN_QUERIES)
+    lookups = look_up(features, splits, _NEIGHBOURS, shown)
     return Evidence(
         trained=learned[0],
         untrained=learned[1],
@@ -181,23 +185,6 @@ def _probe(pair: Pair) -> dict[str, Any]:
 
 def _variance(embeddings: torch.Tensor) -> Variance | None:
     return variance(embeddings) if min(embeddings.shape[:2]) >= 2 else None
-
-
-def _look_up(features: FeatureSet, splits: tuple[str, str]) -> tuple[Lookup, ...]:
-    gallery, queries = (features.split(split) for split in splits)
-    if not len(gallery) or not len(queries):
-        return ()
-    gallery_rows, query_rows = (
-        centre_and_normalise(torch.from_numpy(features.features[rows]))
-        for rows in (gallery, queries)
-    )
-    drawn = np.sort(np.random.default_rng(0).permutation(len(queries))[:_SHOWN_QUERIES])
-    similarity = query_rows[drawn] @ gallery_rows.T
-    cosines, nearest = similarity.topk(min(_NEIGHBOURS, len(gallery)), dim=1)
-    return tuple(
-        Lookup(int(queries[query]), tuple(gallery[row].tolist()), tuple(values.tolist()))
-        for query, row, values in zip(drawn, nearest.numpy(), cosines, strict=True)
-    )
 
 
 def _strips(

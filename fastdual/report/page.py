@@ -130,8 +130,12 @@ def render(run: RunFacts, evidence: Evidence | None) -> str:
 
 def verdict_of(evidence: Evidence) -> tuple[str, str]:
     """Return whether the network is better than itself untrained and trivial baselines, and why."""
+    if evidence.is_one_set:
+        return "open", "No verdict: the videos have no classes, so nothing can be counted."
     others = {"random weights": evidence.untrained.retrieval, **evidence.baselines}
-    return verdict(evidence.trained.retrieval, others)
+    kind, text = verdict(evidence.trained.retrieval, others)
+    seen = f" The network was pretrained on {evidence.num_seen} of these videos, without labels."
+    return kind, text + (seen if evidence.num_seen else "")
 
 
 def _learned(evidence: Evidence) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdual.evaluate.nearest import Lookup
 from fastdual.evaluate.variance import Variance
-from fastdual.report.collect import Evidence, Lookup, classes_of
+from fastdual.report.collect import Evidence, classes_of
 from fastdual.report.plots import data_uri, segment_similarity
 from fastdual.report.projection import Projection
 from fastdual.report.table import Found, by_kind, split_label, task_label, weights_label
@@ -61,14 +62,14 @@ def _dots(evidence: Evidence, panel: Projection) -> list[dict[str, Any]]:
     size = np.maximum(np.ptp(panel.points, axis=0), 1e-12)
     places = _MAP_MARGIN + (panel.points - low) / size * (_MAP_SIZE - 2 * _MAP_MARGIN)
     places[:, 1] = _MAP_SIZE[1] - places[:, 1]  # the page counts from the top
-    test = evidence.splits[1]
+    test, is_other = evidence.splits[1], not evidence.is_one_set
     return [
         {
             "row": row,
             "x": x,
             "y": y,
             "colour": drawn.colours[row],
-            "is_square": test in drawn.splits[drawn.marks[row] :][:1],
+            "is_square": is_other and test in drawn.splits[drawn.marks[row] :][:1],
         }
         for row, (x, y) in zip(panel.rows.tolist(), places.tolist(), strict=True)
     ]

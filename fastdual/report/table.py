@@ -86,8 +86,8 @@ def by_kind(results: Found) -> list[tuple[dict[str, str], Found]]:
 def markdown_table(results: Found, *, with_mean: bool = False) -> str:
     """Return Markdown tables, one per kind of number, with a row per pair of splits and mean.
 
-    Cells are per cent; brackets hold the 95 % interval, where there is one, and a mean comes with
-    the standard deviation between the splits.
+    Cells are percentages; brackets hold the 95 % interval, where there is one, and a mean comes
+    with the standard deviation between the splits.
 
     Args:
         results: Each with its origin.

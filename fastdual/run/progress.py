@@ -27,7 +27,7 @@ class ProgressLine:
     Args:
         total_steps: Steps of the whole run.
         start_step: Steps done before.
-        chances: What guessing gives of each accuracy, by the metric's name.
+        chances: Chance level of each accuracy, by the metric's name.
         verbose: Show every metric, speed and data wait; otherwise what fits 100 characters.
     """
 
@@ -114,7 +114,7 @@ class EpochEstimate:
 
 
 def describe_short(report: StepReport, chances: Mapping[str, float]) -> tuple[str, str]:
-    """Return where the run is, and the loss and the accuracies beside what guessing gives."""
+    """Return where the run is, and the loss and the accuracies beside their chance levels."""
     words = [f"loss {report.metrics['loss']:.4g}"] if "loss" in report.metrics else []
     for name, title in _SHORT.items():
         if name in report.metrics:

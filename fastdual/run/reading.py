@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # The time per epoch is estimated after this many steps: enough for a mean, early enough to change
 # one's mind. Its first quarter does not count: torch compiles, and cuDNN picks its algorithms.
 _STEPS_OF_ESTIMATE = 20
-# Metrics that are shares of right answers, shown in per cent.
+# Metrics that are shares of right answers, shown in percent.
 SHARES = ("clip_top1", "coherence_top1", "rank_accuracy", "train_top1")
 # Metrics that few people read: the log has them, the terminal does not.
 LOGGED_ONLY = ("clip_top5", "coherence_top5", "gradient_norm")

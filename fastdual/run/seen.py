@@ -48,6 +48,6 @@ def trained_on(checkpoint: Path) -> Numbers | None:
     return numbers if numbers.ndim == 1 and numbers.dtype == np.uint64 else None
 
 
-def count_seen(known: Numbers | None, sha256: NDArray[np.uint8]) -> int:
-    """Return how many of the videos, by checksums [N, 32], a network was trained on."""
-    return 0 if known is None else int(np.isin(_numbers(sha256), known).sum())
+def seen(known: Numbers | None, sha256: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return [N] which of the videos, by checksums [N, 32], a network was trained on, if known."""
+    return np.isin(_numbers(sha256), [] if known is None else known)

@@ -92,7 +92,7 @@ def describe_processes(world: World, execution: Execution, config: TrainingConfi
     return [
         f"processes {world.size} ({world.local_size} on this machine) over {library}, "
         f"{config.data.batch_size // world.size} videos each; batch norm over all of them; a "
-        f"process that does not answer for {config.run.timeout_seconds} s is given up"
+        f"process that does not answer for {config.run.timeout_seconds} s ends the run"
     ]
 
 

@@ -28,7 +28,7 @@ def choose_recipe(num_videos: int, device: torch.device) -> Choice:
         device: Where the run computes.
     """
     if device.type == "cpu":
-        reason = "a CPU takes minutes for it, and days for the paper's network"
+        reason = "a CPU takes days for the paper's network"
     else:
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
         if memory >= _PAPER_MEMORY_GIB and num_videos >= _PAPER_VIDEOS:

@@ -94,7 +94,7 @@ def choose_execution(config: RunConfig, world: World | None = None) -> Execution
     if config.compile in _COMPILE_MODES and config.recompute_activations == "on":
         raise InputError(
             f"run.compile = {config.compile!r}: a compiled network decides itself what it keeps; "
-            "leave run.recompute_activations away, and take optimiser.accumulate_chunks for less "
+            "leave run.recompute_activations out, and take optimiser.accumulate_chunks for less "
             "memory"
         )
     wanted = on_cuda and config.recompute_activations == "off"

@@ -257,7 +257,7 @@ class _Meter:
         return report
 
     def _check_gradients(self, keeper: Keeper, mean_norm: float) -> None:
-        """Stop where gradients are lost on their way; the heads may get theirs all the same."""
+        """Stop where gradients are lost on their way; the heads may still get theirs."""
         assert self._largest_norms is not None
         num_weights = len(self._largest_norms)
         num_lost, since = num_weights, "since the last reading"

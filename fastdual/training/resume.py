@@ -28,6 +28,7 @@ from fastdual.training.data_change import rebase
 from fastdual.training.loop import Training
 
 PRETRAIN_RECIPE, FINETUNE_RECIPE = "paper-simclr", "paper-finetune-k400"
+_FINETUNE_RECIPES = {"tiny": "tiny-finetune"}  # of backbones that the paper's do not suit
 # What SOURCE, the pretrained network, decides of a fine-tuning run.
 _CLIP_NAMES = ("frames_per_clip", "resize_height", "resize_width", "crop_size", "mean", "std")
 
@@ -99,7 +100,8 @@ def resolve_finetune(
     for setting in request.settings:
         if setting.partition("=")[0].strip() in network:
             raise InputError(f"--set {setting}: SOURCE decides it; name another SOURCE")
-    layers = _layers(folder, stored, request, FINETUNE_RECIPE)
+    recipe = _FINETUNE_RECIPES.get(pretrained.model.backbone, FINETUNE_RECIPE)
+    layers = _layers(folder, stored, request, recipe)
     layers = [("SOURCE", clip), *layers, ("SOURCE", network)]
     build_config = partial(build, FinetuneConfig, fixed_keys=FINETUNE_FIXED_KEYS)
     asked = build_config(layers, settings=request.settings)
@@ -153,7 +155,7 @@ def _check_kept(before: TrainingConfig, asked: Resolved[C], folder: RunFolder) -
         if value != wanted[key] and key not in RESUME_KEYS | LENGTH_KEYS:
             raise InputError(
                 f"{key} is {value!r} in the run {folder.path} and {wanted[key]!r} from "
-                f"{asked.sources[key]}: a resumed run keeps its settings; leave it away, or start "
+                f"{asked.sources[key]}: a resumed run keeps its settings; leave it out, or start "
                 "another run folder"
             )
 

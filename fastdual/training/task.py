@@ -103,7 +103,7 @@ class Task(Protocol):
         """Return those who look at metrics of the task, and warn of what will not learn."""
 
     def chances(self) -> Mapping[str, float]:
-        """Return what guessing gives of each accuracy that is logged, by the metric's name."""
+        """Return the chance level of each accuracy that is logged, by the metric's name."""
 
     def describe(self, start: Start) -> list[str]:
         """Return what is going to be done, line by line, for people."""

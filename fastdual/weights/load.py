@@ -18,6 +18,7 @@ from fastdual.errors import InputError, contents_of
 from fastdual.loaders.files import sha256_of
 from fastdual.loaders.index.file import is_index
 from fastdual.loaders.index.pack_file import is_pack
+from fastdual.loaders.index.request import known_device
 from fastdual.model.dual import DualModel, create_model
 from fastdual.model.encoder import VideoEncoder
 from fastdual.run.checkpoint import check_weights, find_checkpoint, load_checkpoint, load_weights
@@ -75,9 +76,10 @@ def load_network(
         device: Where the network goes.
 
     Raises:
-        InputError: Nothing there, a damaged file, weights that do not fit, videos in place of a
-            network, or a backbone of the user's own that was not named.
+        InputError: No such device, nothing there, a damaged file, weights that do not fit, videos
+            in place of a network, or a backbone of the user's own that was not named.
     """
+    place = known_device(device)
     file, config, weights, has_heads = _read(path)
     check_named(config.model.backbone, origin=str(file))
     check_weights(weights, origin=file)
@@ -96,7 +98,7 @@ def load_network(
     if not isinstance(module, DualModel):
         module = VideoEncoder(module, config, weights_sha256=weights_sha256)
     known = None if random_weights else trained_on(file)
-    return Network(module.to(device).eval(), config, weights_sha256, known)
+    return Network(module.to(place).eval(), config, weights_sha256, known)
 
 
 def load(path: Path | str, *, device: str = "cpu", backbone: str | None = None) -> VideoEncoder:

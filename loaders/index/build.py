@@ -67,7 +67,7 @@ def build_index(
         allow_shared_groups: Accept splits with one group on both sides.
         num_workers: Worker processes; default: one per core.
         timeout_seconds: For each video; it is quarantined when it takes longer.
-        progress: Told after every video.
+        progress: Told after every video that is examined; what is known already is not.
 
     Raises:
         InputError: The source cannot be used, or holds no usable video.
@@ -99,7 +99,7 @@ def build_from_listing(
         failed += isinstance(finding, _Unusable)
         if is_new:
             append_line(journal, _to_record(listing.root, path, finding), "the unfinished index")
-        if progress is not None:
+        if is_new and progress is not None:
             progress(len(findings), len(listing.entries), failed)
     try:
         index = _assemble(listing, findings)

@@ -1,4 +1,4 @@
-"""What became of the videos of an index since: lost, changed, added, labelled anew."""
+"""What became of the videos of an index since: lost, changed, added, with new labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -180,13 +180,16 @@ def summary(index: VideoIndex) -> str:
     frames, seconds = index.num_frames, float(index.duration_seconds.sum())
     sizes = Counter(f"{width}x{height}" for height, width in index.size.tolist())
     seekable = int((np.diff(index.keyframe_offsets) > 0).sum())
+    others = len(index) - seekable
+    slow = f" ({others:,} are decoded from their start: slow; fastdual pack mends it)"
+    slow = "" if not others or index.packed is not None else slow
     lines = [
         f"videos      {len(index):,} under {index.root}",
         f"frames      {frames.sum():,} ({frames.min():,} to {frames.max():,} per video)",
         f"duration    {seconds / 3600:.2f} hours, {index.file_bytes.sum() / 1e6:,.1f} MB",
         f"codecs      {_counts(Counter(index.codecs))}",
-        f"frame sizes {_counts(sizes)}",
-        f"seekable    {seekable:,} ({len(index) - seekable:,} are decoded from their start)",
+        f"frame sizes {_counts(sizes)} (width x height)",
+        f"seekable    {seekable:,}{slow}",
         f"rotated     {int((index.rotation != 0).sum()):,}",
         f"classes     {len(index.class_names):,} ({int((index.labels < 0).sum()):,} unlabelled)",
         f"groups      {len(set(index.groups) - {''}):,}",

@@ -97,6 +97,13 @@ class VideoIndex:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(rows):,}" for name, rows in self.splits.items()) or "none"
+        return (
+            f"VideoIndex({len(self):,} videos in {self.root}, {len(self.class_names):,} classes, "
+            f"splits: {splits})"
+        )
+
     def __post_init__(self) -> None:
         _check(self)
 

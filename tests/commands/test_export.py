@@ -1,11 +1,13 @@
 """`fastdual export` as it is typed; what it writes is tested in tests/weights."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
-from tests.evaluate.small import small_checkpoint
+from tests.evaluate.small import small_checkpoint, small_index_file
 from tests.runs import invoke
 
 
@@ -32,3 +34,18 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     done = export("safetensors", tmp_path / "new" / "x.safetensors")
     assert done.exit_code == 0, done.output
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.safetensors"]
+
+
+def test_a_runs_export_is_followed_by_the_features_of_its_videos(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(small_checkpoint(), run / "checkpoints")
+    assert "next" not in invoke(["export", str(run)]).stderr  # its videos are not known
+    shutil.copy(small_index_file(), run / "index.h5")
+    done = invoke(["export", str(run), "-o", str(tmp_path / "x.safetensors")])
+    following = shlex.split(done.stderr.partition("next")[2])
+    features = tmp_path / "x-features.h5"
+    named = [str(tmp_path / "x.safetensors"), str(run / "index.h5"), "-o", str(features)]
+    assert following == ["fastdual", "embed", *named]
+    assert invoke([*following[1:], "--clips-per-video", "1", "--workers", "1"]).exit_code == 0
+    assert features.exists()

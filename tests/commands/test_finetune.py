@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = finetune(run, schedule__epochs=1, schedule__milestones="[]")
     assert done.exit_code == 0, done.output
     return run
+
+
+def test_show_config_prints_a_recipe_that_suits_the_network(tmp_path: Path) -> None:
+    run, network = tmp_path / "run", str(small_checkpoint())
+    args = ["finetune", network, "videos", "--run", str(run), "--show-config"]
+    first = invoke([*args, "--epochs", "7", "--freeze"])
+    assert first.exit_code == 0, first.output
+    assert 'name = "adamw"  # recipe tiny-finetune' in first.stdout
+    assert (
+        "freeze = true  # --freeze" in first.stdout and "crop_size = 48  # SOURCE" in first.stdout
+    )
+    (tmp_path / "mine.toml").write_text(first.stdout)
+    second = invoke([*args, "--recipe", str(tmp_path / "mine.toml")])
+    assert tomllib.loads(first.stdout) == tomllib.loads(second.stdout)
+    assert not run.exists()
 
 
 def test_random_weights_are_marked(tmp_path: Path) -> None:

@@ -32,12 +32,14 @@ def test_curves_go_into_the_runs_own_folder(run_folder: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.split() == [str(run_folder / "plots" / "training.png")]
     assert (run_folder / "plots" / "training.png").read_bytes()[1:4] == b"PNG"
+    assert f"next        fastdual report {run_folder}\n" in done.stderr
 
 
 def test_data_adds_the_map_and_the_segments(run_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "pictures"
     done = run(run_folder, "-o", output, "--data", small_index_file(), *QUICK)
     assert done.exit_code == 0, done.output
+    assert f"next        fastdual report {run_folder} {small_index_file()}\n" in done.stderr
     names = ["training.png", "first-map.png", "first-segments.png"]
     assert done.stdout.split() == [str(output / name) for name in names]
     assert sorted(path.name for path in output.iterdir()) == sorted(names)

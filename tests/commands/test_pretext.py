@@ -51,7 +51,7 @@ def test_table_and_untrained_baseline() -> None:
     done = run(small_checkpoint(), small_index_file(), "--random-weights")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0] == "8 videos of the split test, per cent"
+    assert lines[0] == "8 videos of the split test, in %"
     chance, found = lines[2].removeprefix("rank accuracy").split()
     assert chance == "33.3" and 0 <= float(found) <= 100
     assert lines[4].split()[-2] == "12.5"

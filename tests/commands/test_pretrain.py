@@ -120,6 +120,14 @@ def test_settings_win_over_flags_and_flags_over_the_recipe(index: Path, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_show_config_chooses_the_recipe_as_the_run_would(index: Path, tmp_path: Path) -> None:
+    args = ["pretrain", str(index), "--run", str(tmp_path / "run"), "--device", "cpu"]
+    result = invoke([*args, "--show-config"])
+    assert result.exit_code == 0, result.output
+    assert 'backbone = "tiny"  # recipe tiny' in result.stdout
+    assert result.stderr.startswith("recipe    tiny: ")
+
+
 def test_what_show_config_prints_is_a_recipe_for_the_same_config(tmp_path: Path) -> None:
     args = ["pretrain", "videos", "--run", str(tmp_path / "run"), "--show-config"]
     first = invoke([*args, "--recipe", "tiny", "--set", "optimiser.max_gradient_norm=2"]).stdout
@@ -247,7 +255,7 @@ def test_a_run_that_names_no_recipe_gets_one_that_fits_and_says_why(
     first = ["pretrain", str(index), "--run", str(run), "--device", "cpu", "--epochs", "1"]
     result = invoke(first)
     assert result.exit_code == 0, result.output
-    assert "recipe    tiny: a CPU takes minutes for it" in result.stderr
+    assert "recipe    tiny: a CPU takes days for the paper's network; --recipe" in result.stderr
     (settings,) = [line for line in result.stderr.splitlines() if line.startswith("settings")]
     assert settings.startswith("settings  recipe tiny; ") and "; --batch-size 8" in settings
     again = invoke([*first, "--resume"])

@@ -52,6 +52,29 @@ def test_run_one_file_and_two_files_agree(features: FeatureSet, tmp_path: Path) 
     assert splits[0]["recall"]["20"] is None
 
 
+def test_videos_without_classes_are_shown_their_nearest(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    """From a run and its videos as from their features; nothing is held out."""
+    index = small_index()
+    nameless = {"splits": {}, "labels": np.full_like(index.labels, -1)}
+    save_index(replace(index, **nameless), tmp_path / "index.h5")
+    replace(features, **nameless).save(tmp_path / "f.h5")
+    found = []
+    for arguments in ([small_checkpoint(), tmp_path / "index.h5", *QUICK], [tmp_path / "f.h5"]):
+        done = run(*arguments, "--json", "-o", tmp_path / "nearest.csv")
+        assert done.exit_code == 0, done.output
+        assert "neither classes nor splits" in done.stderr
+        found.append(json.loads(done.stdout))
+        assert len((tmp_path / "nearest.csv").read_text().splitlines()) == 1 + 24 * 5
+    assert found[0] == found[1] and len(found[0]) == 24 * 5
+    assert all(row["query"] != row["path"] for row in found[0])
+    done = run(tmp_path / "f.h5")
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 5 * 6
+    assert (tmp_path / "f-results" / "nearest.csv").exists()
+    assert run(tmp_path / "f.h5", "--gallery", "train").exit_code == 2
+
+
 def test_table_says_which_k_the_gallery_is_too_small_for(
     features: FeatureSet, tmp_path: Path
 ) -> None:

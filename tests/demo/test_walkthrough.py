@@ -33,7 +33,7 @@ def test_the_whole_way_writes_its_results_and_can_be_repeated(
         "index", "pretrain", "embed", "embed", "retrieve", "plot", "index", "finetune", "finetune",
         "report",
     ]  # fmt: skip
-    table = result.output[result.output.index("held-out videos, per cent") :]
+    table = result.output[result.output.index("held-out videos, %") :]
     assert [row["measure"] for row in rows] == [
         "R@1, same class", "R@5, same class", "R@1, same video, other clip", "rank accuracy",
         "rank accuracy, segments moved", "top-1, fine-tuned with 4 labels a class",

@@ -70,7 +70,7 @@ def test_gpus_under_torchrun_is_refused(
         monkeypatch.setenv(name, value)
     result = invoke(arguments(index, tmp_path / "run", *TWO))
     assert result.exit_code == 2
-    assert "leave --gpus away" in one_error(result.stderr)
+    assert "leave --gpus out" in one_error(result.stderr)
 
 
 def test_a_port_in_use_and_a_machine_that_never_comes_are_told_in_time(

@@ -28,6 +28,7 @@ def feature_set(count: int = 6) -> FeatureSet:
             LeftOut("a/ü.mp4", "could not be decoded", ("train",)),
             LeftOut("b.mp4", "in the index's quarantine: no stream", ()),
         ),
+        pretrained_on=np.arange(count) < 2,
     )
 
 
@@ -51,6 +52,8 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     ):
         assert getattr(read, name) == getattr(made, name)
     assert read.left_out == made.left_out
+    assert np.array_equal(read.pretrained_on, made.pretrained_on) and read.num_seen == 2
+    assert read.part("ucf101-1/test").num_seen == 0
     assert is_features_file(tmp_path / "f.h5")
     assert os.listdir(tmp_path) == ["f.h5"]
 

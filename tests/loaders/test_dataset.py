@@ -53,6 +53,29 @@ def test_a_state_of_other_data_is_refused(index: VideoIndex, dataset: ClipDatase
         dataset.load_state_dict(other.state_dict())
 
 
+def test_an_epoch_can_be_chosen(index: VideoIndex, dataset: ClipDataset) -> None:
+    next(iter(dataset))
+    dataset.set_epoch(1)
+    assert_same(list(dataset), load(index, 6)[3:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"batch_size": 0}, "batch_size is 0"), ({"split": "nope"}, "no split 'nope'")],
+)
+def test_a_mistake_is_told_where_it_is_made(
+    index: VideoIndex, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        ClipDataset(index, SPEC, **{**OPTIONS, **change})
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        ClipDataset("nowhere", batch_size=1)
+
+
+def test_it_says_what_it_is(dataset: ClipDataset) -> None:
+    assert repr(dataset).startswith("ClipDataset(13 videos in ")
+
+
 def test_workers_of_the_dataloader_are_refused(dataset: ClipDataset) -> None:
     with pytest.raises(InputError, match=r"use DataLoader\(num_workers=0\)"):
         next(iter(DataLoader(dataset, batch_size=None, num_workers=1)))

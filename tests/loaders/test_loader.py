@@ -1,6 +1,7 @@
 """ClipLoader end to end: right clips, the same in all circumstances, resumed anywhere."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -166,6 +167,41 @@ def test_a_state_of_other_data_is_refused(index: VideoIndex, change, message):
         loader.load_state_dict({**loader.state_dict(), **change})
 
 
+@pytest.mark.parametrize("state", [None, "x", {}, {"epoch": 1, "step": 0}])
+def test_what_is_no_state_is_refused(index: VideoIndex, state):
+    with pytest.raises(InputError, match="is no loader's state: give what state_dict gave"):
+        ClipLoader(index, SPEC, batch_size=4).load_state_dict(state)
+
+
+def test_a_copy_of_a_loader_in_use_goes_on_from_its_place(index: VideoIndex):
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
+        next(iter(loader))
+        with pickle.loads(pickle.dumps(loader)) as copy:
+            assert_same(list(copy), load(index, 3)[1:])
+        assert_same(list(loader), load(index, 3)[1:])
+
+
+def test_an_epoch_can_be_chosen(index: VideoIndex):
+    """Chosen or reached by counting, it is the same one, from its start."""
+    expected = load(index, 9)[6:]
+    with ClipLoader(index, SPEC, batch_size=4, seed=3, num_workers=1) as loader:
+        next(iter(loader))
+        loader.set_epoch(2)
+        assert (loader.epoch, loader.step) == (2, 0)
+        assert_same(list(loader), expected)
+        assert loader.epoch == 3
+        with pytest.raises(InputError, match="epoch is -1; must be a whole number"):
+            loader.set_epoch(-1)
+
+
+def test_a_loader_and_an_index_say_what_they_are(index: VideoIndex):
+    assert repr(ClipLoader(index, SPEC, batch_size=4)) == (
+        f"ClipLoader(13 videos in {index.root}, 3 batches of 4, 4 views [3, 4, 32, 32] at stride "
+        f"{SPEC.frame_stride}, decoded by pyav, at epoch 0, step 0)"
+    )
+    assert repr(index).startswith(f"VideoIndex(13 videos in {index.root}, ")
+
+
 # ---- arguments
 
 
@@ -178,8 +214,16 @@ def test_a_state_of_other_data_is_refused(index: VideoIndex, change, message):
         ({"device": "tpu"}, "device 'tpu'"),
         ({"decode": "nvdec"}, "decode nvdec needs a CUDA device"),
         ({"dtype": torch.float64}, "dtype is torch.float64"),
-        ({"prefetch": 0}, "prefetch 0"),
-        ({"num_workers": 0}, "num_workers 0"),
+        ({"dtype": "float32"}, "dtype is 'float32'; choose torch.float32"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; must be a whole number, at least 1"),
+        ({"batch_size": "8"}, "batch_size is '8'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"prefetch": 0}, "prefetch is 0"),
+        ({"num_workers": 0}, "num_workers is 0"),
+        ({"num_workers": "2"}, "num_workers is '2'"),
+        ({"seed": "a"}, "seed is 'a'"),
+        ({"timeout_seconds": 0}, "timeout_seconds is 0; must be above 0"),
+        ({"transform": "flip"}, "transform is 'flip'; must be a function"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(index: VideoIndex, options, message):

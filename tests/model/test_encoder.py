@@ -72,8 +72,16 @@ def test_frames_are_taken_as_torchcodec_and_as_numpy_lay_them_out() -> None:
     both = encoder.embed(torch.stack([planes, planes]))
     assert both.shape == (2, encoder.feature_dim)
     assert torch.allclose(encoder.embed(planes), both[0], atol=1e-6)
+    assert torch.equal(encoder.embed(pictures.numpy()), encoder.embed(planes))
     with pytest.raises(ValueError, match=rf"12 frames, this network takes {len(numbers)} that lie"):
         encoder.embed(planes[:1].expand(12, -1, -1, -1))
+
+
+def test_it_says_what_it_takes_and_gives() -> None:
+    printed = repr(small_encoder())
+    assert "tiny, clips [3, 8, 48, 48] at stride 4 -> 128 features, " in printed
+    with pytest.raises(InputError, match="device 'gpu' is unknown; use cpu, cuda"):
+        fastdual.load(small_checkpoint(), device="gpu")
 
 
 def test_the_mode_of_the_network_does_not_matter_and_stays() -> None:

@@ -54,8 +54,7 @@ def test_better_means_that_the_intervals_lie_apart(
     found = verdict(ours, {"random weights": other, "mean frame": beaten, "gone": "no labels"})
     assert found[0] == kind
     assert found[1] == (
-        f"R@1 is 60.0 % (50.0 to 70.0), guessing gives 12.5 %: {said}, "
-        "better than mean frame (10.0 %)."
+        f"R@1 is 60.0 % (50.0 to 70.0), chance is 12.5 %: {said}, better than mean frame (10.0 %)."
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fastdual.evaluate.embed import EmbedOptions
+from fastdual.evaluate.hold_out import ALL, as_one_set
 from fastdual.evaluate.results import make_result, result_file, write_result
 from fastdual.loaders.files import sha256_of
 from fastdual.report.collect import Evidence, collect
@@ -215,6 +216,33 @@ def test_without_labels_the_page_says_what_it_cannot_show(run: Path, evidence: E
     assert len(read.of_class("dot")) == 48
 
 
+def test_videos_without_classes_and_splits_are_looked_up_among_the_others(run: Path) -> None:
+    index = small_index()
+    whole = as_one_set(replace(index, splits={}, labels=np.full_like(index.labels, -1)))
+    networks = [load_network(small_checkpoint(), random_weights=r) for r in (False, True)]
+    options = EmbedOptions(clips_per_video=1, num_workers=1)
+    found = collect(*networks, whole, splits=(ALL, ALL), options=options, overlaps=[])
+    assert all(lookup.query not in lookup.found for lookup in found.lookups)
+    assert len(found.lookups) == 12
+    read = Page(render(read_facts(run), found))
+    assert "12 videos, drawn at random, and the nearest of the others" in read.texts["gallery"]
+    assert "no classes" in read.texts["retrieval"] and "squares" not in read.texts["map"]
+    assert "No verdict: the videos have no classes" in read.texts[""]
+    assert "Segments whose match beats all others" in read.texts["segments"]
+    assert read.of_class("right") == read.of_class("wrong") == []
+
+
+def test_a_page_marks_videos_that_were_pretrained_on(run: Path, evidence: Evidence) -> None:
+    features = evidence.trained.features
+    seen = np.zeros(len(features), dtype=bool)
+    seen[features.split("test")[:3]] = True
+    marked = replace(evidence.trained, features=replace(features, pretrained_on=seen))
+    read = Page(render(read_facts(run), replace(evidence, trained=marked)))
+    assert "pretrained on 3 of these 8 videos, without labels" in read.texts["retrieval"]
+    assert "pretrained on 3 of these videos" in read.texts[""]
+    assert "pretrained on" not in Page(render(read_facts(run), evidence)).texts["retrieval"]
+
+
 def test_head_that_the_objective_does_not_train_is_not_shown(run: Path, evidence: Evidence) -> None:
     networks = [load_network(small_checkpoint(), random_weights=r) for r in (False, True)]
     loss = replace(networks[0].config.loss, objective="clip")
@@ -234,6 +262,7 @@ def test_run_alone_has_a_page_too(run: Path, tmp_path: Path) -> None:
     read = Page((tmp_path / "x" / "r.html").read_text())
     names = [a["id"] for tag, a in read.elements if tag == "section"]
     assert names == ["curves", "results", "quarantine"]
+    assert "next" not in done.stderr  # the run has not kept its videos
 
 
 def test_mistakes_are_one_line_and_exit_2(run: Path, tmp_path: Path) -> None:

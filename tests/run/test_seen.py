@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastdual.loaders.index import build_index
-from fastdual.run.seen import count_seen, note_videos, trained_on
+from fastdual.run.seen import note_videos, seen, trained_on
 from tests.loaders.clips import encode
 from tests.runs import arguments, invoke
 
@@ -24,9 +24,9 @@ def checksums(*values: int) -> np.ndarray:
 def test_videos_are_counted_by_their_checksums(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     checkpoint = tmp_path / "checkpoints" / "step-1.pt"
-    assert trained_on(checkpoint) is None and count_seen(None, checksums(1)) == 0
+    assert trained_on(checkpoint) is None and not seen(None, checksums(1)).any()
     note_videos(tmp_path, checksums(3, 1, 2, 1))
-    assert count_seen(trained_on(checkpoint), checksums(9, 2, 3)) == 2
+    assert seen(trained_on(checkpoint), checksums(9, 2, 3)).tolist() == [False, True, True]
     assert trained_on(tmp_path / "step-1.pt") is None  # not in a run's folder
 
 
@@ -57,6 +57,12 @@ def test_a_run_on_all_videos_is_marked_where_their_test_videos_are_measured(tmp_
     assert "warning: the network was pretrained on 3 of the 4 test videos (test)" in done.stdout
     (result,) = (run / "results").glob("knn*.json")
     assert json.loads(result.read_text())["splits"][0]["pretrained_on"] == 3
+    features = tmp_path / "f.h5"
+    small = ["--clips-per-video", "1", "--workers", "1"]
+    embedded = invoke(["embed", str(run), str(videos / "split.csv"), "-o", str(features), *small])
+    assert "pretrained on 8 of these 9 videos" in embedded.stdout
+    again = invoke(["knn", str(features), "--k", "1", "--allow-overlap"])
+    assert "warning: the network was pretrained on 3 of the 4 test videos (test)" in again.stdout
     table = invoke(["table", str(run)]).stdout
     assert "test (" in table and "3 of 4 pretrained on)" in table
     baseline = invoke(["knn", str(run), str(videos / "split.csv"), *QUICK, "--random-weights"])

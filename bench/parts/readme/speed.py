@@ -47,13 +47,14 @@ def _loader(rows: Sequence[Row]) -> Iterator[str]:
         if cells != ["-"] * len(sets):
             body.append([name, *cells])
     limits = [limit_of([row for row in rows if row["data"] == data]) for data in sets]
-    body.append(["limit of raw files", *("-" if x is None else f"{x:.1f}" for x in limits)])
+    body.append(["bare decoding of raw files", *("-" if x is None else f"{x:.1f}" for x in limits)])
     titles = [data.removeprefix("loader_").rpartition("_")[0] for data in sets]
     yield (
         f"Loading, videos per second with {rows[0]['workers']} workers ({_machine(rows)}; "
         "`python -m bench.loader`). All contestants load the same videos by the same plan into the "
         "same four augmented views of 16 frames; *: numbers the frames of these files differently. "
-        "The limit is a bare decode of the wanted frames plus bare augmentation."
+        "The last row is the most that raw files allow: the wanted frames decoded and augmented, "
+        "and nothing else."
     )
     yield markdown_table(["", *(_VIDEOS.get(title, title) for title in titles)], body)
 
@@ -92,7 +93,7 @@ def _train(rows: Sequence[Row]) -> Iterator[str]:
     )
     shown = ("paper", "eager", "ours")
     yield markdown_table(
-        ["", "the paper's way", "plain eager", "ours"],
+        ["", "as the paper's code", "plain eager", "ours"],
         [[case, *(of.get(name, "-") for name in shown)] for case, of in cells.items()],
     )
 

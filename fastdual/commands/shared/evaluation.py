@@ -127,12 +127,14 @@ def load_pairs(request: Request, *, retrieval: bool = False) -> Any:
 
     Args:
         request: What was asked for.
-        retrieval: Errors call the two splits gallery and queries.
+        retrieval: Errors call the two splits gallery and queries, and videos without splits and
+            labels are one pair of the same videos.
 
     Raises:
         InputError: Files, splits or weights that do not fit; overlaps that are not allowed.
     """
     from fastdual.evaluate import pairs
+    from fastdual.evaluate.hold_out import ALL, as_one_set
 
     check_result(request.run, request.output)
     overlaps: dict[str, Any] = {
@@ -157,11 +159,16 @@ def load_pairs(request: Request, *, retrieval: bool = False) -> Any:
     splits, held = request.families_named(), None
     if not splits:
         named = request.train, request.test
-        index, pair, held = request.hold_out.splits_of(index, *named, kept_in=request.run)
-        splits = [pair]
+        whole = as_one_set(index) if retrieval and named == (None, None) else None
+        if whole is not None:
+            index, splits = whole, [(ALL, ALL)]
+        else:
+            index, pair, held = request.hold_out.splits_of(index, *named, kept_in=request.run)
+            splits = [pair]
     how = {"options": request.options(), "names": names}
     with video_progress("embedding") as progress:
         found = pairs.pairs_of_run(network, index, splits, progress=progress, **how, **overlaps)
+    say("note: the features are for this result alone; fastdual embed keeps them", err=True)
     return [replace(pair, held=held) for pair in found]
 
 
@@ -180,7 +187,7 @@ def _refuse_embedding_options(file: Path) -> None:
         if option.name in _EMBEDDING and origin is ParameterSource.COMMANDLINE:
             raise InputError(
                 f"{option.opts[0]}: the features of {file} are there already and stay as they are; "
-                "leave the option away, or name a run and its videos"
+                "leave the option out, or name a run and its videos"
             )
 
 

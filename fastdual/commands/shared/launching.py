@@ -11,7 +11,7 @@ import click
 
 from fastdual.commands.shared.backbone_option import named_on_command_line
 from fastdual.commands.shared.progress import video_progress
-from fastdual.console import say
+from fastdual.console import say, say_text
 from fastdual.errors import FailureError, InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fastdual.distributed.world import World
     from fastdual.training.resume import ConfigRequest
 
+show_config_option = click.option(
+    "--show-config", is_flag=True, help="Print every key with its value and origin; stop."
+)
 accept_option = click.option(
     "--accept-data-changes",
     is_flag=True,
@@ -41,7 +44,7 @@ _OPTIONS = (
     click.option(
         "--max-restarts",
         type=int,
-        help="How often to start anew after a process died.  [default: 0]",
+        help="How often to start again after a process died.  [default: 0]",
     ),
 )
 
@@ -136,7 +139,7 @@ def _plan_of(given: Mapping[str, Any], run: "RunConfig") -> "LaunchPlan":
     if machines is None and read_world().size > 1:
         raise InputError(
             f"--gpus {options['gpus']}: torchrun or srun has started these processes already; "
-            "leave --gpus away, or start a single process on each machine"
+            "leave --gpus out, or start a single process on each machine"
         )
     if machines is not None and options["nnodes"] is None:
         options["nnodes"] = machines.nodes
@@ -225,6 +228,13 @@ def config_request(keys: Mapping[str, str], options: Mapping[str, Any]) -> "Conf
         settings=options["settings"],
         resume=options["resume"] or (is_launched() and is_restart()),
     )
+
+
+def show_config(resolved: Any) -> None:
+    """Print a config as TOML, each key with its origin; it can be saved as a recipe."""
+    from fastdual.config.recipe import to_toml
+
+    say_text(to_toml(resolved.config.to_dict(), resolved.sources).rstrip("\n"))
 
 
 def announcer(world: "World") -> Callable[[str], None]:

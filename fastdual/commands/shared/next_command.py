@@ -19,6 +19,12 @@ def show_next(*words: str | Path, **options: str | Path | None) -> None:
     say(f"next        {typed(*words, **options)}", err=True)
 
 
+def videos_of(run: Path) -> Path | None:
+    """Return the index of the videos that a run was started on, if it has kept one."""
+    index = run / "index.h5"
+    return index if index.is_file() else None
+
+
 def show_pretraining(data: Path, root: Path | None = None) -> None:
     """Show how to pretrain on videos, in a run folder that is free."""
     runs = (Path("runs", data.stem + (f"-{n}" if n > 1 else "")) for n in range(1, 1000))

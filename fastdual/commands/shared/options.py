@@ -67,7 +67,7 @@ def clips_option(default: int) -> Callable[..., Any]:
 allow_missing_option = click.option(
     "--allow-missing",
     is_flag=True,
-    help="Go on although more than a tenth of the videos cannot be used.",
+    help="Continue even if more than a tenth of the videos cannot be used.",
 )
 _EMBEDDING_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N."),
@@ -89,7 +89,7 @@ def embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OVERLAP_OPTIONS = (
-    click.option("--allow-overlap", is_flag=True, help="Measure although the splits overlap."),
+    click.option("--allow-overlap", is_flag=True, help="Measure even if the splits overlap."),
     click.option(
         "--overlaps",
         "overlaps_file",
@@ -125,5 +125,5 @@ def split_pair(family: str, train: str | None, test: str | None) -> tuple[str, s
         InputError: A split is named as well.
     """
     if train or test:
-        raise InputError(f"--split {family} names both splits: leave the options for one away")
+        raise InputError(f"--split {family} names both splits: leave out the options for one")
     return f"{family}/train", f"{family}/test"

@@ -53,6 +53,9 @@ def test_what_cannot_be_opened_is_named(index: VideoIndex, tmp_path: Path) -> No
         open_videos(tmp_path / "gone")
     with pytest.raises(InputError, match="list of videos is empty"):
         open_videos([])
+    for nothing in ("", None, 5):  # "" is not the folder here
+        with pytest.raises(InputError, match=f"videos is {nothing!r}: name a folder"):
+            open_videos(nothing)
 
 
 def test_one_video_is_opened_by_its_name_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -87,5 +90,10 @@ def test_wrong_keywords_are_named() -> None:
         clip_spec(ClipSpec(), {"crop_size": 32})
     with pytest.raises(TypeError, match="num_views: mode 'pretrain' has its own"):
         clip_spec(None, {"mode": "pretrain", "num_views": 3})
+    with pytest.raises(TypeError, match="spec is 8; must be a ClipSpec"):
+        clip_spec(8, {})
+    for name, value in (("crop_size", 0), ("num_views", 0), ("num_views", "2")):
+        with pytest.raises(InputError, match=f"{name} = {value!r}: must be a whole number"):
+            clip_spec(None, {name: value})
     with pytest.raises(InputError, match="mode = 'train': choose pretrain, finetune"):
         clip_spec(None, {"mode": "train"})

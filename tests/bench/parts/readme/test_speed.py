@@ -36,7 +36,7 @@ def test_loader_table_has_a_column_for_each_set_and_a_dash_for_what_was_not_time
         "|---|---|---|",
         "| ours | 40.0 | 7.0 |",
         "| theirs | 10.0 * | - |",
-        "| limit of raw files | 40.0 | - |",
+        "| bare decoding of raw files | 40.0 | - |",
     ]
     assert "with 2 workers (A, 2 threads, torch 2, 2026-01-01;" in text
 
