@@ -256,20 +256,25 @@ def compute_gradients(
         peak = torch.linalg.vector_norm(upstream, float("inf"))
     num_valid = saved.num_valid if problem.settings.reduction == "mean" else None
     weights = Upstream(upstream.contiguous(), num_valid, peak)
-    # One tensor each: an op may not return one twice.
-    grad_query, grad_key = (upstream.new_empty(0, dtype=dtype) for _ in range(2))
-    grad_temperature, of_temperature = saved.slope.new_empty(0), None
+    of_temperature = None
     if needs_temperature and needs_query and not upstream.ndim:
-        grad_temperature = saved.slope.new_empty(())
-        of_temperature = grad_temperature
+        grad_temperature = of_temperature = saved.slope.new_empty(())
     elif needs_temperature:
         grad_temperature = temperature_gradient(problem, saved.slope, upstream)
+    else:
+        grad_temperature = saved.slope.new_empty(0)
+    # One tensor each: an op may not return one twice.
+    grad_query = grad_key = None
     if needs_query:
         grad_query = _launch(problem, saved, weights, of_temperature, dtype, own_is_query=True)
         grad_query = grad_query[:, :dim].contiguous()
     if needs_key and problem.key is not None:
         grad_key = _launch(problem, saved, weights, None, dtype, own_is_query=False)
         grad_key = grad_key[:, :dim].contiguous()
+    if grad_query is None:
+        grad_query = upstream.new_empty(0, dtype=dtype)
+    if grad_key is None:
+        grad_key = upstream.new_empty(0, dtype=dtype)
     return grad_query, grad_key, grad_temperature
 
 

@@ -4,7 +4,7 @@ It needs triton.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -126,13 +126,13 @@ def laid_out(problem: Problem) -> Problem:
 
     Where that takes copies, each step makes them once.
     """
-    ids, key_ids, groups, key_groups = (
-        label.contiguous() if isinstance(label, Tensor) else None for label in problem[2:6]
-    )
-    return problem._replace(
-        query=aligned(problem.query), key=None if problem.key is None else aligned(problem.key),
-        query_ids=ids, key_ids=key_ids, query_groups=groups, key_groups=key_groups,
-    )  # fmt: skip
+    changed: dict[str, Any] = {}
+    for name, given in zip(problem._fields[:6], problem[:6], strict=True):
+        if isinstance(given, Tensor):
+            laid = aligned(given) if given.ndim == 2 else given.contiguous()
+            if laid is not given:
+                changed[name] = laid
+    return problem._replace(**changed) if changed else problem
 
 
 def sides_of(problem: Problem, prepared: Prepared) -> tuple[Side, Side]:

@@ -144,9 +144,8 @@ def merge_partials(problem: Problem, fields: Tensor, counts: Tensor | None) -> M
     rows = fields.new_empty(num_rows) if by_row else None
     hits = fields.new_empty((3, num_rows if num_counts else 0), dtype=torch.bool)
     statistics = fields.new_empty((2 if is_sum else 4, num_rows))
-    loss, num_valid, slope = (fields.new_empty(num_blocks) for _ in range(3))
-    if by_row or not learned:
-        slope = fields.new_empty(num_rows if learned else 0)
+    loss, num_valid = fields.new_empty(num_blocks), fields.new_empty(num_blocks)
+    slope = fields.new_empty((num_rows if by_row else num_blocks) if learned else 0)
     _merge_kernel[(num_blocks,)](
         fields, counts, rows, loss, num_valid, hits, statistics, slope if learned else None,
         num_rows, num_parts, num_counts,
