@@ -77,13 +77,18 @@ def spdl(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
 
 
 def video_reader(path: Path, frames: Ints, size: tuple[int, int]) -> Tensor:
-    """Decode with video-reader-rs in one thread; it seeks or not by its own estimate."""
+    """Decode with video-reader-rs in one thread; it seeks or not by its own estimate.
+
+    It scales to even sides alone; an odd one is reached by scaling the small picture once more.
+    """
     from video_reader import PyVideoReader
 
+    height, width = (length + length % 2 for length in size)
     reader = PyVideoReader(
-        str(path), threads=1, target_height=size[0], target_width=size[1], resize_algo="bilinear"
+        str(path), threads=1, target_height=height, target_width=width, resize_algo="bilinear"
     )
-    return torch.from_numpy(reader.get_batch(frames.tolist()))
+    pictures = torch.from_numpy(reader.get_batch(frames.tolist()))
+    return pictures if (height, width) == size else _resize(pictures.permute(0, 3, 1, 2), size)
 
 
 def torchcodec(

@@ -41,5 +41,8 @@ def test_the_others_number_frames_as_we_do(
         pytest.skip(f"{package} is not installed (requirements/loader-contestants.txt)")
     path = encode(tmp_path / "a.mp4", 20, b_frames=2)
     wanted = np.array([0, 3, 4, 19])
-    theirs = decode(path, wanted, (48, 64)).numpy().astype(int)
-    assert np.abs(theirs - read_frames(path, wanted, size=(48, 64))).mean() < 4
+    for size in ((48, 64), (48, 63)):
+        theirs = decode(path, wanted, size).numpy().astype(int)
+        theirs = theirs if theirs.shape[-1] == 3 else theirs.transpose(0, 2, 3, 1)
+        # Scaled, edges of the bars differ by the scaler, by less than another frame does.
+        assert np.abs(theirs - read_frames(path, wanted, size=size)).mean() < 4
