@@ -81,7 +81,8 @@ def pack(
         progress: Told after every video.
 
     Raises:
-        InputError: The output is something else, or being written; there is nothing to pack.
+        InputError: The output is something else, or being written; there is nothing to pack, or
+            nothing that encodes it.
         FailureError: More than 1 % of the videos failed, or the pack cannot be written.
     """
     output = job_file(Path(output).absolute(), options.job)
@@ -92,6 +93,8 @@ def pack(
     finished = _already_packed(index, output, options)
     if finished is not None:
         return finished
+    if options.transcoding is not None:
+        options.transcoding.check_encoder()
     try:
         start = pack_file.data_start()
         identity = {"source": index.fingerprint, "start": start, "libav": _libav()}

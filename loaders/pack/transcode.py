@@ -101,6 +101,14 @@ class Transcoding:
     def _multiple(self) -> int:
         return 16 if self.codec in ("h264", "hevc") else 2
 
+    def check_encoder(self) -> None:
+        """Raise an InputError where the libav of this PyAV cannot encode the codec."""
+        import av
+
+        name = _ENCODERS[self.codec][0]
+        if name not in av.codecs_available:
+            raise InputError(f"codec {self.codec}: this PyAV has no {name}; use another --codec")
+
     def output_size(self, size: tuple[int, int], rotation: int) -> tuple[int, int]:
         """Return (height, width) of the result for a source of `size` before rotation."""
         height, width = size if rotation % 180 == 0 else size[::-1]

@@ -14,11 +14,12 @@ from fastdual.errors import FailureError, InputError
 from fastdual.loaders.batch.reader import unique_frames
 from fastdual.loaders.decode.encoded import PackedBytes
 from fastdual.loaders.index import VideoIndex, open_index, summary, verify_index
-from fastdual.loaders.pack import Transcoding, hardware_warning, merge_jobs, pack
+from fastdual.loaders.pack import PackOptions, Transcoding, hardware_warning, merge_jobs, pack
 from fastdual.loaders.plan import ClipSpec, draw_plan
 from tests.loaders.clips import read_frames, read_number
 from tests.loaders.damage import flip
 from tests.loaders.pack.packing import AS_IS, PLAIN, SMALL, VP9, numbers_in, one_epoch
+from tests.packages import av
 
 
 def test_bytes_as_they_are_come_back_with_the_same_index(index: VideoIndex, tmp_path: Path) -> None:
@@ -180,6 +181,16 @@ def test_jobs_that_do_not_exist_are_refused(index: VideoIndex, tmp_path: Path) -
         pack(index, tmp_path / "p.h5", dataclasses.replace(AS_IS, job=(4, 3)))
     with pytest.raises(InputError, match="job 7/7 has nothing to do: there are 6 videos"):
         pack(index, tmp_path / "p.h5", dataclasses.replace(AS_IS, job=(7, 7)))
+
+
+def test_a_codec_that_cannot_be_encoded_is_refused_before_the_work(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx265"})
+    hevc = PackOptions(transcoding=Transcoding(codec="hevc"), num_workers=1)
+    with pytest.raises(InputError, match="codec hevc: this PyAV has no libx265; use another"):
+        pack(index, tmp_path / "p.h5", hevc)
+    assert not list(tmp_path.glob("p.h5*"))
 
 
 def test_sizes_below_the_hardware_are_warned_of(made_index: VideoIndex) -> None:

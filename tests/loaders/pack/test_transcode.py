@@ -59,6 +59,14 @@ def test_every_frame_keeps_its_number_and_its_look(
     assert error.max() < 4 and (error[1:] < neighbour).all()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_video_shorter_than_the_stride_keeps_every_frame(tmp_path: Path, count: int) -> None:
+    source = encode(tmp_path / "a.mp4", count)
+    contents, after = pack_task(Transcoding(stride=4), task_of(source, examine_file(source)))
+    assert after.num_frames == count
+    assert numbers_in(frames_of(contents, after, stride=4)) == list(range(count))
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, codec: Codec) -> None:
     source = encode(tmp_path / "a.mp4", 20)
