@@ -88,6 +88,11 @@ def shown(value: object) -> str:
     )
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of at most 18 digits; of thousands, `int` makes an error."""
+    return text.isdecimal() and len(text) <= 18
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, on one line of bounded length; its type where it says nothing."""
     text = next(iter(str(error).strip().splitlines()), "")

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fastdual.config.unknown import unknown_key
 from fastdual.errors import InputError, first_line, shown
+from fastdual.loaders.files import refuse_special
 
 C_co = TypeVar("C_co", covariant=True)
 Layer = tuple[str, Mapping[str, Any]]
@@ -109,6 +110,7 @@ def recipe_names() -> list[str]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a recipe file as flat values; errors name the file."""
+    refuse_special(path)
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise InputError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes, so not a recipe")

@@ -4,7 +4,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, is_number, shown
 
 _HOST = re.compile(r"[\w.:-]+")  # a name or an address
 
@@ -50,9 +50,9 @@ class LaunchPlan:
             )
         if self.endpoint is not None:
             host, _, port = self.endpoint.rpartition(":")
-            named = _HOST.fullmatch(host) and port.isdecimal() and 0 < int(port) < 65536
+            named = _HOST.fullmatch(host) and is_number(port) and 0 < int(port) < 65536
             if not named:
-                raise InputError(f"--rdzv-endpoint {self.endpoint!r}: must be HOST:PORT")
+                raise InputError(f"--rdzv-endpoint {shown(self.endpoint)}: must be HOST:PORT")
 
 
 def check_port(endpoint: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdual.distributed.world import World
+from fastdual.errors import is_number
 from fastdual.loaders.pool.cpus import available_cpus
 
 # Set for launched processes: bound to some CPUs, they cannot see how many there are for all.
@@ -33,7 +34,8 @@ def sharers_of(world: World, environment: Mapping[str, str] = os.environ) -> int
     They are those of the machine, or of a part of it that the launcher has bound them to.
     """
     told = environment.get(_CPUS, "")
-    return max(1, round(available_cpus() / int(told))) if told.isdecimal() else world.local_size
+    is_told = is_number(told) and int(told) > 0
+    return max(1, round(available_cpus() / int(told))) if is_told else world.local_size
 
 
 def limit_compilers(world: World, environment: MutableMapping[str, str] = os.environ) -> None:

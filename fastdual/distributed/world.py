@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fastdual.errors import InputError, shown
+from fastdual.errors import InputError, is_number, shown
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _slurm_world(environment: Mapping[str, str]) -> World:
     size, node = _number(environment, "SLURM_STEP_NUM_TASKS"), environment.get("SLURM_NODEID", "0")
     counts = environment.get("SLURM_STEP_TASKS_PER_NODE")
     tasks = [size] if counts is None else tasks_per_node(counts)
-    if counts is not None and (not node.isdecimal() or int(node) >= len(tasks)):
+    if counts is not None and (not is_number(node) or int(node) >= len(tasks)):
         raise InputError(
             f"SLURM_NODEID = {shown(node)}: SLURM_STEP_TASKS_PER_NODE = {shown(counts)} names "
             f"{len(tasks)} nodes; start with srun"
@@ -194,7 +194,7 @@ def _at_least(environment: Mapping[str, str], name: str) -> int:
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     text = environment.get(name, "" if default is None else str(default)).strip()
-    if not text.isdecimal() or len(text) > 18:
+    if not is_number(text):
         raise InputError(
             f"{name} = {shown(text)}: RANK, WORLD_SIZE and LOCAL_RANK (or srun's SLURM_PROCID and "
             "SLURM_LOCALID) must all be numbers; start with --gpus, torchrun or srun"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastdual.config.stored import RESUME_KEYS
-from fastdual.errors import InputError
+from fastdual.errors import InputError, shown
 
 # The splits are what may differ; the other keys say how the work is done, not what is computed.
 _FREE_KEYS = RESUME_KEYS | {"data.split", "test.split"}
@@ -37,24 +37,29 @@ def check_one_method(found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     owner: dict[str, str] = {}
     (first_origin, first), *_ = found
     for origin, result in found:
-        here = f"{origin} ({result['task']} on {result['splits'][0]['test']})"
+        here = _named(origin, result)
         for key, ours, theirs in _differences(first, result):
-            there = f"{first_origin} ({first['task']} on {first['splits'][0]['test']})"
             raise InputError(
-                f"--mean: {key} is {ours!r} in {there} and {theirs!r} in {here}: name results "
+                f"--mean: {key} is {shown(ours)} in {_named(first_origin, first)} and "
+                f"{shown(theirs)} in {here}: name results "
                 "that differ in their split alone"
             )
         for split in result["splits"]:
             if split["test"] in owner:
                 raise InputError(
-                    f"--mean: the split {split['test']!r} is in {owner[split['test']]} and in "
+                    f"--mean: the split {shown(split['test'])} is in {owner[split['test']]} and in "
                     f"{here}: name one result per split"
                 )
         owner |= {split["test"]: here for split in result["splits"]}
     if len(owner) < 2:
         raise InputError(
-            f"--mean: only the split {next(iter(owner))!r} is there; name more results"
+            f"--mean: only the split {shown(next(iter(owner)))} is there; name more results"
         )
+
+
+def _named(origin: str, result: Mapping[str, Any]) -> str:
+    task, test = (str(of)[:100] for of in (result["task"], result["splits"][0]["test"]))
+    return f"{origin} ({task} on {test})"
 
 
 def _differences(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fastdual.errors import InputError
+from fastdual.errors import InputError, is_number
 from fastdual.loaders.index.paths import is_video
 
 FIELDS = ("path", "label", "group", "split")
@@ -129,7 +129,7 @@ def _numbered(file: Iterator[str]) -> Iterator[tuple[int, str]]:
 
 def _has_heading(line: str, words: list[str], columns: Columns) -> bool:
     if columns:
-        return not all(place.isdecimal() for place in columns.values())
+        return not all(is_number(place) for place in columns.values())
     path_of_pair = line.rsplit(None, 1)[:1]  # "my film.mp4 3"
     return not any(_names_video(text) for text in (line, *words[:1], *path_of_pair))
 

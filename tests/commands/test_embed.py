@@ -91,8 +91,8 @@ def test_mistakes_are_one_line_and_exit_2(
 def test_file_that_cannot_be_written_fails_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("none", small_index_file(), "-o", tmp_path / "file" / "f.h5")
-    assert done.exit_code == 1
-    assert "file/f.h5: the features could not be written: File exists" in done.stderr
+    assert done.exit_code == 2
+    assert "file is no folder; name another place for the features" in done.stderr
 
 
 def test_swapped_arguments_are_explained(tmp_path: Path) -> None:

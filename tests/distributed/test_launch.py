@@ -48,6 +48,7 @@ def test_more_gpus_than_there_are_are_refused(index: Path, tmp_path: Path) -> No
         (["--gpus", "0", "--device", "cpu"], "must be at least 1"),
         ([*TWO, "--nnodes", "2"], "--nnodes 2 needs --rdzv-endpoint HOST:PORT"),
         ([*TWO, "--nnodes", "2", "--node-rank", "2"], "--node-rank 2: must lie in 0..1"),
+        ([*TWO, "--rdzv-endpoint", f"here:{'9' * 5000}"], "must be HOST:PORT"),
         ([*TWO, "--rdzv-endpoint", "here"], "'here': must be HOST:PORT"),
         ([*TWO, "--nnodes", "2", "--rdzv-endpoint", ":29400"], "':29400': must be HOST:PORT"),
         (["--max-restarts", "1"], "need --gpus N"),

@@ -36,6 +36,14 @@ def test_the_place_that_torchrun_and_srun_give() -> None:
     ("environment", "words"),
     [
         ({"RANK": "0"}, "WORLD_SIZE = ''"),
+        (
+            {
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_TASKS_PER_NODE": "2",
+                "SLURM_NODEID": "9" * 5000,
+            },
+            "SLURM_NODEID = '999",
+        ),
         ({"RANK": "0", "WORLD_SIZE": "9" * 5000}, "WORLD_SIZE = '999"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "3"}, "local rank 3 of 2"),
         ({"RANK": "0", "WORLD_SIZE": "8", "PET_NPROC_PER_NODE": "4"}, "add --gpus N"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastdual.loaders.index import VideoIndex, build_index
+from fastdual.loaders.pack import PackOptions, pack
 from tests.loaders.clips import read_frames
 from tests.packages import av
 
@@ -58,8 +59,23 @@ def test_every_file_is_usable_or_quarantined_with_the_right_reason(index: VideoI
         assert found[path].startswith(reason), f"{path}: {found[path]}"
 
 
-def test_every_usable_file_decodes_to_the_indexed_count(index: VideoIndex) -> None:
-    """Counted by PyAV alone, on the stream that libav calls the best."""
+@pytest.fixture(scope="module")
+def second(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """Of phones, edit lists, fragments and broken headers."""
+    file = tmp_path_factory.mktemp("zoo2") / "zoo2.h5"
+    return build_index(shared_data / "zoo2", file, timeout_seconds=120)
+
+
+@pytest.mark.parametrize(("zoo", "usable", "quarantined"), [("index", 102, 14), ("second", 27, 8)])
+def test_every_usable_file_decodes_to_the_indexed_count(
+    zoo: str, usable: int, quarantined: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Counted by PyAV alone, on the stream that libav calls the best; a pack has them all too."""
+    index: VideoIndex = request.getfixturevalue(zoo)
+    assert (len(index), len(index.quarantine)) == (usable, quarantined)
+    packed = pack(index, tmp_path / "p.h5", PackOptions())
+    assert packed.paths == index.paths
+    assert packed.num_frames.tolist() == index.num_frames.tolist()
     for video in range(len(index)):
         with av.open(str(index.path(video)), metadata_errors="replace") as container:
             stream = container.streams.best("video")
