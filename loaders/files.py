@@ -81,7 +81,7 @@ def _check_writable(folder: Path, named: Path, what: str, needed_bytes: int) -> 
         probe.unlink()
         disk = os.statvfs(there)
     except OSError as error:
-        raise _failure(named, what, error) from error
+        raise FailureError(f"{_failure(named, what, error)}; name another place") from error
     free = disk.f_bavail * disk.f_frsize
     if disk.f_blocks and needed_bytes > free:  # some file systems do not say how large they are
         raise FailureError(

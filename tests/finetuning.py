@@ -32,7 +32,8 @@ def arguments(run: Path, *more: str, **settings: Any) -> list[str]:
     values = QUICK | {key.replace("__", "."): value for key, value in settings.items()}
     pairs = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     source, data = str(small_checkpoint()), str(small_index_file())
-    return ["finetune", source, data, "--run", str(run), *pairs, *more]
+    recipe = () if "--recipe" in more else ("--recipe", "paper-finetune-ucf101")
+    return ["finetune", source, data, "--run", str(run), *recipe, *pairs, *more]
 
 
 def finetune(run: Path, *more: str, **settings: Any) -> Result:

@@ -91,7 +91,9 @@ def test_a_device_is_not_replaced_by_a_file() -> None:
 def test_a_name_that_the_file_system_does_not_take(tmp_path: Path) -> None:
     refused = invoke(["embed", "no-run", "no-data", "-o", str(tmp_path / f"{'x' * 300}.h5")])
     assert refused.exit_code == 1
-    assert refused.stderr.endswith("the features could not be written: File name too long\n")
+    assert refused.stderr.endswith(
+        "the features could not be written: File name too long; name another place\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["pretrain"], ["finetune", "no-source"]])

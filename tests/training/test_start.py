@@ -74,7 +74,7 @@ def test_a_run_folder_that_is_a_file_busy_or_not_to_be_written_is_refused(
     (tmp_path / "file").touch()
     assert_refused(arguments(index, tmp_path / "file"), "is a file")
     # Not even root writes there.
-    refused = "cannot be written: No such file or directory; choose another folder"
+    refused = "could not be written: No such file or directory; name another place"
     assert_refused(arguments(index, Path("/proc/run")), refused, code=1)
     settings = [f"{key}={value}" for key, value in QUICK.items()]
     config = resolve([read_recipe("paper-simclr")], settings)
