@@ -20,8 +20,7 @@ def test_the_floor_is_the_lower_bound_of_every_range() -> None:
     assert (lowest["torch"], lowest["triton"]) == ("2.11", "3.6")
 
 
-def test_continuous_integration_tests_the_floor_with_tests_that_exist() -> None:
-    assert "make test-floor" in (PROJECT / ".ci" / "run").read_text().splitlines()
+def test_the_floor_is_tried_with_tests_that_exist() -> None:
     recipe = (PROJECT / "Makefile").read_text()
     (tests,) = re.findall(r"^FLOOR_TESTS := ((?:.*\\\n)*.*)\n", recipe, flags=re.M)
     paths = tests.replace("\\\n", " ").split()
