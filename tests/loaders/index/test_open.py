@@ -1,6 +1,7 @@
 """Opening what the user names: an index that moved, a folder; verifying and describing it."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fastdual.loaders.index import (
     summary,
     verify_index,
 )
+from fastdual.loaders.index.paths import cache_folder
 from tests.loaders.clips import encode
 
 
@@ -139,3 +141,26 @@ def test_summary_names_what_matters(index: VideoIndex) -> None:
     for line in ("videos      6 under", "frames      45 (5 to 10 per video)", "quarantined 2"):
         assert line in text
     assert "walk/empty.mp4: the file is empty" in text
+
+
+@pytest.mark.parametrize("kind", ["other owner", "open to others", "link"])
+def test_a_folder_for_all_that_somebody_has_prepared_is_not_trusted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the user's own cache cannot be written, the place has a name that can be guessed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"fastdual-{os.getuid()}"
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    if kind == "link":
+        folder.symlink_to("theirs")
+    else:
+        folder.mkdir(mode=0o777 if kind == "open to others" else 0o700)
+        folder.chmod(0o777 if kind == "open to others" else 0o700)
+    if kind == "other owner":
+        me = os.getuid()
+        monkeypatch.setattr("os.getuid", lambda: me + 1)
+        folder.rename(tmp_path / f"fastdual-{me + 1}")
+    with pytest.raises(InputError, match="not a folder of this user alone"):
+        cache_folder("indexes")
+    assert list((tmp_path / "theirs").iterdir()) == []
