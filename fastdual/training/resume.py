@@ -263,9 +263,9 @@ def _check_origin(state: dict[str, Any], path: Path, own: dict[str, Any]) -> Non
         )
     if state["data"] != own["data"]:
         raise InputError(
-            f"{path}: was trained on other data ({state['data']['num_videos']} videos, split "
-            f"{state['data']['split']}); name the same DATA, or go on with these, in a new order: "
-            "--accept-data-changes"
+            f"{path}: was trained on other data ({shown(state['data']['num_videos'])} videos, "
+            f"split {shown(state['data']['split'])}); name the same DATA, or go on with these, in "
+            "a new order: --accept-data-changes"
         )
     # The run's config.toml, which options were compared with, may have been lost or edited.
     for key, value in own["config"].items():
